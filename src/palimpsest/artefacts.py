@@ -1,0 +1,103 @@
+"""How artefacts reach the disk: whole or not at all, each with a manifest that says what made it."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from palimpsest.errors import PalimpsestError
+
+MANIFEST = "manifest.json"
+
+
+def read_json(path: Path | str) -> Any:
+    """The parsed file; raises PalimpsestError when it is missing or is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PalimpsestError(f"{path} does not exist: run the step that writes it, or correct the path.") from None
+    except json.JSONDecodeError as error:
+        raise PalimpsestError(
+            f"{path} is not valid JSON ({error}): delete it and run the step that writes it."
+        ) from None
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write atomically: a reader sees the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft.mkdir()
+    try:
+        yield draft
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def sha256_bytes(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str]:
+    """SHA-256 of every file below `folder` by relative path, the manifest left out."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in set(skip))
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
+
+
+def write_manifest(folder: Path, **fields: Any) -> None:
+    """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and the versions that made it.
+
+    No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
+    """
+    packages = fields.pop("packages", ("torch", "transformers"))
+    versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
+    versions |= {package: version(package) for package in packages}
+    write_json(folder / MANIFEST, fields | {"versions": versions, "files": hash_files(folder)})
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    return read_json(Path(folder) / MANIFEST)
+
+
+def verify_files(folder: Path | str) -> None:
+    """Compare every file with the hash in the manifest; raises PalimpsestError that names the file that is missing or altered."""
+    folder = Path(folder)
+    for name, expected in read_manifest(folder)["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise PalimpsestError(
+                f"{path} is listed in {folder / MANIFEST} but missing: delete {folder} and run the step again."
+            )
+        if sha256_file(path) != expected:
+            raise PalimpsestError(
+                f"{path} is not the file its manifest names (truncated or altered): delete {folder} and run the step again."
+            )

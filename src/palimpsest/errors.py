@@ -1,0 +1,20 @@
+"""The one error that users see, and lookups that explain themselves."""
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
+
+
+class PalimpsestError(Exception):
+    """A bad input or a broken promise: the message names the key or file, what is wrong and what to do."""
+
+
+def choose(registry: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry called `name`; raises PalimpsestError with the nearest name and the whole list when there is none."""
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(name, registry, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise PalimpsestError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(registry))}.")
