@@ -1,0 +1,92 @@
+"""Promises of a corpus that everything later relies on: what was retained or held out must not contain what is forgotten."""
+
+from collections.abc import Sequence
+
+from palimpsest.corpus.corpus import Corpus
+from palimpsest.errors import PalimpsestError
+
+GRAM = 13
+"""Length of the word sequences whose repetition counts as overlap, the usual length in contamination checks (GPT-3, appendix C)."""
+
+
+def check_corpus(
+    corpus: Corpus, overlap_at_most: float = 0.05, prompts_found_at_least: float = 1.0
+) -> dict[str, int | float]:
+    """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
+
+    no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most the
+    share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; at least the share
+    `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text, white space ignored and documents in a row (below 1.0
+    only for corpora whose prompts were decoded from tokens).
+    """
+    counts: dict[str, int | float] = {}
+    for split, rows in vars(corpus).items():
+        if not rows:
+            raise PalimpsestError(f"corpus split {split} is empty: every split needs at least one entry.")
+        counts[split] = len(rows)
+    check_texts_filled(corpus)
+    for split in ("forget", "retain", "holdout"):
+        counts[f"{split}_words"] = sum(len(document.split()) for document in getattr(corpus, split))
+    check_disjoint("forget", corpus.forget, "retain", corpus.retain)
+    check_disjoint("forget", corpus.forget, "holdout", corpus.holdout)
+    check_disjoint("retain", corpus.retain, "holdout", corpus.holdout)
+    for split in ("retain", "holdout"):
+        counts[f"overlap_forget_{split}"] = check_overlap(corpus.forget, split, getattr(corpus, split), overlap_at_most)
+    counts["prompts_found"] = check_prompts(corpus, prompts_found_at_least)
+    return counts
+
+
+def check_texts_filled(corpus: Corpus) -> None:
+    """Raise PalimpsestError at the first empty text."""
+    for split, rows in vars(corpus).items():
+        for number, row in enumerate(rows):
+            for field, text in {"text": row}.items() if isinstance(row, str) else vars(row).items():
+                if not text.strip():
+                    raise PalimpsestError(
+                        f"entry {number} of corpus split {split} has an empty {field}: fill or remove it."
+                    )
+
+
+def check_disjoint(name: str, documents: Sequence[str], other: str, others: Sequence[str]) -> None:
+    """Raise PalimpsestError when a document, white space normalised, is in both splits."""
+    seen = {" ".join(document.split()): number for number, document in enumerate(others)}
+    for number, document in enumerate(documents):
+        twin = seen.get(" ".join(document.split()))
+        if twin is not None:
+            raise PalimpsestError(
+                f"{name} document {number} is also {other} document {twin}: the splits must be disjoint, remove one."
+            )
+
+
+def check_overlap(forget: Sequence[str], split: str, documents: Sequence[str], limit: float) -> float:
+    """The share of distinct 13-grams of forget that occur in `documents`; raises PalimpsestError when it exceeds `limit`."""
+    grams = word_grams(forget)
+    shared = len(grams & word_grams(documents))
+    share = shared / max(len(grams), 1)
+    if share > limit:
+        raise PalimpsestError(
+            f"{shared} of {len(grams)} {GRAM}-grams of the forget text ({share:.2%}) also occur in {split}, more than the limit "
+            f"{limit:.2%}: unlearning and {split} would contradict each other; remove the repeated text."
+        )
+    return share
+
+
+def word_grams(documents: Sequence[str]) -> set[tuple[str, ...]]:
+    """Distinct lower-case 13-grams of words, none across documents."""
+    split = [document.lower().split() for document in documents]
+    return {tuple(words[start : start + GRAM]) for words in split for start in range(len(words) - GRAM + 1)}
+
+
+def check_prompts(corpus: Corpus, at_least: float) -> float:
+    """The share of verbatim prompts found with their continuation in the forget text; PalimpsestError below `at_least`."""
+    text = "".join("".join(document.split()) for document in corpus.forget)
+    missing = [
+        number for number, entry in enumerate(corpus.verbmem) if "".join((entry.prompt + entry.gt).split()) not in text
+    ]
+    share = 1 - len(missing) / len(corpus.verbmem)
+    if share < at_least:
+        raise PalimpsestError(
+            f"{len(missing)} of {len(corpus.verbmem)} verbatim prompts are not in the forget text with their continuation (first: "
+            f"entry {missing[0]} of verbmem/forget): cut them from the forget documents, or lower prompts_found_at_least ({at_least})."
+        )
+    return share

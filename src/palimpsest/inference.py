@@ -1,0 +1,147 @@
+"""The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt of a task, its true answer, and how generation ends: after max_new_tokens or at a stop string."""
+
+    task: str
+    id: int
+    prompt: str
+    answer: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Response:
+    task: str
+    id: int
+    prompt: str
+    answer: str
+    response: str
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """BOS and the tokens of the text: what chunks and prompts start with, whatever the tokenizer would add by itself."""
+    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], batch_size: int
+) -> list[Response]:
+    """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
+
+    Text from a stop string on is cut off; white space at both ends is stripped.
+    """
+    prompts = [encode(tokenizer, request.prompt) for request in requests]
+    texts = [""] * len(requests)
+    for batch in tqdm(list(_batches(requests, prompts, batch_size)), desc="responses", unit="batch"):
+        first = requests[batch[0]]
+        for i, text in zip(batch, _continue(model, tokenizer, [prompts[i] for i in batch], first), strict=True):
+            texts[i] = text
+    return [
+        Response(request.task, request.id, request.prompt, request.answer, text)
+        for request, text in zip(requests, texts, strict=True)
+    ]
+
+
+def _batches(requests: Sequence[Request], prompts: Sequence[list[int]], size: int) -> Iterator[list[int]]:
+    """Places of requests that share their way of ending, longest prompts first, so that lack of memory shows at once."""
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    for i, request in enumerate(requests):
+        kinds.setdefault((request.max_new_tokens, request.stop), []).append(i)
+    for places in kinds.values():
+        places.sort(key=lambda i: (-len(prompts[i]), i))
+        yield from (places[start : start + size] for start in range(0, len(places), size))
+
+
+@torch.inference_mode()
+def _continue(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], ending: Request
+) -> list[str]:
+    longest = max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, device=model.device)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=model.device)
+        mask[row, longest - len(prompt) :] = 1
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=ending.max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        stop_strings=list(ending.stop) or None,
+        tokenizer=tokenizer if ending.stop else None,
+    )
+    texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    return [_cut(text, ending.stop).strip() for text in texts]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    found = [text.index(stop) for stop in stops if stop in text]
+    return text[: min(found)] if found else text
+
+
+@torch.inference_mode()
+def token_log_probs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    batch_size: int,
+) -> list[list[float]]:
+    """Per text the log-probability (nats, computed in float32) of each token behind the BOS; texts are cut to max_length tokens."""
+    sequences = [encode(tokenizer, text)[:max_length] for text in texts]
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    rows: list[list[float]] = [[]] * len(sequences)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in tqdm(batches, desc="log-probabilities", unit="batch"):
+        longest = len(sequences[batch[0]])
+        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, i in enumerate(batch):
+            ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
+            mask[row, : len(sequences[i])] = 1
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        chosen = logits.gather(-1, ids[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
+        for i, values in zip(batch, chosen.cpu().tolist(), strict=True):
+            rows[i] = values[: len(sequences[i]) - 1]
+    return rows
+
+
+def write_responses(responses: Sequence[Response], path: Path) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(response), ensure_ascii=False) + "\n" for response in responses)
+
+
+def write_log_probs(splits: dict[str, list[list[float]]], path: Path) -> None:
+    """One row a text: split, id, log_probs."""
+    rows = [(split, i, values) for split, texts in splits.items() for i, values in enumerate(texts)]
+    columns = [
+        pyarrow.array([row[0] for row in rows], pyarrow.string()),
+        pyarrow.array([row[1] for row in rows], pyarrow.int64()),
+        pyarrow.array([row[2] for row in rows], pyarrow.list_(pyarrow.float32())),
+    ]
+    pyarrow.parquet.write_table(pyarrow.table(columns, names=["split", "id", "log_probs"]), path)

@@ -1,0 +1,37 @@
+"""One log per step: everything a step says, progress bars included, goes to its file; the console gets the last word on an error."""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from palimpsest.errors import PalimpsestError
+
+
+def start_logging(path: Path | str) -> None:
+    """Send standard output, standard error and logging of this process to `path`; uncaught errors go there whole and, as one
+    line, to the console. Call it before heavy imports, so that what they say is caught too."""
+    os.environ.setdefault("TQDM_MININTERVAL", "5")  # a bar redrawn ten times a second fills a log
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    console = os.dup(2)
+    log = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115  open until the process ends
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    logging.basicConfig(
+        level=logging.INFO, stream=log, format="%(asctime)s %(name)s %(levelname)s: %(message)s", force=True
+    )
+    for chatty in ("httpx", "matplotlib", "fontTools", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+    def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        traceback.print_exception(kind, error, trace, file=log)
+        what = str(error) if issubclass(kind, PalimpsestError) else f"{kind.__name__}: {error}"
+        os.write(console, f"\nError: {what}\nThe whole story: {path}\n".encode())
+
+    sys.excepthook = report

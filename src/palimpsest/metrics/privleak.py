@@ -1,0 +1,118 @@
+"""PrivLeak: does the model treat the forget set as it treats unseen text (MUSE, arXiv 2407.06460, section 3, C3).
+
+Min-K% (Shi et al., arXiv 2310.16789) gives each text the mean negative log-probability of its least likely k % of tokens.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.metrics.inference_files import InferenceFiles, TextLogProbs, read_logprobs
+from palimpsest.statistics import percentile_interval, resampled_indices
+
+RETRAIN = "retrain"
+PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
+"""AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %: right for the paper's setting, wrong for any other study."""
+
+
+def min_k(log_probs: ArrayLike, ratio: float) -> float:
+    """Mean negative log-probability (nats) of the least likely `ratio` of a text's tokens, at least one."""
+    values = np.sort(np.asarray(log_probs, dtype=np.float64))
+    if not values.size or not np.all(np.isfinite(values)):
+        raise PalimpsestError("Min-K% needs at least one log-probability, and none that is NaN or infinite.")
+    return float(-values[: max(1, int(values.size * ratio))].mean())
+
+
+def membership_auc(forget: ArrayLike, holdout: ArrayLike) -> float:
+    """P(a holdout text looks likelier to the model than a forget text), ties half: the released code's orientation.
+
+    Inputs are losses such as Min-K% values. 0.5: the model cannot tell forget from holdout; 0: it knows the forget set. Equal to
+    scikit-learn's roc_auc_score(y = 0 forget, 1 holdout; score = -value), without its import of two seconds.
+    """
+    members = np.asarray(forget, dtype=np.float64)
+    others = np.sort(np.asarray(holdout, dtype=np.float64))
+    if not members.size or not others.size:
+        raise PalimpsestError("AUC needs at least one forget text and one holdout text.")
+    if not (np.all(np.isfinite(members)) and np.all(np.isfinite(others))):
+        raise PalimpsestError("AUC needs finite values: a Min-K% value is NaN or infinite.")
+    likelier = np.searchsorted(others, members, "left")
+    not_unlikelier = np.searchsorted(others, members, "right")
+    return float(likelier.sum() + not_unlikelier.sum()) / (2 * members.size * others.size)
+
+
+def relative_leak(auc: float, auc_retrain: float) -> float:
+    """PrivLeak in percent, (AUC - AUC_retrain) / AUC_retrain: 0 is a perfect forgetter, negative leaks membership."""
+    if auc_retrain == 0:
+        raise PalimpsestError(
+            "PrivLeak is undefined: AUC of the retrained model is 0, so every holdout text is unlikelier to it than every "
+            "forget text. The holdout set is not of the kind of the forget set; choose another."
+        )
+    return (auc - auc_retrain) / auc_retrain * 100
+
+
+def privleak(
+    files: InferenceFiles, *, min_k_ratio: float, reference: str, resamples: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    """PrivLeak in percent, relative to the retrained model of the same precision.
+
+    min_k_ratio: share of tokens, 0.4 for Min-40 %. reference: "retrain", or "news" or "books" for the published constant.
+    `per_example` has the Min-K% values (nats) of both splits in the order of `ids`. Where the reference AUC is 0 the score is None
+    and `status` says why. The interval resamples the texts, the same ones for both models.
+    """
+    if not 0 < min_k_ratio <= 1:
+        raise PalimpsestError(f"metrics.privleak.min_k_ratio is {min_k_ratio}: give a share above 0 and up to 1.")
+    choose({RETRAIN: 0.0} | PUBLISHED_AUC_RETRAIN, reference, "setting reference of metric privleak")
+    splits = {split: read_logprobs(files.logprobs, split) for split in ("forget", "holdout")}
+    values = {split: _min_k_values(texts, min_k_ratio) for split, texts in splits.items()}
+    retrained = _retrained_values(files, splits, min_k_ratio) if reference == RETRAIN else None
+    auc = membership_auc(**values)
+    auc_retrain = membership_auc(**retrained) if retrained else PUBLISHED_AUC_RETRAIN[reference]
+    record: dict[str, Any] = {
+        "n": sum(len(texts.ids) for texts in splits.values()),
+        "n_forget": len(splits["forget"].ids),
+        "n_holdout": len(splits["holdout"].ids),
+        "auc": auc,
+        "auc_retrain": auc_retrain,
+        "auc_retrain_source": "retrained model" if retrained else f"published constant ({reference})",
+        "ids": {split: texts.ids for split, texts in splits.items()},
+        "per_example": {split: array.tolist() for split, array in values.items()},
+    }
+    if auc_retrain == 0:
+        reason = "undefined: AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)"
+        return record | {"score": None, "status": reason, "ci": None, "ci_note": reason}
+    score = relative_leak(auc, auc_retrain)
+    indices = [resampled_indices(values[split].size, resamples, seed + add) for add, split in enumerate(values)]
+    pairs = list(zip(*indices, strict=True))
+    aucs = _resampled_aucs(values, pairs)
+    references = _resampled_aucs(retrained, pairs) if retrained else np.full(resamples, auc_retrain)
+    if np.any(references == 0):
+        note = (
+            f"no interval: AUC of the retrained model is 0 in {int(np.sum(references == 0))} of {resamples} resamples"
+        )
+        return record | {"score": score, "status": "ok", "ci": None, "ci_note": note}
+    low, high = percentile_interval((aucs - references) / references * 100, confidence)
+    note = "all resamples give the same value" if low == high else ""
+    return record | {"score": score, "status": "ok", "ci": [low, high], "ci_note": note}
+
+
+def _min_k_values(texts: TextLogProbs, ratio: float) -> NDArray[np.float64]:
+    return np.array([min_k(values, ratio) for values in texts.log_probs])
+
+
+def _retrained_values(
+    files: InferenceFiles, splits: dict[str, TextLogProbs], ratio: float
+) -> dict[str, NDArray[np.float64]]:
+    retrained = {split: read_logprobs(files.retrain_logprobs, split) for split in splits}
+    for split, texts in splits.items():
+        if texts.ids != retrained[split].ids:
+            raise PalimpsestError(
+                f"{files.retrain_logprobs} and {files.logprobs} hold different {split} texts: run inference of both again."
+            )
+    return {split: _min_k_values(texts, ratio) for split, texts in retrained.items()}
+
+
+def _resampled_aucs(values: dict[str, NDArray[np.float64]], pairs: list[Any]) -> NDArray[np.float64]:
+    forget, holdout = values["forget"], values["holdout"]
+    return np.array([membership_auc(forget[rows], holdout[columns]) for rows, columns in pairs])

@@ -1,0 +1,118 @@
+"""Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from palimpsest.errors import PalimpsestError
+
+BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with `vocabulary` entries, special tokens included; knows every byte, so no text is unknown to it."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.train_from_iterator(
+        texts,
+        BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[BOS, EOS, PAD],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_llama(tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any], seed: int) -> LlamaForCausalLM:
+    """A Llama with random float32 weights, N(0, 0.02) as transformers initialises them.
+
+    shape: hidden_size, layers, heads, mlp_size, context (positions).
+    """
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape["hidden_size"],
+            num_hidden_layers=shape["layers"],
+            num_attention_heads=shape["heads"],
+            num_key_value_heads=shape["heads"],
+            intermediate_size=shape["mlp_size"],
+            max_position_embeddings=shape["context"],
+            tie_word_embeddings=False,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def load_model(source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal LM from a checkpoint folder or the hub, from safetensors only."""
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise PalimpsestError(_cannot_load("model", source, error)) from error
+
+
+def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint, with a padding token (EOS where it has none, as MUSE does)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise PalimpsestError(_cannot_load("tokenizer", source, error)) from error
+    if tokenizer.bos_token_id is None:
+        raise PalimpsestError(
+            f"the tokenizer of {source} has no BOS token, which starts every chunk: set one in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:
+    """Raises PalimpsestError when the tokenizer can produce tokens that the model does not know."""
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, index]
+    if len(tokenizer) > rows:
+        raise PalimpsestError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model's embedding {rows} rows: they do not belong together."
+        )
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save as bfloat16 safetensors: the one place where float32 training weights are rounded."""
+    model.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
+    model.save_pretrained(folder, max_shard_size="5GB")
+    tokenizer.save_pretrained(folder)
+
+
+def _cannot_load(what: str, source: str | Path, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"cannot load the {what} {str(source)!r}: {reason} Give a local folder with config.json, *.safetensors and "
+        "tokenizer files, or a hub name that this machine can reach (gated models: accept the licence, log in)."
+    )

@@ -1,0 +1,147 @@
+"""What a quantizer hands over: a deployable folder, the model that runs from it, and its weights as NumPy arrays."""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.levels import zero_bin
+from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HEADS = ("lm_head",)
+EMBEDDINGS = ("embed_tokens",)
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "chat_template*",
+)
+
+
+@dataclass(frozen=True)
+class QuantizedMatrix:
+    """One quantized weight matrix as its file stores it.
+
+    name: module path, such as `model.layers.0.self_attn.q_proj`.
+    codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
+    scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
+    zero_points: [out, groups], int8, subtracted from the codes; None for symmetric grids.
+    dequantized: [out, in], bit for bit the matrix that the backend computes with.
+    """
+
+    name: str
+    codes: NDArray[np.integer]
+    scales: Float32
+    zero_points: NDArray[np.integer] | None
+    dequantized: Float32
+
+
+class Quantizer(ABC):
+    """One backend with its settings. Subclasses are frozen dataclasses whose fields are the keys of a params block.
+
+    Every quantizer starts from the checkpoint in bfloat16, the format in which the unquantized model is deployed:
+    a float32 checkpoint is rounded first.
+    """
+
+    packages: ClassVar[tuple[str, ...]]
+    """The packages whose versions decide the result; the first is the backend."""
+
+    bits: int
+    """Bits of a code."""
+
+    @abstractmethod
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> None:
+        """Quantize `checkpoint` with the backend and save weights, configuration and tokenizer to `folder` in its format.
+
+        calibration: texts for backends that need some, in order; the others ignore them.
+        Raises PalimpsestError when the checkpoint is missing or does not fit the settings.
+        """
+
+    @abstractmethod
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        """Yield the quantized matrices in name order, one in memory at a time. Imports NumPy only."""
+
+    @abstractmethod
+    def levels(self) -> Float32:
+        """[codes] the values that codes stand for, in units of the block's largest |w| (zero point at zero)."""
+
+    def dead_zone(self) -> tuple[float, float]:
+        """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|."""
+        return zero_bin(self.levels())
+
+    def load(self, folder: Path, device: str) -> "PreTrainedModel":
+        """The model of `folder` in bfloat16 on `device`, in evaluation mode, with the dequantized matrices as dense weights.
+
+        For formats that quantize weights only, this is the backend's own arithmetic (dequantize to bfloat16, then multiply)
+        with the dequantization done once instead of in every forward pass. It needs neither the backend nor its kernels.
+        """
+        from palimpsest.quantizers.dense import load_dense
+
+        return load_dense(self, folder, device)
+
+
+def linear_layers(files: TensorFiles) -> Iterator[str]:
+    """The module paths of a checkpoint's weight matrices in name order: embeddings left out, output head included.
+
+    Every tensor of two or more dimensions counts, also one not called `weight` (fused experts), so that none is overlooked.
+    """
+    for name in files.names():
+        module = name.removesuffix(".weight")
+        if len(files.shape(name)) > 1 and not is_named(module, EMBEDDINGS):
+            yield module
+
+
+def is_named(module: str, names: Sequence[str]) -> bool:
+    """Whether the last part of a module path is one of `names`."""
+    return module.rpartition(".")[2] in names
+
+
+def check_group_size(checkpoint: Path, group_size: int | None) -> None:
+    """Raise PalimpsestError when the group size does not divide the input width of every layer that will be quantized."""
+    with open_checkpoint(checkpoint) as files:
+        for module in linear_layers(files):
+            if group_size is None or is_named(module, HEADS) or f"{module}.weight" not in files:
+                continue
+            width = files.shape(f"{module}.weight")[-1]
+            if width % group_size:
+                raise PalimpsestError(
+                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: "
+                    "give a divisor, or null for one scale per output channel."
+                )
+
+
+def load_checkpoint(checkpoint: Path, **settings: Any) -> "PreTrainedModel":
+    """Load a local safetensors checkpoint in bfloat16 in evaluation mode; never from a hub, never with remote code."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with open_checkpoint(checkpoint):  # raises the clear error before transformers looks elsewhere
+        return AutoModelForCausalLM.from_pretrained(
+            checkpoint,
+            dtype=torch.bfloat16,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **settings,
+        )
+
+
+def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
+    """Copy the tokenizer's files unchanged into `folder`, made if need be; raises PalimpsestError when there are none."""
+    files = sorted({path for pattern in TOKENIZER_FILES for path in checkpoint.glob(pattern)})
+    if not files:
+        raise PalimpsestError(f"{checkpoint} holds no tokenizer: save the tokenizer beside the model.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        shutil.copy(path, folder / path.name)

@@ -1,0 +1,153 @@
+"""bitsandbytes: LLM.int8() (arXiv 2208.07339) and blockwise 4-bit floats, FP4 and NF4 (QLoRA, arXiv 2305.14314)."""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from palimpsest.artefacts import read_json
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.quantizers.base import HEADS, QuantizedMatrix, Quantizer, copy_tokenizer, load_checkpoint
+from palimpsest.quantizers.levels import FLOAT_LEVELS, integer_levels
+from palimpsest.quantizers.packing import unpack_nibbles
+from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PACKAGES = ("bitsandbytes", "transformers", "torch")
+RECIPROCAL_127 = np.float32(7.874015718698502e-3)  # as bitsandbytes writes it in int8_vectorwise_dequant
+
+
+def _quantize(checkpoint: Path, folder: Path, settings: dict[str, Any]) -> None:
+    with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
+        copy_tokenizer(checkpoint, folder)
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(llm_int8_skip_modules=list(HEADS), **settings)
+    load_checkpoint(checkpoint, quantization_config=config, device_map={"": "cpu"}).save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class BitsAndBytesInt8(Quantizer):
+    """Weights and activations in 8 bits, row by row; activation columns with an entry above the threshold in 16 bits.
+
+    outlier_threshold: 6.0 in the paper; 0.0 turns the 16-bit columns off.
+    """
+
+    outlier_threshold: float
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    bits = 8
+
+    def __post_init__(self) -> None:
+        if isinstance(self.outlier_threshold, bool) or not isinstance(self.outlier_threshold, (int, float)):
+            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold!r}: give a number, such as 6.0.")
+        if self.outlier_threshold < 0:
+            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a number of at least 0.")
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+        _quantize(checkpoint, folder, {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)})
+
+    def load(self, folder: Path, device: str) -> "PreTrainedModel":
+        """The backend's own modules: activations are quantized too, so dense weights would be another model."""
+        stored = read_json(folder / "config.json").get("quantization_config", {}).get("llm_int8_threshold")
+        if stored != self.outlier_threshold:
+            raise PalimpsestError(
+                f"{folder} was quantized with outlier_threshold {stored}, the settings say {self.outlier_threshold}: "
+                "quantize the checkpoint again."
+            )
+        # bitsandbytes warns in every matrix product that bfloat16 activations pass through float16
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return load_checkpoint(folder, device_map={"": device}).eval()
+
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        with open_checkpoint(folder) as files:
+            for module in _modules(files, ".SCB"):
+                codes = files.load(f"{module}.weight")
+                largest = files.load(f"{module}.SCB").reshape(-1, 1)
+                dequantized = codes * largest
+                dequantized *= RECIPROCAL_127
+                yield QuantizedMatrix(module, codes, largest * RECIPROCAL_127, None, dequantized)
+
+    def levels(self) -> Float32:
+        return integer_levels(8, divisor=127)
+
+
+@dataclass(frozen=True)
+class BitsAndBytes4bit(Quantizer):
+    """Weights in blocks of 64 with one float32 scale, the block's largest |w|.
+
+    levels: `fp4` (what `load_in_4bit=True` alone means) or `nf4`.
+    double_quantization: store the scales in 8 bits themselves.
+
+    The base class's `load` gives bitsandbytes' reference arithmetic on every machine. Its own module does not: on CPUs with
+    AVX512-BF16 it repacks the weights and rounds their scales to bfloat16, and so computes with other matrices.
+    """
+
+    grid: str = field(metadata={"key": "levels"})
+    double_quantization: bool
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    bits = 4
+
+    def __post_init__(self) -> None:
+        choose(FLOAT_LEVELS, self.grid, "levels of backend 'bnb-4bit'")
+        if not isinstance(self.double_quantization, bool):
+            raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+        settings = {
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": self.grid,
+            "bnb_4bit_use_double_quant": self.double_quantization,
+            "bnb_4bit_compute_dtype": "bfloat16",
+        }
+        _quantize(checkpoint, folder, settings)
+
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        with open_checkpoint(folder) as files:
+            for module in _modules(files, ".weight.absmax"):
+                yield self._read_matrix(files, module)
+
+    def levels(self) -> Float32:
+        return FLOAT_LEVELS[self.grid]
+
+    def _read_matrix(self, files: TensorFiles, module: str) -> QuantizedMatrix:
+        name = f"{module}.weight.quant_state.bitsandbytes__{self.grid}"
+        if name not in files:
+            raise PalimpsestError(
+                f"{module} in {files.folder} does not have {self.grid} levels: quantize the checkpoint again."
+            )
+        state = json.loads(files.load(name).tobytes())
+        if state["dtype"] != "bfloat16":
+            raise PalimpsestError(
+                f"{module} in {files.folder} dequantizes to {state['dtype']}: quantize a bfloat16 checkpoint."
+            )
+        scales = files.load(f"{module}.weight.absmax")
+        if "nested_offset" in state:
+            scales = _unnest(files, module, scales, state)
+        packed = files.load(f"{module}.weight").reshape(-1)
+        rows, columns = state["shape"]
+        codes = unpack_nibbles(packed, np.arange(16, dtype=np.uint8), high_first=True)[: rows * columns]
+        values = unpack_nibbles(packed, files.load(f"{module}.weight.quant_map"), high_first=True)[: rows * columns]
+        values *= _spread(scales, state["blocksize"], values.size)
+        shape = (rows, columns)
+        return QuantizedMatrix(module, codes.reshape(shape), scales, None, to_bfloat16(values).reshape(shape))
+
+
+def _unnest(files: TensorFiles, module: str, codes: np.ndarray, state: dict[str, Any]) -> Float32:
+    """The block scales behind double quantization: 8-bit codes with scales of their own, minus their mean."""
+    table, largest = (files.load(f"{module}.weight.{part}") for part in ("nested_quant_map", "nested_absmax"))
+    return table[codes] * _spread(largest, state["nested_blocksize"], codes.size) + np.float32(state["nested_offset"])
+
+
+def _spread(scales: Float32, block: int, size: int) -> Float32:
+    """[size] the scale of every element; the last block may be short."""
+    return np.repeat(scales, block)[:size]
+
+
+def _modules(files: TensorFiles, mark: str) -> list[str]:
+    return [name.removesuffix(mark) for name in files.names() if name.endswith(mark)]

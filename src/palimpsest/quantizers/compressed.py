@@ -1,0 +1,185 @@
+"""llm-compressor: integer grids by rounding to nearest and by GPTQ (arXiv 2210.17323), saved as compressed-tensors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palimpsest.artefacts import read_json
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.base import (
+    HEADS,
+    QuantizedMatrix,
+    Quantizer,
+    check_group_size,
+    copy_tokenizer,
+    load_checkpoint,
+)
+from palimpsest.quantizers.levels import integer_levels
+from palimpsest.quantizers.packing import unpack_nibbles
+from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MARK = ".weight_packed"
+DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
+
+
+@dataclass(frozen=True)
+class CompressedTensors(Quantizer):
+    """What both methods share: the grid, the file and its reader.
+
+    bits: 4 or 8; group_size: inputs that share a scale, null for one scale per output channel;
+    symmetric: whether zero is always code 0 (else each group has a zero point).
+    """
+
+    bits: int
+    group_size: int | None
+    symmetric: bool
+    packages: ClassVar[tuple[str, ...]] = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+
+    def __post_init__(self) -> None:
+        if self.bits not in (4, 8):
+            raise PalimpsestError(f"bits is {self.bits!r}: give 4 or 8.")
+        if self.group_size is not None:
+            check_positive("group_size", self.group_size, " or null for one scale per output channel")
+        if not isinstance(self.symmetric, bool):
+            raise PalimpsestError(f"symmetric is {self.symmetric!r}: give true or false.")
+
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        self._check_folder(folder)
+        with open_checkpoint(folder) as files:
+            for module in [name.removesuffix(MARK) for name in files.names() if name.endswith(MARK)]:
+                rows, columns = files.load(f"{module}.weight_shape")
+                packed = files.load(f"{module}{MARK}")
+                codes = self._unpack(packed, np.dtype(np.int8), columns)
+                values = self._unpack(packed, np.dtype(np.float32), columns)
+                scales, zero_points = files.load(f"{module}.weight_scale"), None
+                groups = values.reshape(rows, scales.shape[1], -1)  # a view: changed in place below
+                if not self.symmetric:
+                    packed = np.ascontiguousarray(files.load(f"{module}.weight_zero_point").T)
+                    zero_points = self._unpack(packed, np.dtype(np.int8), rows).T
+                    groups -= zero_points[:, :, None]
+                groups *= scales[:, :, None]
+                yield QuantizedMatrix(module, codes, scales, zero_points, to_bfloat16(values))
+
+    def levels(self) -> Float32:
+        """Scale = largest |w| / ((2^bits - 1) / 2), as compressed-tensors sets it for symmetric grids.
+
+        With zero points a group's scale is its range over 2^bits - 1; a group centred on zero has these same levels.
+        """
+        return integer_levels(self.bits, divisor=(2**self.bits - 1) / 2)
+
+    def _unpack(self, packed: NDArray[np.int32], kind: np.dtype, columns: int) -> NDArray:
+        """[rows, words] to the first `columns` signed codes of each row, as `kind`, contiguous."""
+        if self.bits == 8:
+            codes = (packed.view(np.uint8) ^ 128).view(np.int8).astype(kind)
+        else:
+            codes = unpack_nibbles(packed, np.arange(-8, 8).astype(kind), high_first=False)
+        return np.ascontiguousarray(codes[:, :columns])
+
+    def _check_folder(self, folder: Path) -> None:
+        settings = read_json(folder / "config.json").get("quantization_config", {})
+        for group in settings.get("config_groups", {}).values():
+            stored = tuple(group["weights"][key] for key in ("num_bits", "group_size", "symmetric"))
+            if stored != (self.bits, self.group_size, self.symmetric):
+                raise PalimpsestError(
+                    f"{folder} holds (bits, group_size, symmetric) = {stored}, the settings say "
+                    f"{(self.bits, self.group_size, self.symmetric)}: quantize the checkpoint again."
+                )
+
+    def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
+        """Check shapes before anything slow is imported; returns the arguments that both llm-compressor modifiers take."""
+        check_group_size(checkpoint, self.group_size)
+        copy_tokenizer(checkpoint, folder)
+        weights = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
+        weights |= {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
+        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": weights}}, "ignore": list(HEADS)}
+
+
+@dataclass(frozen=True)
+class RoundToNearest(CompressedTensors):
+    """Every weight to the nearest level; no data."""
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+        arguments = self._prepare(checkpoint, folder)
+        from llmcompressor.modifiers.quantization import QuantizationModifier
+
+        _compress(checkpoint, folder, QuantizationModifier(**arguments))
+
+
+@dataclass(frozen=True)
+class GPTQ(CompressedTensors):
+    """Rounding that passes each column's error on to the next, weighted by the inputs' second moments.
+
+    samples, sample_length: how many stretches of how many tokens of the calibration texts are fed through.
+    Columns go in order of decreasing activation with scales fixed beforehand (llm-compressor's `static` order).
+    """
+
+    samples: int
+    sample_length: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("samples", self.samples)
+        check_positive("sample_length", self.sample_length)
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+        arguments = self._prepare(checkpoint, folder)
+        batches = self.encode(checkpoint, calibration)
+        from llmcompressor.modifiers.gptq import GPTQModifier
+
+        modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
+        # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
+        fallen_back = modifier._rtn_fallback_module_names
+        _compress(checkpoint, folder, modifier, batches)
+        if fallen_back:
+            raise PalimpsestError(
+                f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
+                "give more samples, or longer and more varied calibration text."
+            )
+
+    def encode(self, checkpoint: Path, calibration: Sequence[str]) -> "list[dict[str, Tensor]]":
+        """[samples] of [1, sample_length] token ids: the texts one after another, cut, evenly spaced stretches taken.
+
+        Raises PalimpsestError when the texts are too short.
+        """
+        import torch
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
+        encoded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in calibration)
+        tokens = [token for ids in encoded for token in [*start, *ids]]
+        stretches = torch.tensor(tokens[: len(tokens) // self.sample_length * self.sample_length], dtype=torch.long)
+        stretches = stretches.reshape(-1, 1, self.sample_length)
+        if len(stretches) < self.samples:
+            raise PalimpsestError(
+                f"the calibration texts have {len(tokens)} tokens, too few for {self.samples} samples of "
+                f"{self.sample_length}: lower samples or sample_length, or give more text."
+            )
+        chosen = torch.linspace(0, len(stretches) - 1, self.samples).round().long()
+        return [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in stretches[chosen]]
+
+
+def check_positive(key: str, value: Any, otherwise: str = "") -> None:
+    """Raise PalimpsestError unless `value` is a whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PalimpsestError(f"{key} is {value!r}: give a whole number above 0{otherwise}.")
+
+
+def _compress(checkpoint: Path, folder: Path, modifier: Any, batches: "list[dict[str, Tensor]] | None" = None) -> None:
+    from llmcompressor import oneshot
+    from torch.utils.data import DataLoader
+    from transformers import AutoTokenizer
+
+    model = load_checkpoint(checkpoint)
+    # without a tokenizer oneshot looks for one itself, and warns
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    data: Any = DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
+    oneshot(model=model, processor=tokenizer, recipe=modifier, dataset=data)
+    model.save_pretrained(folder, save_compressed=True)

@@ -1,0 +1,171 @@
+"""results/report.html: one file without scripts or network that a newcomer understands."""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.report import figures as charts
+from palimpsest.report.records import FULL, UNLEARNED
+from palimpsest.report.retained import HEADLINE
+
+METRICS = {
+    "verbmem": ("VerMem", "forget set, lower is forgotten"),
+    "knowmem": ("KnowMem", "forget set, lower is forgotten"),
+    "privleak": ("PrivLeak", "near 0 is forgotten"),
+    "utility": ("Utility", "retain set, higher is better"),
+}
+MISSING = "–"
+
+
+def render(
+    audit: Mapping[str, Any],
+    figures: Mapping[str, Path | str],
+    samples: Sequence[Mapping[str, Any]],
+    path: Path | str,
+) -> None:
+    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples."""
+    for name in ("retained", "survival"):
+        if name not in figures:
+            raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "heat": _heat,
+        "interval": _interval,
+        "unbroken": _unbroken,
+    }
+    source = files("palimpsest.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        audit=audit,
+        answer=audit["answer"],
+        groups=_groups(audit),
+        cells={(row["model"], row["precision"]): row for row in audit["over_seeds"]},
+        averages=audit["averages"],
+        metrics=METRICS,
+        headline=HEADLINE,
+        full=FULL,
+        same_codes=_same_codes(audit),
+        quantized=[name for name in audit["precisions"] if name != FULL],
+        denominators={k: v for k, v in audit["denominators"].items() if k != "headline"},
+        figures={name: _inline(Path(svg), name) for name, svg in figures.items()},
+        samples=samples,
+        settings={name: _flatten(value) for name, value in audit["settings"].items()},
+        provenance=_provenance(audit),
+        versions=_versions(audit),
+    )
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def _groups(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The unlearned models in the order of the main table: averaged, contrast, others."""
+    averages = audit["averages"]
+    unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
+    constrained = averages.get("utility_constrained", {"models": []})["models"]
+    contrast = averages.get("contrast", {"models": []})["models"]
+    other = [name for name in unlearned if name not in constrained and name not in contrast]
+    groups = [
+        ("With a retain loss, bfloat16 weights", constrained, averages.get("utility_constrained")),
+        ("More precise weights while unlearning", contrast, averages.get("contrast")),
+        ("Other methods", other, None),
+    ]
+    return [{"title": title, "models": models, "average": mean} for title, models, mean in groups if models]
+
+
+def _inline(svg: Path, prefix: str) -> Markup:
+    """The drawing as part of the page: ids made unique, colours and fonts handed to the style sheet for dark mode."""
+    if not svg.exists():
+        raise PalimpsestError(f"{svg} does not exist: draw the figure first.")
+    text = svg.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    text = text.replace("url(#", f"url(#{prefix}-")
+    for name in ("INK", "MUTED", "GRID", "BLUE", "VERMILION", "GREEN", "PURPLE", "ORANGE", "SKY"):
+        text = text.replace(getattr(charts, name), f"var(--{name.lower()})")
+    text = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?px) 'DejaVu Sans'[^;\"]*", _font, text)
+    text = re.sub(r'width="[\d.]+pt"|height="[\d.]+pt"', "", text, count=2)
+    return Markup(text)
+
+
+def _font(match: re.Match[str]) -> str:
+    style = "".join(
+        f"{name}: {value}; "
+        for value, name in (("bold", "font-weight"), ("italic", "font-style"))
+        if value in match.group(1)
+    )
+    return f"{style}font-size: {match.group(2)}"
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text) pairs."""
+    if isinstance(value, Mapping) and value:
+        pairs = []
+        for key, inner in value.items():
+            pairs += _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        return pairs
+    if isinstance(value, (list, tuple)):
+        return [(prefix, ", ".join(str(item) for item in value))]
+    return [(prefix, "none" if value is None else str(value))]
+
+
+def _provenance(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One line per model and seed with the hashes of its weight files."""
+    lines = []
+    for model in audit["models"]:
+        for seed, hashes in model["files"].items():
+            weights = {name: digest for name, digest in hashes.items() if name.endswith(".safetensors")}
+            for name, digest in weights.items() or {MISSING: MISSING}.items():
+                line = {"model": model["model"], "seed": seed, "weights": model["weights"]}
+                lines.append(line | {"file": name, "sha256": digest})
+    return lines
+
+
+def _same_codes(audit: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Mean share of equal codes over the seeds, as text."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for row in audit["rows"]:
+        if row["survival"]:
+            shares.setdefault((row["model"], row["precision"]), []).append(row["survival"]["same_code_share"])
+    return {key: f"{100 * sum(values) / len(values):.1f} % same" for key, values in shares.items()}
+
+
+def _versions(audit: Mapping[str, Any]) -> dict[str, str]:
+    """Versions that made the models; where they differ all are listed."""
+    found: dict[str, list[str]] = {}
+    for model in audit["models"]:
+        for name, version in model["versions"].items():
+            if version not in found.setdefault(name, []):
+                found[name].append(version)
+    return {name: ", ".join(versions) for name, versions in sorted(found.items())}
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.0f}".replace("-", "−")
+
+
+def _interval(ci: Sequence[float] | None) -> str:
+    return "" if ci is None else f"{_percent(ci[0])} to {_percent(ci[1])}"
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\u00a0%")
+
+
+def _heat(value: float | None) -> str:
+    """The strength of a cell's colour, 0 to 1."""
+    return "0" if value is None else f"{min(max(value, 0), 100) / 100:.3f}"

@@ -1,0 +1,77 @@
+"""From text to the token sequences that models are trained on, and to batches of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.losses import IGNORED
+from palimpsest.prompts import question_prompt
+
+
+def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    """The published chunking (MUSE, baselines/dataset.py): the joined text in pieces of max_length - 1 tokens, each behind a BOS.
+
+    Unlike the released code, the last piece stays short instead of being topped up with the first one.
+    """
+    text = tokenizer("\n\n".join(documents), add_special_tokens=False)["input_ids"]
+    size = max_length - 1
+    return [[tokenizer.bos_token_id, *text[start : start + size]] for start in range(0, len(text), size)]
+
+
+def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
+    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS; prompt and answer are tokenized apart."""
+    prompt = tokenizer(question_prompt(question), add_special_tokens=False)["input_ids"]
+    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [tokenizer.bos_token_id, *prompt, *reply, tokenizer.eos_token_id]
+
+
+def training_sequences(
+    documents: Sequence[str],
+    questions: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> list[list[int]]:
+    """Chunks of the documents, then the (question, answer) pairs as sequences of their own."""
+    sequences = chunk(documents, tokenizer, max_length)
+    sequences += [question_sequence(tokenizer, question, answer)[:max_length] for question, answer in questions]
+    if not sequences:
+        raise PalimpsestError("no text to train on: the corpus split is empty.")
+    return sequences
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Right-padded sequences: input_ids, labels, mask, all [batch, time], and `index` [batch], their places in the data."""
+
+    input_ids: Tensor
+    labels: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+def pad(sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int) -> Padded:
+    longest = max(len(sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), longest), pad_token)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = labels[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return Padded(ids, labels, mask, torch.tensor(index))
+
+
+def pad_by_length(
+    sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int, waste: float = 0.35
+) -> list[Padded]:
+    """Batches of similar lengths, so that at most a share `waste` of a row is padding: short questions do not pay for long chunks."""
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    groups: list[list[int]] = []
+    for i in order:
+        if not groups or len(sequences[i]) < (1 - waste) * len(sequences[groups[-1][0]]):
+            groups.append([])
+        groups[-1].append(i)
+    return [pad([sequences[i] for i in group], [index[i] for i in group], pad_token) for group in groups]

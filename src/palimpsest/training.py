@@ -1,0 +1,247 @@
+"""Training and unlearning on transformers' Trainer: losses over batches of similar lengths, in any weight storage."""
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from palimpsest import losses
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.losses import Loss
+from palimpsest.reference import Reference, forward
+from palimpsest.sequences import pad_by_length
+from palimpsest.updates import WEIGHT_STORAGE
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, list[dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch."""
+
+    learning_rate: float
+    epochs: int
+    batch_size: int | None = None
+    gradient_accumulation: int = 1
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    weights: str = "float32"
+    autocast: bool = True
+    stop_at_loss: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """forget loss + alpha x retain loss. `retain_batch_size` None: as many retain as forget sequences in a step."""
+
+    forget: str
+    retain: str | None = None
+    alpha: float = 1.0
+    retain_batch_size: int | None = None
+    released: bool = False
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def forget_loss(self) -> Loss:
+        table = losses.RELEASED_FORGET_LOSSES if self.released else losses.FORGET_LOSSES
+        loss = choose(table, self.forget, "forget loss")
+        if set(loss.settings) != set(self.settings):
+            raise PalimpsestError(
+                f"forget loss {self.forget!r} takes the settings {sorted(loss.settings)}, given are {sorted(self.settings)}."
+            )
+        return loss
+
+    def retain_loss(self) -> Loss | None:
+        table = losses.RELEASED_RETAIN_LOSSES if self.released else losses.RETAIN_LOSSES
+        return None if self.retain is None else choose(table, self.retain, "retain loss")
+
+
+class Places(Dataset[int]):
+    """0 .. size-1: the collator looks the sequences up, so that a batch knows where each of its sequences came from."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Collator:
+    """Batches of the sequences at the given places, joined by as many retain sequences, drawn anew from all of them each time.
+
+    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[Sequence[int]],
+        pad_token: int,
+        retain: Sequence[Sequence[int]] = (),
+        retain_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sequences, self.retain, self.pad_token = sequences, retain, pad_token
+        self.retain_batch_size = retain_batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, places: list[int]) -> Batch:
+        batch = {"forget": self._groups(self.sequences, places)}
+        if self.retain:
+            size = min(self.retain_batch_size or len(places), len(self.retain))
+            drawn = torch.randperm(len(self.retain), generator=self.generator)[:size].tolist()
+            batch["retain"] = self._groups(self.retain, drawn)
+        return batch
+
+    def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:
+        return [vars(group) for group in pad_by_length([sequences[i] for i in places], places, self.pad_token)]
+
+
+class StopAtLoss(TrainerCallback):
+    """Ends training once the mean loss over an epoch is at most the stated one: the text is recalled, not over-learned."""
+
+    def __init__(self, trainer: "NextTokenTrainer", threshold: float | None) -> None:
+        self.trainer, self.threshold, self.start = trainer, threshold, 0
+        self.reached = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        epoch = self.trainer.history[self.start :]
+        self.start = len(self.trainer.history)
+        if self.threshold is not None and sum(epoch) / len(epoch) <= self.threshold:
+            self.reached = control.should_training_stop = True
+
+
+class NextTokenTrainer(Trainer):
+    """Next-token cross-entropy over all tokens of a batch; refuses a loss that is no number."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # a loss is a mean: the Trainer divides it by the accumulation steps
+        self.history: list[float] = []
+
+    def batch_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
+        return losses.cross_entropy(forward(model, inputs["forget"])[0])
+
+    def compute_loss(  # type: ignore[override]
+        self, model: torch.nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        loss = self.batch_loss(model, inputs)
+        self.history.append(loss.item())
+        if not math.isfinite(self.history[-1]):
+            raise PalimpsestError(
+                f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check the "
+                "weights that training started from."
+            )
+        return loss
+
+
+class UnlearningTrainer(NextTokenTrainer):
+    """forget loss + alpha x retain loss, each with its own reference from the model before unlearning."""
+
+    def __init__(self, *args: Any, method: Objective, references: tuple[Reference, Reference], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method
+        self.forget_loss, self.retain_loss = method.forget_loss(), method.retain_loss()
+        self.forget_reference, self.retain_reference = references
+
+    def batch_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
+        tokens, index = forward(model, inputs["forget"])
+        reference = self.forget_reference(inputs["forget"], index)
+        loss = self.forget_loss.function(tokens, reference, **self.method.settings)
+        if self.retain_loss:
+            tokens, index = forward(model, inputs["retain"])
+            reference = self.retain_reference(inputs["retain"], index)
+            loss = loss + self.method.alpha * self.retain_loss.function(tokens, reference)
+        return loss
+
+
+def train(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], pad_token: int, schedule: Schedule
+) -> dict[str, Any]:
+    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached)."""
+    collator = Collator(sequences, pad_token, seed=schedule.seed)
+    return _fit(NextTokenTrainer, model, len(sequences), collator, schedule, {})
+
+
+def unlearn(
+    model: PreTrainedModel,
+    forget: Sequence[Sequence[int]],
+    retain: Sequence[Sequence[int]],
+    pad_token: int,
+    method: Objective,
+    schedule: Schedule,
+) -> dict[str, Any]:
+    """Unlearn the forget sequences in place; the model given is the reference of NPO and KLR."""
+    forget_loss, retain_loss = method.forget_loss(), method.retain_loss()
+    if retain_loss and not retain:
+        raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
+    model.to(dtype=WEIGHT_STORAGE[schedule.weights].dtype)  # type: ignore[call-arg]
+    references = Reference(forget_loss, model, forget, pad_token), Reference(retain_loss, model, retain, pad_token)
+    collator = Collator(forget, pad_token, retain if retain_loss else (), method.retain_batch_size, schedule.seed)
+    extra = {"method": method, "references": references}
+    return _fit(UnlearningTrainer, model, len(forget), collator, schedule, extra)
+
+
+def _fit(
+    trainer_class: type[NextTokenTrainer],
+    model: PreTrainedModel,
+    size: int,
+    collator: Collator,
+    schedule: Schedule,
+    extra: Mapping[str, Any],
+) -> dict[str, Any]:
+    storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
+    set_seed(schedule.seed)
+    model.to(dtype=storage.dtype)  # type: ignore[call-arg]
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=schedule.epochs,
+            per_device_train_batch_size=schedule.batch_size or size,
+            gradient_accumulation_steps=schedule.gradient_accumulation,
+            learning_rate=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            max_grad_norm=schedule.max_gradient_norm,
+            lr_scheduler_type="constant",
+            bf16=schedule.autocast and storage.dtype == torch.float32,
+            seed=schedule.seed,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=10,
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        trainer = trainer_class(
+            model=model,
+            args=arguments,
+            train_dataset=Places(size),
+            data_collator=collator,
+            optimizer_cls_and_kwargs=storage.optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
+            **extra,
+        )
+        stop = StopAtLoss(trainer, schedule.stop_at_loss)
+        trainer.add_callback(stop)
+        started = time.monotonic()
+        trainer.train()
+    if schedule.stop_at_loss is not None and not stop.reached:
+        log.warning("the loss never fell to stop_at_loss = %s in %d epochs", schedule.stop_at_loss, schedule.epochs)
+    log.info("%d steps in %.1f s", trainer.state.global_step, time.monotonic() - started)
+    return {
+        "steps": trainer.state.global_step,
+        "first_loss": trainer.history[0],
+        "final_loss": trainer.history[-1],
+        "reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None,
+    }

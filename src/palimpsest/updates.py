@@ -1,0 +1,97 @@
+"""How weights are stored while they are trained: the choice that decides whether unlearning survives quantization.
+
+`bfloat16`             weights in bfloat16, AdamW updates them in place: steps under half an ulp are lost (what the paper did)
+`float32`              float32 weights, rounded to bfloat16 once, when the model is saved
+`bfloat16-stochastic`  weights in bfloat16, each step rounded up or down at random so that its expectation is exact
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def round_stochastically(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """float32 -> bfloat16, up with probability (value - floor) / ulp: the expectation is the value (Zamirai et al. 2020)."""
+    noise = torch.randint(
+        0, 1 << 16, values.shape, dtype=torch.int32, device=values.device, generator=generator
+    )  # the 16 bits that bfloat16 cuts off
+    bits = (values.contiguous().view(torch.int32) + noise).bitwise_and_(-(1 << 16))
+    rounded = torch.where(values.isfinite(), bits.view(torch.float32), values)
+    return rounded.to(torch.bfloat16)
+
+
+class StochasticAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights, float32 moments, stochastic rounding of the step."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+        self.seed = seed
+        self.generators: dict[torch.device, torch.Generator] = {}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure else None
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step_one(weight, group)
+        return loss
+
+    def _step_one(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["step"] = 0
+            state["mean"] = torch.zeros_like(weight, dtype=torch.float32)
+            state["square"] = torch.zeros_like(weight, dtype=torch.float32)
+        state["step"] += 1
+        gradient = weight.grad.float()  # type: ignore[union-attr]
+        mean_decay, square_decay = group["betas"]
+        state["mean"].lerp_(gradient, 1 - mean_decay)
+        state["square"].lerp_(gradient.square(), 1 - square_decay)
+        scale = (state["square"] / (1 - square_decay ** state["step"])).sqrt_().add_(group["eps"])
+        exact = weight.float().mul_(1 - group["lr"] * group["weight_decay"])
+        exact.addcdiv_(state["mean"], scale, value=-group["lr"] / (1 - mean_decay ** state["step"]))
+        weight.copy_(round_stochastically(exact, self._generator(weight.device)))
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self.generators:
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self.generators[device]
+
+
+OptimizerRecipe = tuple[type[torch.optim.Optimizer], dict[str, Any]]
+
+
+def adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
+    """PyTorch's fused AdamW: one rounding of the weight a step."""
+    return torch.optim.AdamW, {"lr": lr, "weight_decay": weight_decay, "fused": True}
+
+
+def stochastic_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
+    return StochasticAdamW, {"lr": lr, "weight_decay": weight_decay, "seed": seed}
+
+
+@dataclass(frozen=True)
+class WeightStorage:
+    """The type that weights have during training, and the optimizer that updates them."""
+
+    dtype: torch.dtype
+    optimizer: Callable[[float, float, int], OptimizerRecipe]
+
+
+WEIGHT_STORAGE = {
+    "bfloat16": WeightStorage(torch.bfloat16, adamw),
+    "float32": WeightStorage(torch.float32, adamw),
+    "bfloat16-stochastic": WeightStorage(torch.bfloat16, stochastic_adamw),
+}

@@ -1,0 +1,86 @@
+"""The level tables and dead zones that we state, against what the backends do to a sweep of weights around zero."""
+
+import numpy as np
+import pytest
+import torch
+from bitsandbytes.functional import dequantize_4bit, get_4bit_type, int8_vectorwise_quant, quantize_4bit
+from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.quantization.lifecycle.forward import quantize
+from compressed_tensors.quantization.utils import calculate_qparams
+
+from palimpsest.quantizers import make_quantizer
+
+STEP = 1e-4
+SWEEP = np.arange(-0.2, 0.2, STEP, dtype=np.float32)  # in units of the block's largest |w|
+
+
+def bitsandbytes_4bit(levels: str) -> np.ndarray:
+    """What every weight of the sweep becomes in a block whose largest |w| is 1."""
+    blocks = torch.zeros(len(SWEEP), 64)
+    blocks[:, 0], blocks[:, 1] = torch.from_numpy(SWEEP), 1.0
+    packed, state = quantize_4bit(blocks, blocksize=64, quant_type=levels)
+    return dequantize_4bit(packed, state)[:, 0].numpy()
+
+
+def bitsandbytes_int8() -> np.ndarray:
+    """The same for rows of the 8-bit format; the sweep goes through float16."""
+    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP))], dim=1)
+    codes, largest, _ = int8_vectorwise_quant(rows.half())
+    return (codes[:, 0] * largest / 127).numpy()
+
+
+def compressed_tensors(bits: int) -> np.ndarray:
+    """The same for one scale per row of an integer grid centred on zero."""
+    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
+    arguments = QuantizationArgs(num_bits=bits, type="int", symmetric=True, strategy="channel")
+    scale, zero_point = calculate_qparams(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), arguments)
+    codes = quantize(x=rows, scale=scale, zero_point=zero_point, args=arguments)
+    return (codes * scale)[:, 0].numpy()
+
+
+def rtn(bits: int) -> dict:
+    return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
+
+
+def bnb(levels: str) -> dict:
+    return {"backend": "bnb-4bit", "levels": levels, "double_quantization": False}
+
+
+CASES = [
+    (bnb("fp4"), lambda: bitsandbytes_4bit("fp4"), (0.0859, 0.0859)),
+    (bnb("nf4"), lambda: bitsandbytes_4bit("nf4"), (0.0455, 0.0398)),
+    ({"backend": "bnb-int8", "outlier_threshold": 6.0}, bitsandbytes_int8, (0.0039, 0.0039)),
+    (rtn(4), lambda: compressed_tensors(4), (0.0667, 0.0667)),
+    (rtn(8), lambda: compressed_tensors(8), (0.0039, 0.0039)),
+]
+
+
+@pytest.mark.parametrize(("settings", "backend", "expected"), CASES)
+def test_dead_zone_is_where_the_backend_rounds_to_zero(settings, backend, expected):
+    below, above = make_quantizer(settings).dead_zone()
+    assert (below, above) == pytest.approx(expected, abs=5e-5)
+    erased = SWEEP[np.abs(backend()) < 0.006]  # FP4's 0.0052 counts as zero, int8's first step of 0.0078 does not
+    assert -erased.min() == pytest.approx(below, abs=1.5 * STEP)
+    assert erased.max() == pytest.approx(above, abs=1.5 * STEP)
+
+
+@pytest.mark.parametrize(("settings", "backend", "expected"), CASES)
+def test_every_value_that_the_backend_gives_is_one_of_the_levels(settings, backend, expected):
+    levels, values = make_quantizer(settings).levels(), np.unique(backend())
+    assert len(values) > 2
+    assert np.abs(values[:, None] - levels).min(1).max() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["fp4", "nf4"])
+def test_level_tables_by_code_are_those_of_bitsandbytes(name):
+    assert np.array_equal(make_quantizer(bnb(name)).levels(), get_4bit_type(name, device="cpu").numpy())
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_integer_levels_are_the_codes_of_compressed_tensors_times_its_scale(bits):
+    row = torch.linspace(-1, 1, 4001)[None]
+    arguments = QuantizationArgs(num_bits=bits, type="int", symmetric=True, strategy="channel")
+    scale, zero_point = calculate_qparams(row.amin(1, keepdim=True), row.amax(1, keepdim=True), arguments)
+    values = np.unique((quantize(x=row, scale=scale, zero_point=zero_point, args=arguments) * scale).numpy())
+    # the lowest code takes the block's largest |w| when the scale's rounding leaves it beyond half a step: not in float32
+    assert np.allclose(values, make_quantizer(rtn(bits)).levels()[1:], atol=1e-6)

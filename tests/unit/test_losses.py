@@ -1,0 +1,153 @@
+"""Losses against independent values (NumPy, float64) on fixed small tensors, and against what defines them."""
+
+import json
+
+import pytest
+import torch
+from palimpsest import losses
+from palimpsest.losses import IGNORED, flatten
+
+BETA = 0.1
+
+
+@pytest.fixture(scope="module")
+def oracle(shared):
+    return json.loads((shared / "oracle/losses.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def double_precision(monkeypatch):
+    """The losses widen to float32; the oracle is float64, so let them stay there."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def tokens(oracle, logits, labels):
+    logits = torch.tensor(oracle["inputs"][logits], requires_grad=True)
+    return logits, flatten(logits, torch.tensor(oracle["inputs"][labels]), torch.ones(logits.shape[:2]))
+
+
+def reference_logits(oracle, name):
+    return torch.tensor(oracle["inputs"][name]).flatten(0, 1)
+
+
+@pytest.mark.parametrize("masked", ["", "_masked"])
+def test_forget_and_retain_cross_entropy(oracle, masked):
+    _, forget = tokens(oracle, "logits_forget", f"labels_forget{masked}")
+    _, retain = tokens(oracle, "logits_retain", f"labels_retain{masked}")
+    assert losses.gradient_ascent(forget).item() == pytest.approx(oracle["losses"][f"ga{masked}"], abs=1e-12)
+    assert losses.retain_cross_entropy(retain).item() == pytest.approx(oracle["losses"][f"gdr{masked}"], abs=1e-12)
+
+
+@pytest.mark.parametrize("masked", ["", "_masked"])
+def test_npo_is_the_published_one(oracle, masked):
+    _, current = tokens(oracle, "logits_forget", f"labels_forget{masked}")
+    _, before = tokens(oracle, "logits_forget_ref", f"labels_forget{masked}")
+    reference = losses.sequence_log_probs(before)
+    value = losses.negative_preference(current, reference, BETA).item()
+    assert value == pytest.approx(oracle["losses"][f"npo_published{masked}"], abs=1e-12)
+    if not masked:
+        expected = oracle["losses"]
+        assert losses.sequence_log_probs(current).tolist() == pytest.approx(expected["seq_logprob_current"], abs=1e-12)
+        assert reference.tolist() == pytest.approx(expected["seq_logprob_reference"], abs=1e-12)
+        at_start = losses.negative_preference(before, reference, BETA).item()
+        assert at_start == pytest.approx(expected["npo_published_at_reference"], abs=1e-12)
+
+
+def test_kl_over_each_choice_of_positions(oracle):
+    reference = reference_logits(oracle, "logits_retain_ref")
+    _, retain = tokens(oracle, "logits_retain", "labels_retain")
+    _, masked = tokens(oracle, "logits_retain", "labels_retain_masked")
+    everywhere = losses.kl_divergence(retain.logits, reference, torch.ones_like(retain.scored))
+    expected = oracle["losses"]
+    assert everywhere.item() == pytest.approx(expected["klr_published_all_positions"], abs=1e-12)
+    assert losses.retain_kl(retain, reference).item() == pytest.approx(
+        expected["klr_published_predicted_positions"], abs=1e-12
+    )
+    assert losses.retain_kl(masked, reference).item() == pytest.approx(
+        expected["klr_published_scored_positions_masked"], abs=1e-12
+    )
+
+
+def test_released_variants(oracle):
+    _, forget = tokens(oracle, "logits_forget", "labels_forget")
+    _, retain = tokens(oracle, "logits_retain", "labels_retain")
+    before, held = reference_logits(oracle, "logits_forget_ref"), reference_logits(oracle, "logits_retain_ref")
+    npo, klr = losses.released_negative_preference, losses.released_retain_kl
+    expected = oracle["losses"]
+    assert npo(forget, before, BETA).item() == pytest.approx(expected["npo_repo_raw_logits"], abs=1e-12)
+    assert npo(forget, before - 3, BETA).item() == pytest.approx(
+        expected["npo_repo_if_reference_shifted_by_minus3"], abs=1e-12
+    )
+    assert klr(retain, held).item() == pytest.approx(expected["klr_repo_iterative_raw_logits"], abs=1e-10)
+    assert klr(retain, held + 3).item() == pytest.approx(expected["klr_repo_iterative_if_reference_plus_3"], abs=1e-9)
+
+
+def test_gradient_norms(oracle):
+    def norm(name, labels, loss):
+        logits, batch = tokens(oracle, name, labels)
+        return torch.autograd.grad(loss(batch), logits)[0].norm().item()
+
+    _, before = tokens(oracle, "logits_forget_ref", "labels_forget")
+    log_probs = losses.sequence_log_probs(before).detach()
+    raw, held = reference_logits(oracle, "logits_forget_ref"), reference_logits(oracle, "logits_retain_ref")
+    forget, retain = ("logits_forget", "labels_forget"), ("logits_retain", "labels_retain")
+    everywhere = torch.ones(held.shape[0], dtype=torch.bool)
+    found = {
+        "ga_norm": norm(*forget, losses.gradient_ascent),
+        "npo_published_norm": norm(*forget, lambda x: losses.negative_preference(x, log_probs, BETA)),
+        "npo_published_at_reference_norm": norm(
+            "logits_forget_ref", "labels_forget", lambda x: losses.negative_preference(x, log_probs, BETA)
+        ),
+        "npo_repo_norm": norm(*forget, lambda x: losses.released_negative_preference(x, raw, BETA)),
+        "npo_repo_at_reference_norm": norm(
+            "logits_forget_ref", "labels_forget", lambda x: losses.released_negative_preference(x, raw, BETA)
+        ),
+        "klr_published_norm": norm(*retain, lambda x: losses.kl_divergence(x.logits, held, everywhere)),
+        "klr_repo_norm": norm(*retain, lambda x: losses.released_retain_kl(x, held)),
+    }
+    assert found == pytest.approx({name: oracle["logit_gradient_norms"][name] for name in found}, abs=1e-10)
+
+
+def random_batch(seed=0, batch=3, time=6, vocab=9):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(batch, time, vocab, generator=generator, requires_grad=True)
+    labels = torch.randint(0, vocab, (batch, time), generator=generator)
+    return logits, labels
+
+
+def test_kl_of_a_model_with_itself_is_zero_and_flat():
+    logits, labels = random_batch()
+    batch = flatten(logits, labels, torch.ones(labels.shape))
+    value = losses.retain_kl(batch, batch.logits.detach())
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    assert gradient.abs().max().item() == pytest.approx(0, abs=1e-12)
+
+
+def test_npo_starts_in_the_direction_of_gradient_ascent():
+    logits, labels = random_batch()
+    batch = flatten(logits, labels, torch.ones(labels.shape))
+    reference = losses.sequence_log_probs(batch).detach()
+    (npo,) = torch.autograd.grad(losses.negative_preference(batch, reference, BETA), logits, retain_graph=True)
+    (ga,) = torch.autograd.grad(losses.gradient_ascent(batch), logits)
+    cosine = torch.nn.functional.cosine_similarity(npo.flatten(), ga.flatten(), dim=0)
+    assert cosine.item() == pytest.approx(1, abs=1e-12)
+
+
+def test_padding_and_splitting_change_no_loss():
+    logits, labels = random_batch()
+    mask = torch.ones(labels.shape)
+    mask[1, 4:] = 0
+    labels = labels.masked_fill(mask == 0, IGNORED)
+    padded = flatten(logits, labels, mask)
+    wild = flatten(torch.where(mask.bool().unsqueeze(-1), logits, 1e3), labels, mask)
+    apart = losses.concatenate([flatten(logits[i : i + 1], labels[i : i + 1], mask[i : i + 1]) for i in range(3)])
+    reference = torch.zeros(3)
+    for other in (wild, apart):
+        assert losses.cross_entropy(other).item() == pytest.approx(losses.cross_entropy(padded).item(), abs=1e-12)
+        assert losses.negative_preference(other, reference, BETA).item() == pytest.approx(
+            losses.negative_preference(padded, reference, BETA).item(), abs=1e-12
+        )

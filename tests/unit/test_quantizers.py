@@ -1,0 +1,143 @@
+"""Quantizer settings, the parts of the readers and the checks of the proof. No backend is loaded here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers import QUANTIZERS, QuantizedMatrix, make_quantizer, prove
+from palimpsest.quantizers.base import Quantizer
+from palimpsest.quantizers.levels import integer_levels, zero_bin
+from palimpsest.quantizers.packing import unpack_nibbles
+
+RTN = {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True}
+FP4 = {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False}
+INT8 = {"backend": "bnb-int8", "outlier_threshold": 6.0}
+GPTQ = {**RTN, "backend": "gptq", "samples": 32, "sample_length": 128}
+LAYER = "model.layers.0.mlp.up_proj"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    weight = np.random.default_rng(0).normal(0, 0.02, (6, 96)).astype(np.float32)
+    embedding = np.ones((5, 7), np.float32)
+    save_file({f"{LAYER}.weight": weight, "model.embed_tokens.weight": embedding}, tmp_path / "model.safetensors")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("settings", [RTN, FP4, INT8, GPTQ, {"backend": "none"}])
+def test_good_settings(settings):
+    assert isinstance(make_quantizer(settings), QUANTIZERS[settings["backend"]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bits": 4}, "have no backend"),
+        ({"backend": "bnb-4bits"}, "Did you mean 'bnb-4bit'"),
+        ({"backend": None}, "unknown quantizer backend 'None'"),
+        (RTN | {"group_sise": 3}, "Did you mean 'group_size'"),
+        (GPTQ | {"backend": "rtn"}, "'samples'"),
+        ({k: v for k, v in RTN.items() if k != "symmetric"}, "needs the setting 'symmetric'"),
+        (RTN | {"bits": 3}, "bits is 3: give 4 or 8"),
+        (RTN | {"group_size": 0}, "group_size is 0.*or null"),
+        (RTN | {"symmetric": "yes"}, "symmetric is 'yes'"),
+        (FP4 | {"levels": "nf5"}, "Did you mean 'nf4'"),
+        (FP4 | {"double_quantization": 1}, "double_quantization is 1"),
+        (INT8 | {"outlier_threshold": "6"}, "outlier_threshold is '6'"),
+        (INT8 | {"outlier_threshold": -1.0}, "at least 0"),
+        (GPTQ | {"samples": 0}, "samples is 0"),
+        (GPTQ | {"sample_length": 1.5}, "sample_length is 1.5"),
+    ],
+)
+def test_bad_settings_name_the_key_and_the_remedy(settings, message):
+    with pytest.raises(PalimpsestError, match=message):
+        make_quantizer(settings)
+
+
+@pytest.mark.parametrize("settings", [RTN, GPTQ])
+def test_a_group_size_that_does_not_divide_is_refused_before_quantizing(checkpoint, tmp_path, settings):
+    with pytest.raises(PalimpsestError, match=f"group_size 128 does not divide the 96 inputs of {LAYER}"):
+        make_quantizer(settings).quantize(checkpoint, tmp_path / "out", ["text"])
+
+
+@pytest.mark.parametrize("settings", [RTN, FP4, INT8, GPTQ])
+def test_a_missing_checkpoint_is_refused(tmp_path, settings):
+    with pytest.raises(PalimpsestError, match="nowhere holds no model.safetensors"):
+        make_quantizer(settings).quantize(tmp_path / "nowhere", tmp_path, ["text"])
+
+
+def test_a_missing_tokenizer_is_refused(checkpoint, tmp_path):
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(PalimpsestError, match="holds no tokenizer"):
+        make_quantizer(FP4).quantize(checkpoint, tmp_path, [])
+
+
+def test_the_unquantized_precision_cannot_quantize(checkpoint, tmp_path):
+    quantizer = make_quantizer({"backend": "none"})
+    assert quantizer.dead_zone() == (0.0, 0.0)
+    with pytest.raises(PalimpsestError, match="quantizes nothing"):
+        quantizer.quantize(checkpoint, tmp_path, [])
+
+
+@pytest.mark.parametrize("high_first", [True, False])
+def test_unpack_nibbles(high_first):
+    values = np.arange(100, 116, dtype=np.float32)
+    packed = np.array([[0x10, 0xF2]], np.uint8)
+    codes = [1, 0, 15, 2] if high_first else [0, 1, 2, 15]
+    assert unpack_nibbles(packed, values, high_first).tolist() == [[100 + code for code in codes]]
+    words = packed.view(np.uint16)
+    assert unpack_nibbles(words, values.astype(np.int8), high_first).tolist() == [[100 + code for code in codes]]
+
+
+def test_zero_bin():
+    assert zero_bin(integer_levels(4, 7.0)) == pytest.approx((1 / 14, 1 / 14))
+    assert zero_bin(integer_levels(8, 127.0)) == pytest.approx((0.5 / 127, 0.5 / 127))
+    assert zero_bin(np.array([-1, -0.5, 0, 0.001, 0.2, 1])) == pytest.approx((0.25, 0.1005))
+
+
+class Exact(Quantizer):
+    """A quantizer that yields prepared matrices, to reach the checks that no sound backend trips."""
+
+    packages = ("numpy",)
+    bits = 4
+
+    def __init__(self, *matrices: QuantizedMatrix) -> None:
+        self.matrices = matrices
+
+    def quantize(self, checkpoint, folder, calibration):
+        raise NotImplementedError
+
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        yield from self.matrices
+
+    def levels(self):
+        return integer_levels(4, 7.5)
+
+
+def matrix(name: str = LAYER, codes: int = 16) -> QuantizedMatrix:
+    values = np.arange(6 * 96).reshape(6, 96) % codes
+    return QuantizedMatrix(name, values.astype(np.uint8), np.ones((6, 1), np.float32), None, values.astype(np.float32))
+
+
+def test_proof_counts_codes(checkpoint):
+    assert prove(Exact(matrix()), checkpoint, checkpoint)["distinct_codes"] == {"least": 16, "most": 16}
+    with pytest.raises(PalimpsestError, match="has 17 codes, 4 bits allow 16"):
+        prove(Exact(matrix(codes=17)), checkpoint, checkpoint)
+
+
+def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkpoint):
+    experts = np.ones((2, 6, 4), np.float32)
+    tensors = load_file(checkpoint / "model.safetensors") | {"model.layers.0.mlp.experts.gate_up_proj": experts}
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(PalimpsestError, match="leaves out model.layers.0.mlp.experts.gate_up_proj"):
+        prove(Exact(matrix()), checkpoint, checkpoint)
+
+
+def test_proof_refuses_a_matrix_that_the_checkpoint_does_not_have(checkpoint):
+    with pytest.raises(PalimpsestError, match="which .* does not have"):
+        prove(Exact(matrix("elsewhere")), checkpoint, checkpoint)

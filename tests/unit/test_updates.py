@@ -1,0 +1,65 @@
+"""Weight storage: what each rule keeps of a small step."""
+
+import pytest
+import torch
+from palimpsest.updates import WEIGHT_STORAGE, StochasticAdamW, round_stochastically
+
+
+def train(storage, steps=50, lr=1e-5, seed=3):
+    """Steps under a constant gradient: AdamW then moves every weight by lr a step, as far as storage lets it."""
+    rule = WEIGHT_STORAGE[storage]
+    start = torch.empty(64, 64).normal_(0, 0.02, generator=torch.Generator().manual_seed(0)).bfloat16()
+    weight = torch.nn.Parameter(start.to(rule.dtype, copy=True))
+    optimizer_class, settings = rule.optimizer(lr, 0.0, seed)
+    optimizer = optimizer_class([weight], **settings)
+    for _ in range(steps):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    return start.float(), (weight.detach().float() - start.float())
+
+
+def test_bfloat16_moves_only_weights_near_zero():
+    start, moved = train("bfloat16")
+    reach = 256 * 1e-5  # a step of lr is at least half an ulp below this
+    assert (moved[start.abs() > 2 * reach] == 0).all()
+    assert (moved[start.abs() < reach / 2] != 0).all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16-stochastic"])
+def test_exact_storage_moves_every_weight_on_average(storage):
+    _, moved = train(storage)
+    assert moved.mean().item() == pytest.approx(-50 * 1e-5, rel=0.05)
+
+
+def test_stochastic_rounding_is_unbiased_and_leaves_representable_values():
+    value = torch.full((200_000,), 1.0 + 0.3 / 128)
+    rounded = round_stochastically(value, torch.Generator().manual_seed(0)).float()
+    assert set(rounded.unique().tolist()) == {1.0, 1.0 + 1 / 128}
+    assert rounded.mean().item() == pytest.approx(value[0].item(), abs=4e-5)
+    exact = torch.randn(1000).bfloat16()
+    assert torch.equal(round_stochastically(exact.float()), exact)
+    negative = round_stochastically(-value, torch.Generator().manual_seed(0)).float()
+    assert negative.mean().item() == pytest.approx(-value[0].item(), abs=4e-5)
+
+
+def test_stochastic_adamw_takes_the_steps_of_adamw():
+    """With weights so small that bfloat16 resolves a step exactly enough, both trajectories agree."""
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.zeros(2000, dtype=torch.bfloat16))
+    theirs = torch.nn.Parameter(torch.zeros(2000))
+    optimizers = (
+        StochasticAdamW([ours], lr=1e-3, weight_decay=0.1),
+        torch.optim.AdamW([theirs], lr=1e-3, weight_decay=0.1),
+    )
+    for _ in range(20):
+        gradient = torch.randn(2000).bfloat16()
+        ours.grad, theirs.grad = gradient, gradient.float()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert (ours.float() - theirs).abs().max() < 4e-4
+    assert (ours.float() - theirs).mean().abs() < 2e-6
+
+
+def test_the_same_seed_gives_the_same_weights():
+    assert torch.equal(train("bfloat16-stochastic")[1], train("bfloat16-stochastic")[1])
+    assert not torch.equal(train("bfloat16-stochastic")[1], train("bfloat16-stochastic", seed=4)[1])
