@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -67,6 +68,21 @@ def build_llama(tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any], se
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def make_base(
+    base: str, scratch: Mapping[str, Any], corpus: Corpus, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """What training starts from: `scratch` (a random Llama, a tokenizer of the whole corpus) or a checkpoint, in float32.
+
+    The tokenizer has seen the holdout text too, so that PrivLeak compares texts which it splits alike.
+    """
+    if base != "scratch":
+        model, tokenizer = load_model(base, torch.float32), load_tokenizer(base)
+        check_tokenizer(model, tokenizer, base)
+        return model, tokenizer
+    tokenizer = train_tokenizer([*corpus.forget, *corpus.retain, *corpus.holdout], scratch["vocabulary"])
+    return build_llama(tokenizer, scratch, seed), tokenizer
 
 
 def load_model(source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:

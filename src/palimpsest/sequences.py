@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.losses import IGNORED
 from palimpsest.prompts import question_prompt
@@ -41,6 +42,14 @@ def training_sequences(
     if not sequences:
         raise PalimpsestError("no text to train on: the corpus split is empty.")
     return sequences
+
+
+def corpus_sequences(
+    corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, questions: bool
+) -> list[list[int]]:
+    """The training sequences of a split, `forget` or `retain`, with its questions where wanted."""
+    asked = [(each.question, each.answer) for each in getattr(corpus, f"{split}_qa")] if questions else []
+    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,18 @@ class Objective:
     released: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def from_settings(cls, method: Mapping[str, Any]) -> "Objective":
+        """From a method's block in params.yaml."""
+        return cls(
+            forget=method["forget_loss"],
+            retain=method["retain_loss"],
+            alpha=method["alpha"],
+            retain_batch_size=method["retain_batch_size"],
+            released=method["losses"] == "released",
+            settings={key: method[key] for key in ("beta",) if key in method},
+        )
+
     def forget_loss(self) -> Loss:
         table = losses.RELEASED_FORGET_LOSSES if self.released else losses.FORGET_LOSSES
         loss = choose(table, self.forget, "forget loss")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from palimpsest import losses
 from palimpsest.losses import IGNORED, flatten
 

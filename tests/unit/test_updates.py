@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from palimpsest.updates import WEIGHT_STORAGE, StochasticAdamW, round_stochastically
 
 

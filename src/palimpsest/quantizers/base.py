@@ -80,15 +80,16 @@ class Quantizer(ABC):
         """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|."""
         return zero_bin(self.levels())
 
-    def load(self, folder: Path, device: str) -> "PreTrainedModel":
-        """The model of `folder` in bfloat16 on `device`, in evaluation mode, with the dequantized matrices as dense weights.
+    def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
+        """The model of `folder` on `device`, in evaluation mode, with the dequantized matrices as dense weights.
 
         For formats that quantize weights only, this is the backend's own arithmetic (dequantize to bfloat16, then multiply)
         with the dequantization done once instead of in every forward pass. It needs neither the backend nor its kernels.
+        dtype: what the products are computed in; float32 keeps the same weights and leaves only the sums more exact.
         """
         from palimpsest.quantizers.dense import load_dense
 
-        return load_dense(self, folder, device)
+        return load_dense(self, folder, device, dtype)
 
 
 def linear_layers(files: TensorFiles) -> Iterator[str]:
@@ -121,15 +122,14 @@ def check_group_size(checkpoint: Path, group_size: int | None) -> None:
                 )
 
 
-def load_checkpoint(checkpoint: Path, **settings: Any) -> "PreTrainedModel":
-    """Load a local safetensors checkpoint in bfloat16 in evaluation mode; never from a hub, never with remote code."""
-    import torch
+def load_checkpoint(checkpoint: Path, dtype: str = "bfloat16", **settings: Any) -> "PreTrainedModel":
+    """Load a local safetensors checkpoint in evaluation mode; never from a hub, never with remote code."""
     from transformers import AutoModelForCausalLM
 
     with open_checkpoint(checkpoint):  # raises the clear error before transformers looks elsewhere
         return AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=torch.bfloat16,
+            dtype=dtype,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,

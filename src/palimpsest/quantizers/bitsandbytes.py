@@ -52,7 +52,7 @@ class BitsAndBytesInt8(Quantizer):
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
         _quantize(checkpoint, folder, {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)})
 
-    def load(self, folder: Path, device: str) -> "PreTrainedModel":
+    def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """The backend's own modules: activations are quantized too, so dense weights would be another model."""
         stored = read_json(folder / "config.json").get("quantization_config", {}).get("llm_int8_threshold")
         if stored != self.outlier_threshold:
@@ -62,7 +62,7 @@ class BitsAndBytesInt8(Quantizer):
             )
         # bitsandbytes warns in every matrix product that bfloat16 activations pass through float16
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return load_checkpoint(folder, device_map={"": device}).eval()
+        return load_checkpoint(folder, dtype, device_map={"": device}).eval()
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         with open_checkpoint(folder) as files:

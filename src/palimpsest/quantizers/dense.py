@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_dense(quantizer: Quantizer, folder: Path, device: str) -> "PreTrainedModel":
-    """Build the model of `folder` with the matrices of `quantizer.read` as its weights, in bfloat16, in evaluation mode.
+def load_dense(quantizer: Quantizer, folder: Path, device: str, dtype: str) -> "PreTrainedModel":
+    """Build the model of `folder` with the matrices of `quantizer.read` as its bfloat16 weights, computing in `dtype`.
 
     Raises PalimpsestError when the folder lacks a weight of the model or holds one that the model has no place for.
     """
@@ -41,4 +41,4 @@ def load_dense(quantizer: Quantizer, folder: Path, device: str) -> "PreTrainedMo
             )
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model.to(device).eval()
+    return model.to(device, getattr(torch, dtype)).eval()

@@ -25,8 +25,8 @@ class Unquantized(Quantizer):
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
         raise PalimpsestError(f"backend 'none' quantizes nothing: use the checkpoint {checkpoint} itself.")
 
-    def load(self, folder: Path, device: str) -> "PreTrainedModel":
-        return load_checkpoint(folder, device_map={"": device}).eval()
+    def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
+        return load_checkpoint(folder, dtype, device_map={"": device}).eval()
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         yield from ()

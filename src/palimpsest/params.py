@@ -1,0 +1,73 @@
+"""params.yaml, checked before anything runs: one clear message per mistake."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers import make_quantizer
+
+
+def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
+    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema, and how to mend it."""
+    validator = Draft202012Validator(yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
+    error = best_match(validator.iter_errors(params))
+    if error is not None:
+        raise PalimpsestError(f"{name}: {_explain(error)}")
+    for quantizer, settings in params["quantizers"].items():
+        try:
+            make_quantizer(settings)
+        except PalimpsestError as wrong:
+            raise PalimpsestError(f"{name}: quantizers.{quantizer}: {wrong}") from None
+    shown = params["report"]
+    for key, known in (("method", params["methods"]), ("precision", params["quantizers"])):
+        if shown[key] not in known:
+            raise PalimpsestError(f"{name}: report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
+    clash = {"target", "retrain"} & set(params["methods"])
+    if clash:
+        raise PalimpsestError(
+            f"{name}: methods.{clash.pop()} has the name of a model that is not unlearned: rename it."
+        )
+
+
+def leaves(params: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of all values that are not mappings, in order."""
+    keys = []
+    for key, value in params.items():
+        dotted = f"{prefix}{key}"
+        keys += leaves(value, f"{dotted}.") if isinstance(value, Mapping) and value else [dotted]
+    return keys
+
+
+def _explain(error: ValidationError) -> str:
+    rule: Any = error.schema
+    expected: Any = error.validator_value
+    key = ".".join(map(str, error.absolute_path)) or "the file"
+    if error.validator == "additionalProperties":
+        known = sorted(rule.get("properties", {}))
+        unknown = sorted(set(error.instance) - set(known))[0]
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        where = f" in {key}" if error.absolute_path else ""
+        return f"unknown key {unknown!r}{where}. {hint}"
+    if error.validator == "required":
+        missing = next(name for name in expected if name not in error.instance)
+        return f"{key} lacks the key {missing!r}: add it (no key has a default)."
+    if error.validator == "not":
+        return f"{key}: {rule['description']}"
+    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
+        return f"{key} is the text {error.instance!r}, not a number: YAML wants a point, as in {float(error.instance):.1e}."
+    return f"{key} is {error.instance!r}: {error.message}. {rule.get('description', '')}".rstrip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

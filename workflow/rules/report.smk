@@ -1,0 +1,111 @@
+rule audit:
+    input:
+        scores=expand(
+            "results/scores/{model}/seed{seed}/{precision}/{metric}.json",
+            model=MODELS,
+            seed=SEEDS,
+            precision=PRECISIONS,
+            metric=METRICS,
+        ),
+        weights=expand(
+            "results/weights/{model}/seed{seed}/{precision}.json",
+            model=METHODS,
+            seed=SEEDS,
+            precision=QUANTIZERS,
+        ),
+        models=expand(
+            "results/models/{model}/seed{seed}/manifest.json", model=MODELS, seed=SEEDS
+        ),
+        code=library(
+            "report/audit.py",
+            "report/answer.py",
+            "report/records.py",
+            "report/retained.py",
+        ),
+    output:
+        json="results/audit.json",
+        csv=report(
+            "results/audit.csv",
+            caption="../report/audit.rst",
+            category="Audit",
+            labels={"table": "every model at every precision"},
+        ),
+    log:
+        "results/logs/audit.log",
+    benchmark:
+        "results/benchmarks/audit.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        rules=lookup(dpath="audit", within=config),
+        study=config,
+    message:
+        "Collecting the audit table"
+    script:
+        "../scripts/audit.py"
+
+
+rule figures:
+    input:
+        audit="results/audit.json",
+        code=library("report/figures.py"),
+    output:
+        retained=report(
+            "results/figures/retained.svg",
+            caption="../report/retained.rst",
+            category="Figures",
+            labels={"figure": "retained forget knowledge by precision"},
+        ),
+        survival=report(
+            "results/figures/survival.svg",
+            caption="../report/survival.rst",
+            category="Figures",
+            labels={"figure": "update survival against recovery"},
+        ),
+    log:
+        "results/logs/figures.log",
+    benchmark:
+        "results/benchmarks/figures.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    message:
+        "Drawing the figures"
+    script:
+        "../scripts/figures.py"
+
+
+rule page:
+    input:
+        audit="results/audit.json",
+        figures=["results/figures/retained.svg", "results/figures/survival.svg"],
+        responses=expand(
+            "results/infer/{model}/seed{seed}/{precision}/responses.jsonl",
+            model=MODELS,
+            seed=SEEDS[0],
+            precision=PRECISIONS,
+        ),
+        code=library("report/html.py", "report/samples.py", "report/template.html.j2"),
+    output:
+        report(
+            "results/report.html",
+            caption="../report/page.rst",
+            category="Audit",
+            labels={"table": "the report for readers"},
+        ),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        models=MODELS,
+        precisions=PRECISIONS,
+        show=lookup(dpath="report", within=config),
+    message:
+        "Writing results/report.html"
+    script:
+        "../scripts/page.py"

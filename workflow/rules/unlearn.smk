@@ -1,0 +1,32 @@
+rule unlearn:
+    input:
+        corpus="results/corpus/manifest.json",
+        target="results/models/target/seed{seed}/manifest.json",
+        code=library(
+            "losses.py",
+            "models.py",
+            "reference.py",
+            "sequences.py",
+            "training.py",
+            "updates.py",
+        ),
+    output:
+        "results/models/{model}/seed{seed}/manifest.json",
+    log:
+        "results/logs/models/{model}/seed{seed}.log",
+    benchmark:
+        "results/benchmarks/models/{model}/seed{seed}.tsv"
+    wildcard_constraints:
+        model="|".join(METHODS),
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=3000,
+    params:
+        method=lookup(dpath="methods/{model}", within=config),
+        max_length=lookup(dpath="training/max_length", within=config),
+        questions=lookup(dpath="training/questions", within=config),
+    message:
+        "Unlearning with {wildcards.model} (seed {wildcards.seed})"
+    script:
+        "../scripts/unlearn.py"

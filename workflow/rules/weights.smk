@@ -1,0 +1,25 @@
+rule survival:
+    input:
+        target="results/models/target/seed{seed}/manifest.json",
+        unlearned="results/models/{model}/seed{seed}/manifest.json",
+        quantized_target="results/quantized/target/seed{seed}/{precision}/manifest.json",
+        quantized_unlearned="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+        code=library("survival.py", "tensors.py", "quantizers/base.py"),
+    output:
+        "results/weights/{model}/seed{seed}/{precision}.json",
+    log:
+        "results/logs/weights/{model}/seed{seed}/{precision}.log",
+    benchmark:
+        "results/benchmarks/weights/{model}/seed{seed}/{precision}.tsv"
+    wildcard_constraints:
+        model="|".join(METHODS),
+        precision="|".join(QUANTIZERS),
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        quantizer=lookup(dpath="quantizers/{precision}", within=config),
+    message:
+        "How much of the update of {wildcards.model} (seed {wildcards.seed}) survives {wildcards.precision}"
+    script:
+        "../scripts/survival.py"

@@ -1,0 +1,40 @@
+"""Collect every score, survival record and manifest of the study into results/audit.json and results/audit.csv."""
+
+from typing import Any
+
+from palimpsest.artefacts import write_json
+from palimpsest.logs import start_logging
+from palimpsest.report.audit import collect, write_csv
+from palimpsest.report.records import read_records
+
+
+def audit(
+    scores: list[str],
+    weights: list[str],
+    models: list[str],
+    rules: dict[str, Any],
+    study: dict[str, Any],
+    json: str,
+    csv: str,
+) -> None:
+    """The headline averages over the methods that the paper calls utility-constrained: a retain loss, bfloat16 weights."""
+    constrained = [
+        name for name, method in study["methods"].items() if method["retain_loss"] and method["weights"] == "bfloat16"
+    ]
+    table = collect(read_records(scores), read_records(weights), read_records(models), constrained, rules, dict(study))
+    write_json(json, table)
+    write_csv(table, csv)
+
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+    inputs = snakemake.input
+    audit(
+        list(inputs.scores),
+        list(inputs.weights),
+        list(inputs.models),
+        snakemake.params.rules,
+        snakemake.params.study,
+        snakemake.output.json,
+        snakemake.output.csv,
+    )

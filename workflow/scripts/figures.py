@@ -1,0 +1,11 @@
+"""Draw the two charts of the audit."""
+
+from palimpsest.artefacts import read_json
+from palimpsest.logs import start_logging
+from palimpsest.report.figures import draw_retained, draw_survival
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+    table = read_json(snakemake.input.audit)
+    draw_retained(table, snakemake.output.retained)
+    draw_survival(table, snakemake.output.survival)

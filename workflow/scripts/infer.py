@@ -1,0 +1,64 @@
+"""Greedy responses and token log-probabilities of one model at one precision, reloaded from disk."""
+
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.logs import start_logging
+from palimpsest.quantizers import make_quantizer
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+
+import torch
+
+from palimpsest.corpus import read_corpus
+from palimpsest.inference import corpus_requests, generate, token_log_probs, write_log_probs, write_responses
+from palimpsest.models import load_tokenizer
+
+
+def infer(
+    model: str,
+    precision: str,
+    seed: int,
+    quantizer: dict[str, Any],
+    settings: dict[str, Any],
+    corpus: Path,
+    source: Path,
+    folder: Path,
+) -> None:
+    verify_files(source)
+    texts, tokenizer = read_corpus(corpus), load_tokenizer(source)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = make_quantizer(quantizer).load(source, device, settings["compute"])
+    requests = corpus_requests(
+        texts, tokenizer, settings["verbmem_tokens"], settings["knowmem_tokens"], settings["in_context_examples"]
+    )
+    with atomic_directory(folder) as draft:
+        write_responses(generate(network, tokenizer, requests, settings["batch_size"]), draft / "responses.jsonl")
+        splits = {"forget": texts.privleak_forget, "holdout": texts.privleak_holdout}
+        limits = settings["logprob_tokens"], settings["batch_size"]
+        rows = {name: token_log_probs(network, tokenizer, split, *limits) for name, split in splits.items()}
+        write_log_probs(rows, draft / "logprobs.parquet")
+        write_manifest(
+            draft,
+            model=model,
+            precision=precision,
+            seed=seed,
+            device=device,
+            settings={"quantizer": quantizer, "inference": settings},
+        )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(snakemake.threads)
+    infer(
+        snakemake.wildcards.model,
+        snakemake.wildcards.get("precision", "bf16"),
+        int(snakemake.wildcards.seed),
+        snakemake.params.quantizer,
+        snakemake.params.settings,
+        Path(snakemake.input.corpus).parent,
+        Path(snakemake.input.model).parent,
+        Path(snakemake.output.manifest).parent,
+    )

@@ -1,0 +1,41 @@
+"""Write results/report.html from the audit, the charts and a few responses."""
+
+from itertools import product
+from typing import Any
+
+from palimpsest.artefacts import read_json
+from palimpsest.logs import start_logging
+from palimpsest.report.html import render
+from palimpsest.report.samples import select_samples
+
+
+def page(
+    audit: str, figures: list[str], responses: dict[tuple[str, str], str], show: dict[str, Any], output: str
+) -> None:
+    """responses: the file of each (model, precision)."""
+    method, precision = show["method"], show["precision"]
+    voices = {
+        "target, bf16": ("target", "bf16"),
+        f"{method}, bf16": (method, "bf16"),
+        f"{method}, {precision}": (method, precision),
+        "retrain, bf16": ("retrain", "bf16"),
+    }
+    files = {label: responses[voice] for label, voice in voices.items()}
+    samples = [
+        sample
+        for task in ("verbmem", "knowmem_forget")
+        for sample in select_samples(files, "target, bf16", task, show["samples"])
+    ]
+    render(read_json(audit), dict(zip(("retained", "survival"), figures, strict=True)), samples, output)
+
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+    voices = product(snakemake.params.models, snakemake.params.precisions)
+    page(
+        snakemake.input.audit,
+        list(snakemake.input.figures),
+        dict(zip(voices, snakemake.input.responses, strict=True)),
+        snakemake.params.show,
+        snakemake.output[0],
+    )

@@ -1,0 +1,69 @@
+"""Train the target (forget + retain text) or the retrained model (retain text alone), or bring in a published checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.logs import start_logging
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+
+import torch
+
+from palimpsest.corpus import read_corpus
+from palimpsest.models import check_tokenizer, load_model, load_tokenizer, make_base, save_checkpoint
+from palimpsest.sequences import corpus_sequences
+from palimpsest.training import Schedule, train
+
+
+def make_model(
+    model: str,
+    seed: int,
+    source: str,
+    base: str,
+    scratch: dict[str, Any],
+    training: dict[str, Any],
+    corpus: Path,
+    folder: Path,
+) -> None:
+    verify_files(corpus)
+    texts = read_corpus(corpus)
+    outcome = None
+    if source == "train":
+        network, tokenizer = make_base(base, scratch, texts, seed)
+        splits = ("forget", "retain") if model == "target" else ("retain",)
+        settings = dict(training)
+        layout = settings.pop("max_length"), settings.pop("questions")
+        sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
+        outcome = train(network, sequences, tokenizer.pad_token_id, Schedule(**settings, seed=seed))
+    else:
+        network, tokenizer = load_model(source, torch.bfloat16), load_tokenizer(source)
+        check_tokenizer(network, tokenizer, source)
+    with atomic_directory(folder) as draft:
+        save_checkpoint(network, tokenizer, draft)
+        write_manifest(
+            draft,
+            model=model,
+            kind=model,
+            seed=seed,
+            method=None,
+            weights=training["weights"] if outcome else "bfloat16",
+            parameters=network.num_parameters(),
+            settings={"source": source, "base": base, "scratch": scratch, "training": training},
+            training=outcome,
+        )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(snakemake.threads)
+    make_model(
+        snakemake.wildcards.model,
+        int(snakemake.wildcards.seed),
+        snakemake.params.source,
+        snakemake.params.base,
+        snakemake.params.scratch,
+        snakemake.params.training,
+        Path(snakemake.input.corpus).parent,
+        Path(snakemake.output[0]).parent,
+    )

@@ -1,0 +1,66 @@
+"""Unlearn the forget set from the target with one method."""
+
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.logs import start_logging
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+
+import torch
+
+from palimpsest.corpus import read_corpus
+from palimpsest.models import load_model, load_tokenizer, save_checkpoint
+from palimpsest.sequences import corpus_sequences
+from palimpsest.training import Objective, Schedule, unlearn
+
+
+def unlearn_model(
+    model: str,
+    seed: int,
+    method: dict[str, Any],
+    max_length: int,
+    questions: bool,
+    corpus: Path,
+    target: Path,
+    folder: Path,
+) -> None:
+    verify_files(corpus)
+    verify_files(target)
+    texts, tokenizer = read_corpus(corpus), load_tokenizer(target)
+    network = load_model(target, torch.bfloat16)
+    forget, retain = (
+        corpus_sequences(texts, split, tokenizer, max_length, questions) for split in ("forget", "retain")
+    )
+    objective = Objective.from_settings(method)
+    schedule = Schedule(**{key: method[key] for key in ("learning_rate", "epochs", "batch_size", "weights")}, seed=seed)
+    outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, objective, schedule)
+    with atomic_directory(folder) as draft:
+        save_checkpoint(network, tokenizer, draft)
+        write_manifest(
+            draft,
+            model=model,
+            kind="unlearned",
+            seed=seed,
+            method=method,
+            weights=method["weights"],
+            parameters=network.num_parameters(),
+            settings={"method": method, "max_length": max_length, "questions": questions},
+            training=outcome,
+        )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(snakemake.threads)
+    unlearn_model(
+        snakemake.wildcards.model,
+        int(snakemake.wildcards.seed),
+        snakemake.params.method,
+        snakemake.params.max_length,
+        snakemake.params.questions,
+        Path(snakemake.input.corpus).parent,
+        Path(snakemake.input.target).parent,
+        Path(snakemake.output[0]).parent,
+    )
