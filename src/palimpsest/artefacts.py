@@ -46,6 +46,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in path.parent.glob(f".{path.name}.*"):  # by a killed run: one step at a time writes `path`
+        shutil.rmtree(abandoned)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.mkdir()
     try:
@@ -73,15 +75,23 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
-def write_manifest(folder: Path, **fields: Any) -> None:
+def write_manifest(folder: Path, inputs: Iterable[Path] = (), **fields: Any) -> None:
     """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and the versions that made it.
+
+    inputs: the artefact folders, below `results`, that it was made from; their manifests' hashes chain the artefacts together.
 
     No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
     """
     packages = fields.pop("packages", ("torch", "transformers"))
     versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
     versions |= {package: version(package) for package in packages}
-    write_json(folder / MANIFEST, fields | {"versions": versions, "files": hash_files(folder)})
+    made_from = {str(_below_results(path) / MANIFEST): sha256_file(path / MANIFEST) for path in inputs}
+    write_json(folder / MANIFEST, fields | {"inputs": made_from, "versions": versions, "files": hash_files(folder)})
+
+
+def _below_results(folder: Path) -> Path:
+    parts = folder.parts
+    return Path(*parts[parts.index("results") + 1 :]) if "results" in parts else folder
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -91,13 +101,10 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
 def verify_files(folder: Path | str) -> None:
     """Compare every file with the hash in the manifest; raises PalimpsestError that names the file that is missing or altered."""
     folder = Path(folder)
+    remedy = f"run the step that writes it again, snakemake --cores all --forcerun {folder / MANIFEST}"
     for name, expected in read_manifest(folder)["files"].items():
         path = folder / name
         if not path.exists():
-            raise PalimpsestError(
-                f"{path} is listed in {folder / MANIFEST} but missing: delete {folder} and run the step again."
-            )
+            raise PalimpsestError(f"{path} is listed in {folder / MANIFEST} but missing: {remedy}")
         if sha256_file(path) != expected:
-            raise PalimpsestError(
-                f"{path} is not the file its manifest names (truncated or altered): delete {folder} and run the step again."
-            )
+            raise PalimpsestError(f"{path} is not the file its manifest names (truncated or altered): {remedy}")

@@ -56,7 +56,7 @@ def corpus_requests(
     requests = []
     for i, prompt in enumerate(corpus.verbmem):
         truth = tokenizer(prompt.gt, add_special_tokens=False)["input_ids"][:verbmem_tokens]
-        requests.append(Request("verbmem", i, prompt.prompt, tokenizer.decode(truth).strip(), verbmem_tokens))
+        requests.append(Request("verbmem", i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
     for split in ("forget", "retain"):
         examples = getattr(corpus, f"{split}_icl")
         if len(examples) < in_context_examples:

@@ -35,6 +35,19 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
         )
 
 
+def read_params(path: Path | str) -> dict[str, Any]:
+    """The parsed file; raises PalimpsestError when it is missing or is not a mapping in YAML."""
+    try:
+        params = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PalimpsestError(f"{path} does not exist: run this in the folder of the study.") from None
+    except yaml.YAMLError as error:
+        raise PalimpsestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(params, dict):
+        raise PalimpsestError(f"{path} holds no keys: copy params.yaml of the default study and edit it.")
+    return params
+
+
 def leaves(params: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The dotted keys of all values that are not mappings, in order."""
     keys = []
@@ -47,16 +60,17 @@ def leaves(params: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _explain(error: ValidationError) -> str:
     rule: Any = error.schema
     expected: Any = error.validator_value
+    instance: Any = error.instance
     key = ".".join(map(str, error.absolute_path)) or "the file"
     if error.validator == "additionalProperties":
         known = sorted(rule.get("properties", {}))
-        unknown = sorted(set(error.instance) - set(known))[0]
+        unknown = sorted(set(instance) - set(known))[0]
         near = difflib.get_close_matches(unknown, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
         where = f" in {key}" if error.absolute_path else ""
         return f"unknown key {unknown!r}{where}. {hint}"
     if error.validator == "required":
-        missing = next(name for name in expected if name not in error.instance)
+        missing = next(name for name in expected if name not in instance)
         return f"{key} lacks the key {missing!r}: add it (no key has a default)."
     if error.validator == "not":
         return f"{key}: {rule['description']}"

@@ -1,9 +1,10 @@
-"""Bootstrap intervals with NumPy alone: scoring runs as many small processes, and importing scipy.stats costs each a second.
+"""Bootstrap intervals: scipy.stats.bootstrap draws the resamples, the interval is their central percentiles.
 
-A test holds the numbers equal to scipy.stats.bootstrap(method="percentile").
+scipy.stats is imported where it is used, because its import takes longer than most of what imports this module.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +22,28 @@ class Interval(NamedTuple):
     note: str
 
 
-def resampled_indices(n: int, resamples: int, seed: int) -> NDArray[np.int64]:
-    """Indices [resamples, n] of a bootstrap with replacement."""
-    check_bootstrap(n, resamples)
-    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+def bootstrap_distribution(
+    samples: Sequence[ArrayLike], statistic: Callable[..., Any], resamples: int, seed: int
+) -> Float64:
+    """`statistic` of bootstrap resamples, [..., resamples].
+
+    samples: arrays [..., n] that are resampled independently of each other along their last axis, n at least 2; rows of one array
+    keep their pairing. statistic: takes as many arrays and `axis`, and reduces that axis.
+    """
+    import scipy.stats
+
+    for sample in samples:
+        check_bootstrap(np.shape(sample)[-1], resamples)
+    drawn = scipy.stats.bootstrap(
+        samples, statistic, axis=-1, vectorized=True, n_resamples=resamples, method="percentile", rng=seed
+    )
+    return np.asarray(drawn.bootstrap_distribution)
 
 
 def resample_counts(n: int, resamples: int, seed: int) -> Float64:
     """How often each of n examples occurs in each resample, [resamples, n]: `counts @ values / n` are resampled means."""
-    indices = resampled_indices(n, resamples, seed)
+    check_bootstrap(n, resamples)
+    indices = np.random.default_rng(seed).integers(0, n, (resamples, n))
     offsets = np.arange(resamples)[:, None] * n
     return np.bincount((indices + offsets).ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 
@@ -49,7 +63,7 @@ def mean_interval(values: ArrayLike, resamples: int, confidence: float, seed: in
     check_bootstrap(array.size, resamples)
     if np.all(array == array[0]):
         return Interval(float(array[0]), float(array[0]), f"all {array.size} examples have the same value")
-    means = array[resampled_indices(array.size, resamples, seed)].mean(axis=1)
+    means = bootstrap_distribution([array], np.mean, resamples, seed)
     return Interval(*percentile_interval(means, confidence), "")
 
 

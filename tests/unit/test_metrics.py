@@ -1,7 +1,6 @@
-"""The metrics against independent numbers: a published run's rows, rouge_score, scikit-learn and scipy."""
+"""The metrics against independent numbers: a published run's rows, pairwise counting and scipy."""
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import scipy.stats
-from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import roc_auc_score
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics import METRICS, inference_files, score
 from palimpsest.metrics.privleak import membership_auc, min_k, relative_leak
 from palimpsest.metrics.rouge import VARIANTS, rouge_1, rouge_l
-from palimpsest.statistics import mean_interval, resample_counts, resampled_indices
+from palimpsest.statistics import mean_interval, percentile_interval, resample_counts
 
 DATA = Path(__file__).parents[1] / "data"
 BOOTSTRAP = {"resamples": 500, "confidence": 0.95, "seed": 3}
@@ -101,24 +98,29 @@ def test_published_auc_and_privleak(shared: Path, run: str) -> None:
         assert relative_leak(auc, known["auc_retrain"][corpus]["Min-40%"]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_rouge_equals_rouge_score() -> None:
-    scorer = RougeScorer(["rougeL", "rouge1"], use_stemmer=False)
-    rng = random.Random(1)
-    words = ["the", "The", "cat's", "sat", "42", "é", "...", "running"]
-    for _ in range(300):
-        answer, response = (" ".join(rng.choices(words, k=rng.randrange(0, 90))) for _ in range(2))
-        expected = scorer.score(answer, response)
-        for ours, theirs in ((rouge_l, expected["rougeL"]), (rouge_1, expected["rouge1"])):
-            assert tuple(ours(answer, response)) == (theirs.precision, theirs.recall, theirs.fmeasure)
+def test_rouge_by_hand() -> None:
+    assert rouge_l("one two three four", "Three, one") == (1 / 2, 1 / 4, pytest.approx(1 / 3))
+    assert rouge_1("one two three four", "Three, one") == (1.0, 1 / 2, pytest.approx(2 / 3))
+    assert rouge_1("run run run", "run running") == (1 / 2, 1 / 3, pytest.approx(2 / 5)), (
+        "no stemmer; a word counts once"
+    )
+    assert rouge_l("...", "one") == rouge_l("one", "") == rouge_1("", "one") == (0.0, 0.0, 0.0)
+    shares = {name: variant("one two three four", "three one") for name, variant in VARIANTS.items()}
+    known = {"rougeL_f1": 1 / 3, "rougeL_recall": 1 / 4, "rouge1_f1": 2 / 3, "rouge1_recall": 1 / 2}
+    assert shares == pytest.approx(known)
 
 
-def test_auc_equals_scikit_learn_with_ties() -> None:
+def counted_auc(forget: list[float], holdout: list[float]) -> float:
+    """The share of pairs in which the holdout text is likelier, ties half."""
+    likelier = sum((mine > other) + (mine == other) / 2 for mine in forget for other in holdout)
+    return likelier / (len(forget) * len(holdout))
+
+
+def test_auc_equals_counting_pairs_with_ties() -> None:
     rng = np.random.default_rng(2)
     for _ in range(50):
-        forget, holdout = rng.integers(0, 6, rng.integers(1, 20)), rng.integers(0, 6, rng.integers(1, 20))
-        labels = np.r_[np.zeros(forget.size), np.ones(holdout.size)]
-        expected = roc_auc_score(labels, -np.r_[forget, holdout].astype(float))
-        assert membership_auc(forget, holdout) == pytest.approx(expected, abs=1e-14)
+        forget, holdout = (rng.integers(0, 6, rng.integers(1, 20)).tolist() for _ in range(2))
+        assert membership_auc(forget, holdout) == pytest.approx(counted_auc(forget, holdout), abs=1e-14)
 
 
 def test_intervals_equal_scipy() -> None:
@@ -126,11 +128,11 @@ def test_intervals_equal_scipy() -> None:
     ours = mean_interval(values, resamples=700, confidence=0.9, seed=11)
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=700, confidence_level=0.9, method="percentile", rng=np.random.default_rng(11)
-    ).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-14)
+    )
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-14)
     assert ours.note == ""
     counts = resample_counts(37, 700, 11)
-    assert counts @ values / 37 == pytest.approx(values[resampled_indices(37, 700, 11)].mean(axis=1), abs=1e-14)
+    assert counts @ values / 37 == pytest.approx(theirs.bootstrap_distribution, abs=1e-14)
 
 
 def test_equal_values_give_that_value_twice_and_say_so(tmp_path: Path) -> None:
@@ -158,6 +160,34 @@ def test_privleak_relative_to_the_retrained_model(files: dict[str, Path]) -> Non
     assert itself["score"] == 0.0 and itself["ci"] == [0.0, 0.0]
     published = score("privleak", LEAK | {"reference": "books"}, **files)
     assert published["auc_retrain"] == 0.5393 and "published" in published["auc_retrain_source"]
+
+
+def test_privleak_interval_resamples_the_same_texts_for_both_models(files: dict[str, Path]) -> None:
+    record = score("privleak", LEAK, **files)
+    retrained = score("privleak", LEAK, files["responses"], files["retrain_logprobs"], files["retrain_logprobs"])
+    models = [each["per_example"] for each in (record, retrained)]
+    rng = np.random.default_rng(9)
+    leaks = []
+    for _ in range(2000):
+        rows, columns = rng.integers(0, 12, (2, 12))
+        auc, reference = (
+            counted_auc([model["forget"][i] for i in rows], [model["holdout"][i] for i in columns]) for model in models
+        )
+        leaks.append(relative_leak(auc, reference))
+    width = record["ci"][1] - record["ci"][0]
+    many = score("privleak", LEAK | {"resamples": 2000}, **files)
+    assert many["ci"] == pytest.approx(percentile_interval(np.array(leaks), 0.95), abs=0.1 * width)
+    assert many == score("privleak", LEAK | {"resamples": 2000}, **files), "the seed decides"
+    assert many["ci"] != score("privleak", LEAK | {"resamples": 2000, "seed": 4}, **files)["ci"]
+
+
+def test_privleak_without_an_interval_says_why(tmp_path: Path) -> None:
+    single = write_logprobs(tmp_path / "single.parquet", [[-1.0]], [[-0.5], [-2.0]])
+    record = score("privleak", LEAK, tmp_path, single, single)
+    assert record["score"] == 0.0 and record["ci"] is None and "at least two" in record["ci_note"]
+    close = write_logprobs(tmp_path / "close.parquet", [[-1.0], [-2.0]], [[-1.5], [-2.5]])
+    record = score("privleak", LEAK, tmp_path, close, close)
+    assert record["score"] == 0.0 and record["ci"] is None and "is 0 in" in record["ci_note"]
 
 
 def test_privleak_of_a_zero_reference_is_a_status_not_a_number(tmp_path: Path) -> None:
@@ -209,7 +239,7 @@ def test_records_do_not_depend_on_the_order_of_rows(files: dict[str, Path], tmp_
 
 
 def test_scoring_imports_no_heavy_library() -> None:
-    heavy = "{'torch', 'transformers', 'nltk', 'sklearn', 'scipy', 'matplotlib', 'snakemake'}"
+    heavy = "{'torch', 'transformers', 'nltk', 'scipy', 'matplotlib', 'snakemake'}"
     code = f"import sys, palimpsest.metrics; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

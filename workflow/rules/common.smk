@@ -32,3 +32,5 @@ def library(*modules):
 
 localrules:
     all,
+    models,
+    deploy,

@@ -18,6 +18,7 @@ rule unlearn:
         "results/benchmarks/models/{model}/seed{seed}.tsv"
     wildcard_constraints:
         model="|".join(METHODS),
+    priority: 10  # the longest steps first
     threads: 1
     resources:
         gpu=1,

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus import read_corpus
+from palimpsest.corpus.sources import read_corpus
 from palimpsest.inference import corpus_requests, generate, token_log_probs, write_log_probs, write_responses
 from palimpsest.models import load_tokenizer
 
@@ -42,6 +42,7 @@ def infer(
         write_log_probs(rows, draft / "logprobs.parquet")
         write_manifest(
             draft,
+            inputs=[corpus, source],
             model=model,
             precision=precision,
             seed=seed,

@@ -18,6 +18,7 @@ def quantize(
         quantizer.quantize(checkpoint, draft, read_json(corpus / "raw/retain.json"))
         write_manifest(
             draft,
+            inputs=[corpus, checkpoint],
             packages=quantizer.packages,
             model=model,
             precision=precision,

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus import read_corpus
+from palimpsest.corpus.sources import read_corpus
 from palimpsest.models import check_tokenizer, load_model, load_tokenizer, make_base, save_checkpoint
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
@@ -44,6 +44,7 @@ def make_model(
         save_checkpoint(network, tokenizer, draft)
         write_manifest(
             draft,
+            inputs=[corpus],
             model=model,
             kind=model,
             seed=seed,

@@ -11,7 +11,7 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus import read_corpus
+from palimpsest.corpus.sources import read_corpus
 from palimpsest.models import load_model, load_tokenizer, save_checkpoint
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Objective, Schedule, unlearn
@@ -41,6 +41,7 @@ def unlearn_model(
         save_checkpoint(network, tokenizer, draft)
         write_manifest(
             draft,
+            inputs=[corpus, target],
             model=model,
             kind="unlearned",
             seed=seed,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.metrics.inference_files import InferenceFiles, TextLogProbs, read_logprobs
-from palimpsest.statistics import percentile_interval, resampled_indices
+from palimpsest.statistics import bootstrap_distribution, percentile_interval
 
 RETRAIN = "retrain"
 PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
@@ -28,18 +28,22 @@ def min_k(log_probs: ArrayLike, ratio: float) -> float:
 def membership_auc(forget: ArrayLike, holdout: ArrayLike) -> float:
     """P(a holdout text looks likelier to the model than a forget text), ties half: the released code's orientation.
 
-    Inputs are losses such as Min-K% values. 0.5: the model cannot tell forget from holdout; 0: it knows the forget set. Equal to
-    scikit-learn's roc_auc_score(y = 0 forget, 1 holdout; score = -value), without its import of two seconds.
+    Inputs are losses such as Min-K% values. 0.5: the model cannot tell forget from holdout; 0: it knows the forget set.
     """
     members = np.asarray(forget, dtype=np.float64)
-    others = np.sort(np.asarray(holdout, dtype=np.float64))
+    others = np.asarray(holdout, dtype=np.float64)
     if not members.size or not others.size:
         raise PalimpsestError("AUC needs at least one forget text and one holdout text.")
     if not (np.all(np.isfinite(members)) and np.all(np.isfinite(others))):
         raise PalimpsestError("AUC needs finite values: a Min-K% value is NaN or infinite.")
-    likelier = np.searchsorted(others, members, "left")
-    not_unlikelier = np.searchsorted(others, members, "right")
-    return float(likelier.sum() + not_unlikelier.sum()) / (2 * members.size * others.size)
+    return float(_auc(members, others))
+
+
+def _auc(forget: NDArray[np.float64], holdout: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    import scipy.stats
+
+    test = scipy.stats.mannwhitneyu(forget, holdout, axis=axis, method="asymptotic")  # only its p-value is asymptotic
+    return test.statistic / (forget.shape[axis] * holdout.shape[axis])
 
 
 def relative_leak(auc: float, auc_retrain: float) -> float:
@@ -83,10 +87,13 @@ def privleak(
         reason = "undefined: AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)"
         return record | {"score": None, "status": reason, "ci": None, "ci_note": reason}
     score = relative_leak(auc, auc_retrain)
-    indices = [resampled_indices(values[split].size, resamples, seed + add) for add, split in enumerate(values)]
-    pairs = list(zip(*indices, strict=True))
-    aucs = _resampled_aucs(values, pairs)
-    references = _resampled_aucs(retrained, pairs) if retrained else np.full(resamples, auc_retrain)
+    if min(record["n_forget"], record["n_holdout"]) < 2:
+        note = "no interval: the bootstrap needs at least two forget texts and two holdout texts"
+        return record | {"score": score, "status": "ok", "ci": None, "ci_note": note}
+    models = [values, retrained] if retrained else [values]
+    samples = [np.stack([model[split] for model in models]) for split in values]
+    aucs, *of_retrained = bootstrap_distribution(samples, _auc, resamples, seed)
+    references = of_retrained[0] if retrained else np.full(resamples, auc_retrain)
     if np.any(references == 0):
         note = (
             f"no interval: AUC of the retrained model is 0 in {int(np.sum(references == 0))} of {resamples} resamples"
@@ -111,8 +118,3 @@ def _retrained_values(
                 f"{files.retrain_logprobs} and {files.logprobs} hold different {split} texts: run inference of both again."
             )
     return {split: _min_k_values(texts, ratio) for split, texts in retrained.items()}
-
-
-def _resampled_aucs(values: dict[str, NDArray[np.float64]], pairs: list[Any]) -> NDArray[np.float64]:
-    forget, holdout = values["forget"], values["holdout"]
-    return np.array([membership_auc(forget[rows], holdout[columns]) for rows, columns in pairs])

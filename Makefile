@@ -1,0 +1,56 @@
+# Two commands are enough: `make audit` runs the default study, `make test` the tests. Both set everything up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: audit test setup lint benchmark restore repro dvc-params verify rulegraph clean
+
+audit: setup ## the default study, and where its report is
+	snakemake --cores all
+	@echo "The report: $(CURDIR)/results/report.html"
+
+test: setup ## every test, the tiny study end to end included
+	pytest -n 2 --dist loadgroup
+
+setup: $(VENV)/.ready ## the virtual environment, from pyproject.toml under constraints.txt
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+lint: setup ## formatting, lint and types
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	pytest -q tests/workflow/test_rules.py # snakemake --lint among others
+
+benchmark: setup ## a cold run of the default study in a fresh folder: wall time, peak memory, time by rule
+	python benchmarks/default_study.py
+
+repro: setup ## what DVC would rerun after an edit of params.yaml
+	python -m palimpsest.dvc_params --check
+	dvc repro
+
+dvc-params: setup ## write the lists of params in dvc.yaml anew, after keys were added to params.yaml or removed
+	python -m palimpsest.dvc_params
+
+restore: setup ## bring outputs back from the DVC remote and tell Snakemake that they are up to date
+	@dvc remote default >/dev/null 2>&1 || { echo "Error: no DVC remote to restore from: 'dvc remote add --default NAME FOLDER-OR-URL' first." >&2; exit 1; }
+	dvc pull
+	@dvc status --quiet || { echo "Error: the outputs do not belong to this params.yaml and code: see 'dvc status', then undo the edit or run 'make repro'." >&2; exit 1; }
+	python -m palimpsest.verify results params.yaml
+	snakemake --cores all --forceall --touch --quiet progress rules
+
+verify: setup ## does every artefact match its hashes and today's params.yaml?
+	python -m palimpsest.verify results params.yaml
+
+rulegraph: setup ## docs/rulegraph.svg (needs graphviz)
+	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/rulegraph.svg
+
+clean: ## remove the results of the default study
+	rm -rf results .snakemake

@@ -1,0 +1,132 @@
+"""Does every artefact match its hashes, the inputs it was made from and today's params.yaml? `python -m palimpsest.verify`.
+
+Snakemake and DVC each keep their own record of what is up to date, and the two can disagree (after a `dvc checkout`, say).
+The manifests are the third witness: each says which settings and which inputs made the files beside it.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files
+from palimpsest.errors import PalimpsestError
+from palimpsest.params import read_params
+
+PARTS = ("corpus", "models", "quantized", "infer", "weights", "scores", "audit")
+
+
+def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """(part, path below results, settings) of every artefact that a study with these params has.
+
+    The settings are None where the record holds none: the weights follow from the manifests of four folders.
+    """
+    yield "corpus", f"corpus/{MANIFEST}", params["corpus"]
+    models, training = params["models"], params["training"]
+    own = {"base": models["base"], "scratch": models["scratch"], "training": training}
+    layout = {key: training[key] for key in ("max_length", "questions")}
+    settings = {name: {"source": models[name]} | own for name in ("target", "retrain")}
+    settings |= {name: {"method": method} | layout for name, method in params["methods"].items()}
+    quantizers = {"bf16": {"backend": "none"}} | params["quantizers"]
+    for seed in params["seeds"]:
+        for model, made in settings.items():
+            place = f"{model}/seed{seed}"
+            yield "models", f"models/{place}/{MANIFEST}", made
+            for precision, quantizer in quantizers.items():
+                if precision != "bf16":
+                    yield "quantized", f"quantized/{place}/{precision}/{MANIFEST}", {"quantizer": quantizer}
+                    if model in params["methods"]:
+                        yield "weights", f"weights/{place}/{precision}.json", None
+                asked = {"quantizer": quantizer, "inference": params["inference"]}
+                yield "infer", f"infer/{place}/{precision}/{MANIFEST}", asked
+                for metric, rule in params["metrics"].items():
+                    yield "scores", f"scores/{place}/{precision}/{metric}.json", rule
+    yield "audit", "audit.json", dict(params)
+
+
+def problems(results: Path, params: Mapping[str, Any], parts: Sequence[str] = PARTS) -> list[str]:
+    """One line for each artefact that is missing, altered, or made with other settings or other inputs than are there now."""
+    found: list[str] = []
+    for part, name, settings in expected(params):
+        if part not in parts:
+            continue
+        try:
+            found += _check(results, results / name, settings)
+        except PalimpsestError as error:
+            found.append(str(error))
+    foreign = leftovers(results, params)
+    if foreign:
+        listed = " ".join(map(str, foreign))
+        found.append(f"no artefact of this params.yaml (an earlier study's, or a killed run's): rm -r {listed}")
+    return found
+
+
+def leftovers(results: Path, params: Mapping[str, Any]) -> list[Path]:
+    """What lies among the artefacts and is none: DVC would record it as an output of this study."""
+    paths = [results / name for _, name, _ in expected(params)]
+    wanted = {path.parent if path.name == MANIFEST else path for path in paths}
+    above = {parent for path in wanted for parent in path.parents}
+
+    def walk(folder: Path) -> Iterator[Path]:
+        for child in sorted(folder.iterdir()):
+            if child in above:
+                yield from walk(child)
+            elif child not in wanted:
+                yield child
+
+    folders = [results / part for part in PARTS if (results / part) in above]
+    return [path for folder in folders if folder.is_dir() for path in walk(folder)]
+
+
+def _check(results: Path, path: Path, settings: Any) -> Iterator[str]:
+    remedy = f"run its step again, snakemake --cores all --forcerun {path}"
+    record = read_json(path)
+    if settings is not None:
+        if "settings" not in record:
+            yield f"{path} does not say which settings made it: {remedy}."
+            return
+        differing = _difference(record["settings"], settings)
+        if differing:
+            yield f"{path} was made with {differing}: {remedy}."
+    if path.name != MANIFEST:
+        return
+    verify_files(path.parent)
+    for name, digest in record["inputs"].items():
+        source = results / name
+        if not source.exists() or sha256_file(source) != digest:
+            yield f"{path} was made from another {source}: {remedy}."
+
+
+def _difference(made: Any, wanted: Any, key: str = "") -> str:
+    """The first setting that differs, in words; empty when none does."""
+    if isinstance(made, Mapping) and isinstance(wanted, Mapping):
+        for name in [*wanted, *(name for name in made if name not in wanted)]:
+            found = _difference(made.get(name), wanted.get(name), f"{key}.{name}" if key else name)
+            if found:
+                return found
+        return ""
+    return "" if made == wanted else f"{key} = {made!r}, params.yaml says {wanted!r}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m palimpsest.verify", description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("params", type=Path)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"only these of {', '.join(PARTS)}")
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"unknown part {unknown.pop()!r}; parts are {', '.join(PARTS)}")
+    parts = arguments.parts or PARTS
+    try:
+        found = problems(arguments.results, read_params(arguments.params), parts)
+    except PalimpsestError as error:
+        sys.exit(f"Error: {error}")
+    if found:
+        sys.exit("\n".join(found))
+    print(f"{', '.join(parts)}: every artefact matches its hashes, inputs and settings.")
+
+
+if __name__ == "__main__":
+    main()

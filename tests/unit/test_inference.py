@@ -1,0 +1,86 @@
+"""Inference: a response depends on its prompt alone, and log-probabilities are the model's."""
+
+import copy
+import random
+
+import pytest
+import torch
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.inference import Request, corpus_requests, encode, generate, token_log_probs
+from palimpsest.prompts import STOP_STRINGS, question_prompt
+from palimpsest.sequences import corpus_sequences
+from palimpsest.training import Schedule, train
+
+
+@pytest.fixture(scope="module")
+def speaker(tiny):
+    """The tiny model after some epochs, so that its responses differ from prompt to prompt."""
+    model, tokenizer, corpus = tiny
+    model = copy.deepcopy(model)
+    train(model, corpus_sequences(corpus, "forget", tokenizer, 64, True), tokenizer.pad_token_id, Schedule(3e-3, 40))
+    return model.eval(), tokenizer, corpus
+
+
+def ask(model, tokenizer, requests, batch_size):
+    return {(each.task, each.id): each.response for each in generate(model, tokenizer, requests, batch_size)}
+
+
+def test_padding_batch_size_and_order_change_no_response(speaker):
+    model, tokenizer, corpus = speaker
+    requests = corpus_requests(corpus, tokenizer, 16, 8, 1)
+    alone = ask(model, tokenizer, requests, 1)
+    assert len(set(alone.values())) > 4
+    shuffled = random.Random(0).sample(requests, len(requests))
+    for batch_size, order in ((3, requests), (64, requests), (5, shuffled)):
+        assert ask(model, tokenizer, order, batch_size) == alone
+
+
+def test_generation_is_greedy(speaker):
+    model, tokenizer, _ = speaker
+    prompt = "The town"
+    (response,) = generate(model, tokenizer, [Request("verbmem", 0, prompt, "", 6)], 1)
+    ids = encode(tokenizer, prompt)
+    with torch.no_grad():
+        for _ in range(6):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+    expected = tokenizer.decode(ids[len(encode(tokenizer, prompt)) :], skip_special_tokens=True)
+    assert response.response == expected.strip()
+
+
+def test_stop_strings_end_a_response(speaker):
+    model, tokenizer, corpus = speaker
+    asked = corpus.forget_qa[0]
+    request = Request("knowmem_forget", 0, question_prompt(asked.question), asked.answer, 12)
+    (free,) = generate(model, tokenizer, [request], 1)
+    stop = free.response[2:4]
+    (stopped,) = generate(model, tokenizer, [Request(**vars(request) | {"stop": (stop, *STOP_STRINGS)})], 1)
+    assert stopped.response == free.response[: free.response.index(stop)].strip()
+
+
+def test_log_probs_are_the_models_in_any_batch(speaker):
+    model, tokenizer, corpus = speaker
+    texts = [*corpus.forget, "Short one.", *corpus.holdout]
+    rows = token_log_probs(model, tokenizer, texts, 200, 8)
+    single = [token_log_probs(model, tokenizer, [text], 200, 1)[0] for text in texts]
+    for text, row, lone in zip(texts, rows, single, strict=True):
+        ids = torch.tensor([encode(tokenizer, text)[:200]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, :-1].log_softmax(-1)
+        direct = logits[torch.arange(ids.shape[1] - 1), ids[0, 1:]].tolist()
+        assert row == pytest.approx(direct, abs=2e-4) and lone == pytest.approx(direct, abs=2e-4)
+
+
+def test_true_continuations_are_as_long_as_generated_ones(tiny):
+    _, tokenizer, corpus = tiny
+    requests = [each for each in corpus_requests(corpus, tokenizer, 5, 8, 0) if each.task == "verbmem"]
+    for request, prompt in zip(requests, corpus.verbmem, strict=True):
+        assert prompt.gt.startswith(request.answer)
+        assert len(tokenizer(" " + request.answer, add_special_tokens=False)["input_ids"]) <= 6
+
+
+def test_too_few_in_context_examples_are_named(tiny):
+    with pytest.raises(PalimpsestError, match="in_context_examples is 99"):
+        corpus_requests(tiny[2], tiny[1], 5, 8, 99)

@@ -1,0 +1,139 @@
+"""Unlearning on a real, small Llama: directions of the losses, references, determinism, weight storage, refusals."""
+
+import copy
+
+import pytest
+import torch
+
+from palimpsest import losses
+from palimpsest.errors import PalimpsestError
+from palimpsest.reference import Reference, forward
+from palimpsest.sequences import corpus_sequences, pad_by_length
+from palimpsest.training import Collator, Objective, Schedule, train, unlearn
+
+
+@pytest.fixture(scope="module")
+def learned(tiny):
+    """The tiny model after a few epochs on everything, with its forget and retain sequences."""
+    model, tokenizer, corpus = tiny
+    model = copy.deepcopy(model)
+    forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
+    outcome = train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
+    assert outcome["final_loss"] < outcome["first_loss"] - 1
+    return model.to(torch.bfloat16), forget, retain, tokenizer.pad_token_id
+
+
+def likelihood(model, sequences, pad_token):
+    """Nats per token."""
+    with torch.no_grad():
+        groups = [vars(group) for group in pad_by_length(sequences, list(range(len(sequences))), pad_token)]
+        return losses.cross_entropy(forward(model.float(), groups)[0]).item()
+
+
+@pytest.mark.parametrize("retain_loss", [None, "gdr", "klr"])
+@pytest.mark.parametrize("forget_loss", ["ga", "npo"])
+def test_each_method_forgets_and_its_retain_loss_protects(learned, forget_loss, retain_loss):
+    model, forget, retain, pad = learned
+    model = copy.deepcopy(model)
+    before = likelihood(copy.deepcopy(model), forget, pad), likelihood(copy.deepcopy(model), retain, pad)
+    settings = {"beta": 0.1} if forget_loss == "npo" else {}
+    objective = Objective(forget_loss, retain_loss, 1.0, settings=settings)
+    outcome = unlearn(model, forget, retain, pad, objective, Schedule(1e-3, 6, weights="float32"))
+    after = likelihood(model, forget, pad), likelihood(model, retain, pad)
+    assert outcome["steps"] == 6
+    assert after[0] > before[0] + 0.2
+    assert after[0] - before[0] > after[1] - before[1]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(learned):
+    model, forget, retain, pad = learned
+
+    def run(seed):
+        copied = copy.deepcopy(model)
+        objective = Objective("ga", "gdr", retain_batch_size=3)
+        unlearn(copied, forget, retain, pad, objective, Schedule(1e-3, 2, weights="bfloat16-stochastic", seed=seed))
+        return torch.cat([weight.flatten() for weight in copied.parameters()])
+
+    assert torch.equal(run(1), run(1))
+    assert not torch.equal(run(1), run(2))
+
+
+def test_storage_decides_how_many_weights_move(learned):
+    model, forget, retain, pad = learned
+
+    def moved(weights):
+        copied = copy.deepcopy(model)
+        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 3, weights=weights))
+        copied.to(torch.bfloat16)
+        pairs = zip(copied.parameters(), model.parameters(), strict=True)
+        changed, total = map(sum, zip(*(((a != b).sum().item(), a.numel()) for a, b in pairs), strict=True))
+        return changed / total
+
+    assert 0 < moved("bfloat16") < 0.25 * moved("bfloat16-stochastic") + 0.2
+    assert moved("bfloat16") < moved("bfloat16-stochastic")
+
+
+def test_the_kl_reference_is_the_model_before_unlearning(learned):
+    model, _, retain, pad = learned
+    loss = losses.RETAIN_LOSSES["klr"]
+    cached = Reference(loss, model, retain, pad)
+    groups = [vars(group) for group in pad_by_length(retain[:5], list(range(5)), pad)]
+    tokens, index = forward(model, groups)
+    assert losses.retain_kl(tokens, cached(groups, index)).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_reference_that_does_not_fit_is_computed_by_a_frozen_copy(learned, monkeypatch):
+    model, _, retain, pad = learned
+    loss = losses.RETAIN_LOSSES["klr"]
+    groups = [vars(group) for group in pad_by_length(retain[:5], list(range(5)), pad)]
+    _, index = forward(model, groups)
+    cached = Reference(loss, model, retain, pad)(groups, index)
+    monkeypatch.setattr("palimpsest.reference.CACHE_BYTES", 0)
+    fresh = Reference(loss, model, retain, pad)
+    assert fresh.table == [] and not any(weight.requires_grad for weight in fresh.model.parameters())
+    assert torch.allclose(cached, fresh(groups, index).float(), atol=0.1)  # bfloat16, other batches
+
+
+def test_retain_sequences_are_drawn_from_all_of_them():
+    """The released code pairs forget i with retain i, so that retain text beyond the forget set's length is never seen."""
+    collator = Collator([[1, 2]] * 2, 0, retain=[[i, i] for i in range(3, 13)], seed=0)
+    seen = {
+        int(group["input_ids"][row, 0]) for _ in range(40) for group in collator([0, 1])["retain"] for row in range(2)
+    }
+    assert seen == set(range(3, 13))
+
+
+def test_stops_at_the_stated_loss(tiny):
+    model, tokenizer, corpus = tiny
+    sequences = corpus_sequences(corpus, "forget", tokenizer, 64, True)
+    outcome = train(copy.deepcopy(model), sequences, tokenizer.pad_token_id, Schedule(3e-3, 200, stop_at_loss=3.0))
+    assert outcome["reached_stop_loss"] and outcome["steps"] < 200
+    assert outcome["final_loss"] <= 3.0
+
+
+def test_a_loss_that_is_no_number_ends_the_run(learned):
+    model, forget, retain, pad = learned
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(PalimpsestError, match="loss became nan"):
+        unlearn(broken, forget, retain, pad, Objective("ga"), Schedule(1e-5, 2, weights="bfloat16"))
+
+
+def test_wrong_settings_are_named(learned):
+    model, forget, _, pad = learned
+    with pytest.raises(PalimpsestError, match="Did you mean 'npo'"):
+        unlearn(model, forget, [], pad, Objective("nppo"), Schedule(1e-5, 1))
+    with pytest.raises(PalimpsestError, match="beta"):
+        unlearn(model, forget, [], pad, Objective("npo"), Schedule(1e-5, 1))
+    with pytest.raises(PalimpsestError, match="retain split is empty"):
+        unlearn(model, forget, [], pad, Objective("ga", "gdr"), Schedule(1e-5, 1))
+
+
+def test_released_losses_are_behind_the_switch():
+    block = {"forget_loss": "npo", "retain_loss": "klr", "alpha": 1.0, "beta": 0.1, "retain_batch_size": None}
+    published, released = (Objective.from_settings(block | {"losses": name}) for name in ("published", "released"))
+    assert published.forget_loss().function is losses.negative_preference
+    assert published.retain_loss().function is losses.retain_kl
+    assert released.forget_loss().function is losses.released_negative_preference
+    assert released.retain_loss().function is losses.released_retain_kl

@@ -1,0 +1,147 @@
+"""palimpsest.verify on a small results folder written by hand with the project's own writers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from palimpsest.artefacts import MANIFEST, atomic_directory, write_json, write_manifest
+from palimpsest.params import read_params
+from palimpsest.verify import PARTS, expected, leftovers, problems
+
+TINY = Path(__file__).parents[1] / "tiny/params.yaml"
+
+
+@pytest.fixture
+def params() -> dict:
+    return read_params(TINY)
+
+
+@pytest.fixture
+def results(tmp_path, params) -> Path:
+    """Every artefact of the tiny study: the right settings and hashes, no real content."""
+    folder = tmp_path / "results"
+    for part, name, settings in expected(params):
+        path = folder / name
+        if path.name != MANIFEST:
+            write_json(path, {"rho": 0.5} if part == "weights" else {"settings": settings})
+            continue
+        made_from = [] if part == "corpus" else [folder / "corpus"]
+        with atomic_directory(path.parent) as draft:
+            (draft / "content.txt").write_text(name)
+            write_manifest(draft, inputs=made_from, packages=(), settings=settings)
+    return folder
+
+
+def test_expected_covers_every_part_and_model(params):
+    found = list(expected(params))
+    count = {part: sum(each == part for each, _, _ in found) for part in PARTS}
+    assert count == {
+        "corpus": 1,
+        "models": 5,
+        "quantized": 10,
+        "infer": 15,
+        "weights": 6,
+        "scores": 60,
+        "audit": 1,
+    }
+    assert len({name for _, name, _ in found}) == len(found)
+
+
+def test_a_sound_folder_has_no_problems(results, params):
+    assert problems(results, params) == []
+
+
+def test_an_edited_setting_names_key_and_both_values(results, params):
+    params["methods"]["npo_klr"]["learning_rate"] = 3.0e-4
+    made, audit = problems(results, params)
+    folder = results / "models/npo_klr/seed0"
+    assert made == (
+        f"{folder / MANIFEST} was made with method.learning_rate = 0.0001, params.yaml says 0.0003: "
+        f"run its step again, snakemake --cores all --forcerun {folder / MANIFEST}."
+    )
+    assert "audit.json was made with methods.npo_klr.learning_rate = 0.0001" in audit
+    assert problems(results, params, ["corpus", "quantized", "infer", "weights", "scores"]) == []
+
+
+@pytest.mark.parametrize("block", ["training", "quantizers", "inference", "metrics", "corpus"])
+def test_every_block_reaches_some_artefact_before_the_audit(results, params, block):
+    edits = {
+        "training": lambda: params["training"].update(epochs=3),
+        "quantizers": lambda: params["quantizers"]["rtn-int4"].update(symmetric=False),
+        "inference": lambda: params["inference"].update(verbmem_tokens=7),
+        "metrics": lambda: params["metrics"]["privleak"].update(min_k_ratio=0.2),
+        "corpus": lambda: params["corpus"]["settings"].update(seed=2),
+    }
+    edits[block]()
+    assert problems(results, params, [part for part in PARTS if part != "audit"])
+
+
+def test_a_new_method_is_missing(results, params):
+    params["methods"]["ga"] = params["methods"]["ga_gdr"]
+    assert any("models/ga/seed0/manifest.json does not exist" in line for line in problems(results, params, ["models"]))
+
+
+def test_altered_and_missing_files(results, params):
+    folder = results / "models/ga_gdr/seed0"
+    (folder / "content.txt").write_text("another")
+    (results / "models/target/seed0/content.txt").unlink()
+    found = problems(results, params, ["models"])
+    assert any("ga_gdr/seed0/content.txt is not the file its manifest names" in line for line in found)
+    assert any("target/seed0/content.txt is listed in" in line and "missing" in line for line in found)
+    assert len(found) == 2
+
+
+def test_an_input_that_was_made_anew(results, params):
+    with atomic_directory(results / "corpus") as draft:
+        (draft / "content.txt").write_text("another corpus")
+        write_manifest(draft, packages=(), settings=params["corpus"])
+    found = problems(results, params, ["corpus", "models"])
+    assert len(found) == 5
+    assert all("was made from another" in line and "corpus/manifest.json" in line for line in found)
+
+
+def test_a_record_without_settings(results, params):
+    write_json(results / "scores/target/seed0/bf16/verbmem.json", {"score": 1.0})
+    (found,) = problems(results, params, ["scores"])
+    assert "bf16/verbmem.json does not say which settings made it" in found
+
+
+def test_leftovers_of_other_studies_and_killed_runs(results, params):
+    assert leftovers(results, params) == []
+    abandoned = results / "models/target/.seed0.0123abcd"
+    abandoned.mkdir()
+    del params["methods"]["ga_gdr"]
+    gone = [results / part / "ga_gdr" for part in ("models", "quantized", "infer", "weights", "scores")]
+    assert sorted(leftovers(results, params)) == sorted([abandoned, *gone])
+    (line,) = problems(results, params, ["corpus"])
+    assert "rm -r " in line and all(str(path) in line for path in [abandoned, *gone])
+
+
+def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
+    folder = tmp_path / "seed0"
+    (tmp_path / ".seed0.0123abcd").mkdir()
+    (tmp_path / ".seed00.0123abcd").mkdir()
+    with atomic_directory(folder) as draft:
+        (draft / "file").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".seed00.0123abcd", "seed0"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "palimpsest.verify", *arguments], capture_output=True, text=True)
+
+
+def test_exit_codes(results, params, tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(params))
+    sound = run(results, file)
+    assert sound.returncode == 0 and "every artefact matches" in sound.stdout
+    file.write_text(json.dumps(params | {"inference": params["inference"] | {"batch_size": 1}}))
+    stale = run(results, file, "infer")
+    assert stale.returncode == 1 and "inference.batch_size = 64, params.yaml says 1" in stale.stderr
+    assert run(results, file, "model").returncode == 2
+    missing = run(results, tmp_path / "none.yaml")
+    assert missing.returncode == 1 and missing.stderr.startswith("Error: ") and "Traceback" not in missing.stderr

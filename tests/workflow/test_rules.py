@@ -1,0 +1,152 @@
+"""How the workflow is written: formatting, lint, the contract of each rule, and what dvc.yaml says about the rules."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.prefix) / "bin"
+RULES = sorted((REPOSITORY / "workflow/rules").glob("*.smk"))
+SCRIPTS = sorted((REPOSITORY / "workflow/scripts").glob("*.py"))
+LIBRARY = sorted((REPOSITORY / "src/palimpsest").rglob("*.py"))
+STUDIES = [
+    REPOSITORY / "params.yaml",
+    REPOSITORY / "tests/tiny/params.yaml",
+    *sorted(REPOSITORY.glob("studies/*/params.yaml")),
+]
+TARGETS = {"all", "models", "deploy"}  # rules that only name what is wanted
+CONTRACT = ("input", "output", "log", "benchmark", "threads", "resources", "message", "script")
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def run(*command: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def rules(text: str) -> dict[str, str]:
+    """The body of every rule in the text of a rule file, without those that inherit another's."""
+    parts = re.split(r"^(?=rule |use rule |checkpoint |localrules)", text, flags=re.MULTILINE)
+    return {part[5 : part.index(":")]: part for part in parts if part.startswith("rule ")}
+
+
+ALL_RULES = {name: body for file in RULES for name, body in rules(file.read_text()).items()}
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=relative)
+def test_every_study_can_be_planned(study, tmp_path):
+    (tmp_path / "params.yaml").write_bytes(study.read_bytes())
+    done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
+    assert done.returncode == 0, done.stdout
+    params = yaml.safe_load(study.read_text())
+    jobs = (len(params["methods"]) + 2) * len(params["quantizers"]) * len(params["seeds"])
+    assert re.search(rf"^quantize +{jobs}$", done.stdout, re.MULTILINE)
+    assert "profiles/default" in done.stdout, "the default profile is not found"
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == ["params.yaml"]
+
+
+def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
+    """Snakemake would have a conda environment in each rule; here pyproject.toml and constraints.txt are the environment of all."""
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    done = run(BIN / "snakemake", "--lint", "text", "--directory", tmp_path)
+    found = set(re.findall(r"^    \* (.*)$", done.stdout, re.MULTILINE))
+    assert found == {"Specify a conda environment or container for each rule.:"}, done.stdout
+
+
+def test_formatting():
+    done = run(BIN / "snakefmt", "--check", "Snakefile", "workflow")
+    assert done.returncode == 0, done.stdout
+
+
+def test_snakefile_is_a_table_of_contents():
+    text = (REPOSITORY / "Snakefile").read_text()
+    assert len(text.splitlines()) < 60
+    assert not re.search(r"\b(def|lambda)\b", text)
+    assert set(re.findall(r'include: "(.*)"', text)) == {relative(file) for file in RULES}
+
+
+@pytest.mark.parametrize("file", RULES, ids=lambda file: file.name)
+def test_functions_are_in_common_alone(file):
+    text = file.read_text()
+    if file.name == "common.smk":
+        assert len(text.splitlines()) < 150
+    else:
+        assert not re.search(r"\b(def|lambda|import|run)\b *[:\w]", re.sub(r'".*?"', "", text))
+
+
+@pytest.mark.parametrize("name", sorted(ALL_RULES))
+def test_every_rule_has_the_whole_contract(name):
+    parts = re.findall(r"^    (\w+):", ALL_RULES[name], re.MULTILINE)
+    if name in TARGETS:
+        assert parts == ["input"]
+        return
+    assert [part for part in CONTRACT if part not in parts] == []
+    assert "params" in parts or "lookup" not in ALL_RULES[name]
+
+
+@pytest.mark.parametrize("file", SCRIPTS, ids=lambda file: file.name)
+def test_scripts_are_small_and_read_no_settings_behind_snakemakes_back(file):
+    """A setting that does not come through `params:` triggers no rerun."""
+    text = file.read_text()
+    assert len(text.splitlines()) <= 75
+    assert ast.get_docstring(ast.parse(text))
+    assert "snakemake.config" not in text and "params.yaml" not in text
+    assert "snakemake." not in text.split('if __name__ == "__main__":')[0]
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=relative)
+def test_the_library_knows_nothing_of_snakemake(file):
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.split(".")[0])
+        assert not (isinstance(node, ast.Name) and node.id == "snakemake")
+    assert "snakemake" not in imported
+
+
+STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+
+
+def allowed(stage: dict) -> set[str]:
+    return set(stage["cmd"][0].split("--allowed-rules ")[1].split(" -- ")[0].split())
+
+
+def test_every_rule_belongs_to_one_stage():
+    """A rule in two stages could rebuild what an earlier stage put out; one in none would never run under DVC."""
+    listed = sorted(name for stage in STAGES.values() for name in allowed(stage))
+    assert listed == sorted({*ALL_RULES, "all", "infer_unquantized"})
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_depend_on_the_code_of_their_rules(name):
+    stage = STAGES[name]
+    covered = [Path(dep) for dep in stage["deps"]]
+    for file in RULES:
+        here = rules(file.read_text())
+        if not allowed(stage) & set(here) - TARGETS:
+            continue
+        text = file.read_text()
+        modules = re.findall(r'"(.*?)"', " ".join(re.findall(r"library\((.*?)\)", text, re.DOTALL)))
+        used = [f"src/palimpsest/{module}" for module in modules]
+        used += [f"workflow/scripts/{script}" for script in re.findall(r'"\.\./scripts/(.*?)"', text)]
+        used.append(relative(file))
+        for path in map(Path, used):
+            assert (REPOSITORY / path).exists(), f"{relative(file)} names {path}, which is not there"
+            assert any(path.is_relative_to(dep) for dep in covered), f"stage {name} lacks the dependency {path}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stages_keep_their_outputs_and_verify_them(name):
+    stage = STAGES[name]
+    outputs = stage["outs"] + stage.get("metrics", [])
+    assert all(settings["persist"] for output in outputs for settings in output.values())
+    assert stage["cmd"][-1].startswith("python -m palimpsest.verify results params.yaml ")

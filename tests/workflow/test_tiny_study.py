@@ -1,0 +1,188 @@
+"""The tiny study end to end, as users run it: snakemake, dvc, make."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+
+from palimpsest.verify import problems
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tiny study")]
+
+SNAKEMAKE = ("snakemake", "--cores", "all")
+MODELS = ("target", "retrain", "ga_gdr", "npo_klr", "ga_gdr_float32")
+QUANTIZERS = ("bnb-fp4", "rtn-int4")
+METRICS = ("verbmem", "knowmem", "privleak", "utility")
+REPORT = {"Collecting the audit table", "Drawing the figures", "Writing results/report.html"}
+OF_NPO_KLR = {
+    "Unlearning with npo_klr (seed 0)",
+    *(f"Quantizing npo_klr (seed 0) to {precision}" for precision in QUANTIZERS),
+    *(f"Asking npo_klr (seed 0) at {precision}" for precision in ("bf16", *QUANTIZERS)),
+    *(f"How much of the update of npo_klr (seed 0) survives {precision}" for precision in QUANTIZERS),
+    *(f"Scoring {metric} of npo_klr (seed 0) at every precision" for metric in METRICS),
+}
+LEARNING_RATE = ("methods", "npo_klr", "learning_rate")
+
+
+def test_every_kind_of_artefact_is_there(study):
+    params = yaml.safe_load((study.folder / "params.yaml").read_text())
+    assert problems(study.results, params) == []
+    for model in MODELS:
+        for precision in ("bf16", *QUANTIZERS):
+            folder = study.results / "infer" / model / "seed0" / precision
+            assert (folder / "responses.jsonl").stat().st_size and (folder / "logprobs.parquet").stat().st_size
+        for precision in QUANTIZERS:
+            proof = json.loads(
+                (study.results / "quantized" / model / "seed0" / precision / "manifest.json").read_text()
+            )["proof"]
+            assert proof, f"{model} at {precision} has no proof of quantization"
+    rows = json.loads((study.results / "audit.json").read_text())["rows"]
+    assert len(rows) == len(MODELS) * 3
+    assert "<svg" in (study.results / "report.html").read_text()
+    assert {path.name for path in (study.results / "figures").iterdir()} == {"retained.svg", "survival.svg"}
+
+
+def test_a_second_run_has_nothing_to_do(study, read_steps):
+    assert "Nothing to be done" in study.run(*SNAKEMAKE, "--dry-run")
+    output = study.run("dvc", "repro")
+    assert "Data and pipelines are up to date" in output
+    assert not read_steps(output)
+
+
+def test_snakemake_report_has_the_captions(study, tmp_path):
+    page = tmp_path / "report.html"
+    study.run("snakemake", "--report", str(page))
+    text = page.read_text()
+    for phrase in (
+        "what is retained against each denominator",
+        "The whole audit for readers",
+        "known from the weights alone",
+    ):
+        assert phrase in text
+
+
+def test_dvc_shows_metrics_and_plots(study, tmp_path):
+    assert "answer.text" in study.run("dvc", "metrics", "show")
+    study.run("dvc", "plots", "show", "--out", str(tmp_path / "plots"))
+    assert len(list((tmp_path / "plots").rglob("*.svg"))) == 2
+
+
+def test_an_edit_of_a_metric_loads_no_model(copy, read_steps):
+    copy.edit("metrics", "privleak", "min_k_ratio", value=0.2)
+    output = copy.run("dvc", "repro")
+    assert (
+        read_steps(output) == {f"Scoring privleak of {model} (seed 0) at every precision" for model in MODELS} | REPORT
+    )
+    for stage in ("corpus", "models", "deploy"):
+        assert f"Stage '{stage}' didn't change, skipping" in output
+
+
+def test_a_restored_clone_reruns_just_what_an_edit_concerns(clone, read_steps):
+    clone.run("dvc", "remote", "default")
+    clone.make("restore")
+    assert "Nothing to be done" in clone.run(*SNAKEMAKE, "--dry-run")
+    assert "Data and pipelines are up to date" in clone.run("dvc", "repro")
+    clone.edit(*LEARNING_RATE, value=2.0e-4)
+    output = clone.make("repro")
+    assert read_steps(output) == OF_NPO_KLR | REPORT
+    assert "Stage 'corpus' didn't change, skipping" in output
+    assert "Data and pipelines are up to date" in clone.run("dvc", "status")
+
+
+def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
+    """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.verify must stop the stage."""
+    clone.run("dvc", "pull")
+    now = time.time_ns()
+    for path in clone.results.rglob("*"):
+        os.utime(path, ns=(now, now))  # nothing newer than anything else: Snakemake sees no reason to rerun
+    clone.edit(*LEARNING_RATE, value=2.0e-4)
+    lock = (clone.folder / "dvc.lock").read_bytes()
+    output = clone.run("dvc", "repro", code=None)
+    assert not read_steps(output)
+    manifest = "results/models/npo_klr/seed0/manifest.json"
+    remedy = f"snakemake --cores all --forcerun {manifest}"
+    said = f"{manifest} was made with method.learning_rate = 0.0001, params.yaml says 0.0002: run its step again, {remedy}."
+    assert said in output
+    assert (clone.folder / "dvc.lock").read_bytes() == lock
+    assert read_steps(clone.run(*remedy.split(), "--dry-run")) == OF_NPO_KLR | REPORT
+
+
+def test_restore_refuses_an_edited_study_and_a_missing_remote(clone):
+    clone.edit(*LEARNING_RATE, value=2.0e-4)
+    assert "the outputs do not belong to this params.yaml and code" in clone.make("restore", code=None)
+    assert not (clone.folder / ".snakemake").exists()
+    clone.run("dvc", "remote", "remove", "store")
+    assert "no DVC remote to restore from" in clone.make("restore", code=None)
+
+
+def test_a_mistyped_key_stops_everything(fresh):
+    fresh.edit("methods", "npo_klr", "learning_rat", value=1.0e-4)
+    output = fresh.run(*SNAKEMAKE, code=1)
+    assert "params.yaml: unknown key 'learning_rat' in methods.npo_klr. Did you mean 'learning_rate'?" in output
+    assert not fresh.results.exists()
+
+
+def test_added_and_removed_entries_are_noticed(copy, read_steps):
+    nf4 = {"backend": "bnb-4bit", "levels": "nf4", "double_quantization": False}
+    copy.edit("quantizers", "bnb-nf4", value=nf4)
+    output = copy.make("repro", code=None)
+    assert "dvc.yaml: stage deploy lacks quantizers.bnb-nf4.backend." in output and "make dvc-params" in output
+    assert "quantizers" in copy.run("dvc", "status", "deploy")
+    params = yaml.safe_load((copy.folder / "params.yaml").read_text())
+    del params["quantizers"]["bnb-nf4"], params["methods"]["ga_gdr_float32"]
+    (copy.folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    assert "methods.ga_gdr_float32.learning_rate" in copy.run("dvc", "repro", code=None)
+    copy.make("dvc-params")
+    output = copy.make("repro", code=None)
+    places = [f"results/{part}/ga_gdr_float32" for part in ("models", "quantized", "infer", "weights", "scores")]
+    assert f"rm -r {' '.join(places)}" in output
+    for place in places:
+        shutil.rmtree(copy.folder / place)
+    assert read_steps(copy.make("repro")) == REPORT
+
+
+def test_a_truncated_model_is_refused(copy):
+    model = copy.results / "models/npo_klr/seed0/model.safetensors"
+    with open(model, "r+b") as file:
+        file.truncate(model.stat().st_size // 2)
+    wanted = "results/quantized/npo_klr/seed0/bnb-fp4/manifest.json"
+    output = copy.run(*SNAKEMAKE, "--forcerun", wanted, "--", wanted, code=1)
+    assert "model.safetensors is not the file its manifest names (truncated or altered): run the step" in output
+    assert "results/models/npo_klr/seed0/model.safetensors" in copy.make("verify", code=None)
+
+
+def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_steps):
+    """SIGKILL, which leaves Snakemake no time to clean up: the user types `snakemake --unlock`, then the command as before."""
+    process = subprocess.Popen(
+        SNAKEMAKE,
+        cwd=fresh.folder,
+        env=fresh.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in process.stdout:
+            if "Training target" in line:
+                break
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    assert not (fresh.results / "models/target/seed0/manifest.json").exists()
+    assert "snakemake --unlock" in fresh.run(*SNAKEMAKE, code=1).replace("--unlock", "snakemake --unlock")
+    fresh.run("snakemake", "--unlock")
+    resumed = read_steps(fresh.run(*SNAKEMAKE))
+    assert "Training target (seed 0)" in resumed
+    assert not any(step.startswith("Preparing the corpus") for step in resumed)
+    for name in ("audit.csv", "figures/retained.svg", "figures/survival.svg"):
+        assert (fresh.results / name).read_bytes() == (study.results / name).read_bytes(), name
+    scores = {path.relative_to(study.results): path.read_bytes() for path in (study.results / "scores").rglob("*.json")}
+    assert len(scores) == len(MODELS) * 3 * len(METRICS)
+    assert all((fresh.results / name).read_bytes() == content for name, content in scores.items())
