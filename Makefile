@@ -11,7 +11,7 @@ audit: setup ## the default study, and where its report is
 	@echo "The report: $(CURDIR)/results/report.html"
 
 test: setup ## every test, the tiny study end to end included
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadfile
 
 setup: $(VENV)/.ready ## the virtual environment, from pyproject.toml under constraints.txt
 

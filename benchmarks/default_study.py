@@ -1,6 +1,7 @@
 """A cold run of a study in a fresh folder: wall time, peak memory of all its processes, CPU time by rule, and the answer.
 
-`python benchmarks/default_study.py [params.yaml]`; the run uses all cores and takes as long as the study does.
+`python benchmarks/default_study.py` runs in a temporary folder, with `--here` in the repository itself, where nothing may have run
+yet and the results stay. The run uses all cores and takes as long as the study does.
 """
 
 import argparse
@@ -34,14 +35,16 @@ def run(folder: Path) -> tuple[float, int]:
     """Run the study of `folder` cold; returns seconds and peak bytes."""
     started = time.monotonic()
     command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "all"]
-    with open(folder / "snakemake.log", "wb") as log:
-        process = subprocess.Popen([*command, "--profile", str(ROOT / "workflow/profiles/default")], stdout=log, stderr=log)
+    log_path = folder / "results/snakemake.log"
+    log_path.parent.mkdir()
+    with open(log_path, "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         peak = 0
         while process.poll() is None:
             peak = max(peak, resident(psutil.Process(process.pid)))
             time.sleep(0.5)
     if process.returncode:
-        raise SystemExit(f"the study failed: {(folder / 'snakemake.log').read_text()[-2000:]}")
+        raise SystemExit(f"the study failed: {log_path.read_text()[-2000:]}")
     return time.monotonic() - started, peak
 
 
@@ -57,18 +60,25 @@ def by_rule(folder: Path) -> dict[str, tuple[int, float]]:
     return dict(found)
 
 
+def report(folder: Path) -> None:
+    if (folder / "results").exists():
+        raise SystemExit(f"{folder / 'results'} exists: a cold run starts without it (make clean).")
+    seconds, peak = run(folder)
+    print(f"{seconds / 60:.1f} min wall on {os.cpu_count()} cores, peak memory {peak / 2**30:.1f} GiB")
+    for kind, (jobs, total) in sorted(by_rule(folder).items(), key=lambda item: -item[1][1]):
+        print(f"  {kind:12s} {jobs:4d} jobs {total:7.0f} s")
+    print(json.loads((folder / "results/audit.json").read_text())["answer"]["text"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("params", nargs="?", type=Path, default=ROOT / "params.yaml")
-    params = parser.parse_args().params
+    parser.add_argument("--here", action="store_true", help="run in the repository and keep the results")
+    if parser.parse_args().here:
+        report(ROOT)
+        return
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        shutil.copy(params, folder / "params.yaml")
-        seconds, peak = run(folder)
-        print(f"{params}: {seconds / 60:.1f} min wall on {os.cpu_count()} cores, peak memory {peak / 2**30:.1f} GiB")
-        for kind, (jobs, total) in sorted(by_rule(folder).items(), key=lambda item: -item[1][1]):
-            print(f"  {kind:12s} {jobs:4d} jobs {total:7.0f} s")
-        print(json.loads((folder / "results/audit.json").read_text())["answer"]["text"])
+        shutil.copy(ROOT / "params.yaml", scratch)
+        report(Path(scratch))
 
 
 if __name__ == "__main__":
