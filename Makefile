@@ -34,7 +34,7 @@ benchmark: setup ## a cold run of the default study in a fresh folder: wall time
 
 repro: setup ## what DVC would rerun after an edit of params.yaml
 	python -m palimpsest.dvc_params --check
-	dvc repro
+	dvc repro --no-run-cache
 
 dvc-params: setup ## write the lists of params in dvc.yaml anew, after keys were added to params.yaml or removed
 	python -m palimpsest.dvc_params

@@ -21,6 +21,8 @@ from palimpsest.metrics import score
 from palimpsest.report.audit import collect, write_csv
 from palimpsest.report.figures import draw_retained, draw_survival
 from palimpsest.report.html import render
+from palimpsest.report.markdown import tables
+from palimpsest.report.retained import HEADLINE
 from palimpsest.report.samples import select_samples
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}
@@ -396,6 +398,16 @@ def test_samples_are_chosen_by_the_target_alone(study: dict) -> None:
     assert [sample["id"] for sample in samples] == sorted(range(40), key=lambda i: (-perfect[i], i))[:3]
     with pytest.raises(PalimpsestError, match="Did you mean 'target'"):
         select_samples(files, "targt", "knowmem_forget", 1)
+
+
+def test_markdown_tables_show_the_numbers_of_the_audit(audit: dict) -> None:
+    text = tables(audit)
+    row = next(row for row in audit["rows"] if row["kind"] == "unlearned" and row["retained"][HEADLINE]["mean"]["value"])
+    assert f"{row['retained'][HEADLINE]['mean']['value']:.0f}" in next(
+        line for line in text.splitlines() if line.startswith(f"| {row['model']} |")
+    )
+    for line in text.splitlines():
+        assert not line.startswith("|") or line.count("|") in (len(audit["precisions"]) + 2, len(audit["precisions"]) + 1)
 
 
 def test_report_imports_no_heavy_library() -> None:

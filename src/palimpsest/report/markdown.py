@@ -1,0 +1,64 @@
+"""The audit as Markdown tables, for documents: `python -m palimpsest.report.markdown results/audit.json`."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from palimpsest.artefacts import read_json
+from palimpsest.report.records import FULL, UNLEARNED
+from palimpsest.report.retained import HEADLINE
+
+MISSING = "–"
+
+
+def tables(audit: Mapping[str, Any]) -> str:
+    """Retained forget knowledge, the four metrics and rho of every model at every precision, means over the seeds."""
+    precisions = audit["precisions"]
+    cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
+    models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
+    unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
+    kept = [
+        [model, *(_number(cells[model, p]["retained"][HEADLINE]["value"]) for p in precisions)] for model in unlearned
+    ]
+    group = audit["averages"]["utility_constrained"]
+    for name, label in audit["denominators"].items():
+        if name == "headline":
+            continue
+        values = [_number(row["retained"][name]["value"]) for row in group["rows"]]
+        kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
+    metrics = [
+        [model, *(" / ".join(_number(v) for v in cells[model, p]["metrics"].values()) for p in precisions)]
+        for model in models
+    ]
+    rho = [[model, *(_number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
+    names = " / ".join(cells[models[0], FULL]["metrics"])
+    quantized = [precision for precision in precisions if precision != FULL]
+    return "\n\n".join(
+        [
+            "Retained forget knowledge, percent:",
+            _table(["", *precisions], kept),
+            f"{names}, percent:",
+            _table(["", *precisions], metrics),
+            "rho:",
+            _table(["", *quantized], rho),
+        ]
+    )
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return MISSING if value is None else f"{value:.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("audit", help="an audit.json")
+    print(tables(read_json(parser.parse_args().audit)))
+
+
+if __name__ == "__main__":
+    main()
