@@ -119,9 +119,15 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
+def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Change the type of the weights alone: `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save as bfloat16 safetensors: the one place where float32 training weights are rounded."""
-    model.to(dtype=torch.bfloat16)  # type: ignore[call-arg]
+    store_weights(model, torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="5GB")
     tokenizer.save_pretrained(folder)
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from palimpsest import losses
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.losses import Loss
+from palimpsest.models import store_weights
 from palimpsest.reference import Reference, forward
 from palimpsest.sequences import pad_by_length
 from palimpsest.updates import WEIGHT_STORAGE
@@ -23,6 +24,8 @@ from palimpsest.updates import WEIGHT_STORAGE
 log = logging.getLogger(__name__)
 
 Batch = dict[str, list[dict[str, Tensor]]]
+
+STORAGE_KEY = "weight storage (key `weights`)"
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def unlearn(
     forget_loss, retain_loss = method.forget_loss(), method.retain_loss()
     if retain_loss and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
-    model.to(dtype=WEIGHT_STORAGE[schedule.weights].dtype)  # type: ignore[call-arg]
+    store_weights(model, choose(WEIGHT_STORAGE, schedule.weights, STORAGE_KEY).dtype)
     references = Reference(forget_loss, model, forget, pad_token), Reference(retain_loss, model, retain, pad_token)
     collator = Collator(forget, pad_token, retain if retain_loss else (), method.retain_batch_size, schedule.seed)
     extra = {"method": method, "references": references}
@@ -214,9 +217,9 @@ def _fit(
     schedule: Schedule,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
-    storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
+    storage = choose(WEIGHT_STORAGE, schedule.weights, STORAGE_KEY)
     set_seed(schedule.seed)
-    model.to(dtype=storage.dtype)  # type: ignore[call-arg]
+    store_weights(model, storage.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,

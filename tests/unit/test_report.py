@@ -402,12 +402,17 @@ def test_samples_are_chosen_by_the_target_alone(study: dict) -> None:
 
 def test_markdown_tables_show_the_numbers_of_the_audit(audit: dict) -> None:
     text = tables(audit)
-    row = next(row for row in audit["rows"] if row["kind"] == "unlearned" and row["retained"][HEADLINE]["mean"]["value"])
+    row = next(
+        row for row in audit["rows"] if row["kind"] == "unlearned" and row["retained"][HEADLINE]["mean"]["value"]
+    )
     assert f"{row['retained'][HEADLINE]['mean']['value']:.0f}" in next(
         line for line in text.splitlines() if line.startswith(f"| {row['model']} |")
     )
     for line in text.splitlines():
-        assert not line.startswith("|") or line.count("|") in (len(audit["precisions"]) + 2, len(audit["precisions"]) + 1)
+        assert not line.startswith("|") or line.count("|") in (
+            len(audit["precisions"]) + 2,
+            len(audit["precisions"]) + 1,
+        )
 
 
 def test_report_imports_no_heavy_library() -> None:

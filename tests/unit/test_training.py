@@ -7,6 +7,7 @@ import torch
 
 from palimpsest import losses
 from palimpsest.errors import PalimpsestError
+from palimpsest.models import store_weights
 from palimpsest.reference import Reference, forward
 from palimpsest.sequences import corpus_sequences, pad_by_length
 from palimpsest.training import Collator, Objective, Schedule, train, unlearn
@@ -20,7 +21,8 @@ def learned(tiny):
     forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
     outcome = train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
     assert outcome["final_loss"] < outcome["first_loss"] - 1
-    return model.to(torch.bfloat16), forget, retain, tokenizer.pad_token_id
+    store_weights(model, torch.bfloat16)
+    return model, forget, retain, tokenizer.pad_token_id
 
 
 def likelihood(model, sequences, pad_token):
@@ -64,7 +66,7 @@ def test_storage_decides_how_many_weights_move(learned):
     def moved(weights):
         copied = copy.deepcopy(model)
         unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 3, weights=weights))
-        copied.to(torch.bfloat16)
+        store_weights(copied, torch.bfloat16)
         pairs = zip(copied.parameters(), model.parameters(), strict=True)
         changed, total = map(sum, zip(*(((a != b).sum().item(), a.numel()) for a, b in pairs), strict=True))
         return changed / total
@@ -92,6 +94,18 @@ def test_a_reference_that_does_not_fit_is_computed_by_a_frozen_copy(learned, mon
     fresh = Reference(loss, model, retain, pad)
     assert fresh.table == [] and not any(weight.requires_grad for weight in fresh.model.parameters())
     assert torch.allclose(cached, fresh(groups, index).float(), atol=0.1)  # bfloat16, other batches
+
+
+def test_only_weights_change_their_type(learned):
+    """Rotary frequencies in bfloat16 would move the positions that unlearning sees away from those that inference uses."""
+    model, forget, retain, pad = learned
+    for weights in ("bfloat16", "float32"):
+        copied = copy.deepcopy(model)
+        copied.model.rotary_emb.inv_freq = copied.model.rotary_emb.inv_freq.float() * 1.0001
+        before = copied.model.rotary_emb.inv_freq.clone()
+        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, weights=weights))
+        assert torch.equal(copied.model.rotary_emb.inv_freq, before)
+        assert {weight.dtype for weight in copied.parameters()} == {getattr(torch, weights)}
 
 
 def test_retain_sequences_are_drawn_from_all_of_them():

@@ -41,4 +41,6 @@ def load_dense(quantizer: Quantizer, folder: Path, device: str, dtype: str) -> "
             )
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model.to(device, getattr(torch, dtype)).eval()
+    for weight in model.parameters():  # not model.to: it would round the rotary frequencies too
+        weight.data = weight.data.to(getattr(torch, dtype))
+    return model.to(device).eval()
