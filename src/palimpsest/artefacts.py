@@ -59,10 +59,6 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def sha256_bytes(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file, read in blocks."""
     with open(path, "rb") as file:
