@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.prompts import STOP_STRINGS, question_prompt
+from palimpsest.sequences import pad
 
 log = logging.getLogger(__name__)
 
@@ -150,13 +151,8 @@ def token_log_probs(
     rows: list[list[float]] = [[]] * len(sequences)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     for batch in tqdm(batches, desc="log-probabilities", unit="batch"):
-        longest = len(sequences[batch[0]])
-        ids = torch.full((len(batch), longest), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, i in enumerate(batch):
-            ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
-            mask[row, : len(sequences[i])] = 1
-        ids, mask = ids.to(model.device), mask.to(model.device)
+        padded = pad([sequences[i] for i in batch], batch, tokenizer.pad_token_id)
+        ids, mask = padded.input_ids.to(model.device), padded.mask.to(model.device)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
         chosen = logits.gather(-1, ids[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
         for i, values in zip(batch, chosen.cpu().tolist(), strict=True):

@@ -1,6 +1,6 @@
 """Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from palimpsest.artefacts import atomic_directory, write_manifest
 from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 
@@ -130,6 +131,15 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     store_weights(model, torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="5GB")
     tokenizer.save_pretrained(folder)
+
+
+def write_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Iterable[Path], **fields: Any
+) -> None:
+    """The artefact of a model: its checkpoint, and a manifest with the given fields, the inputs' hashes and its size."""
+    with atomic_directory(folder) as draft:
+        save_checkpoint(model, tokenizer, draft)
+        write_manifest(draft, inputs, parameters=model.num_parameters(), **fields)
 
 
 def _cannot_load(what: str, source: str | Path, error: Exception) -> str:

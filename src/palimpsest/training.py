@@ -4,8 +4,9 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +26,6 @@ log = logging.getLogger(__name__)
 
 Batch = dict[str, list[dict[str, Tensor]]]
 
-STORAGE_KEY = "weight storage (key `weights`)"
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -39,7 +38,6 @@ class Schedule:
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
     weights: str = "float32"
-    autocast: bool = True
     stop_at_loss: float | None = None
     seed: int = 0
 
@@ -163,23 +161,37 @@ class NextTokenTrainer(Trainer):
 
 
 class UnlearningTrainer(NextTokenTrainer):
-    """forget loss + alpha x retain loss, each with its own reference from the model before unlearning."""
+    """forget loss + alpha x retain loss, each with its own reference from the model before unlearning.
 
-    def __init__(self, *args: Any, method: Objective, references: tuple[Reference, Reference], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    References are computed under the autocast of training: at the start, current model and reference agree.
+    """
+
+    def __init__(self, *args: Any, method: Objective, data_collator: Collator, **kwargs: Any) -> None:
+        super().__init__(*args, data_collator=data_collator, **kwargs)
         self.method = method
         self.forget_loss, self.retain_loss = method.forget_loss(), method.retain_loss()
-        self.forget_reference, self.retain_reference = references
+        with self.accelerator.autocast():
+            self.forget_reference = self._reference(self.forget_loss, data_collator.sequences, data_collator.pad_token)
+            self.retain_reference = self._reference(self.retain_loss, data_collator.retain, data_collator.pad_token)
 
     def batch_loss(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
-        tokens, index = forward(model, inputs["forget"])
-        reference = self.forget_reference(inputs["forget"], index)
+        tokens, reference = self._with_reference(model, inputs["forget"], self.forget_reference)
         loss = self.forget_loss.function(tokens, reference, **self.method.settings)
         if self.retain_loss:
-            tokens, index = forward(model, inputs["retain"])
-            reference = self.retain_reference(inputs["retain"], index)
+            tokens, reference = self._with_reference(model, inputs["retain"], self.retain_reference)
             loss = loss + self.method.alpha * self.retain_loss.function(tokens, reference)
         return loss
+
+    def _reference(self, loss: Loss | None, sequences: Sequence[Sequence[int]], pad_token: int) -> Reference:
+        assert self.model is not None
+        return Reference(loss, self.model, sequences, pad_token)
+
+    def _with_reference(
+        self, model: torch.nn.Module, groups: list[dict[str, Tensor]], reference: Reference
+    ) -> tuple[losses.Tokens, Tensor | None]:
+        tokens, index = forward(model, groups)
+        with self.accelerator.autocast():
+            return tokens, reference(groups, index)
 
 
 def train(
@@ -187,7 +199,7 @@ def train(
 ) -> dict[str, Any]:
     """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached)."""
     collator = Collator(sequences, pad_token, seed=schedule.seed)
-    return _fit(NextTokenTrainer, model, len(sequences), collator, schedule, {})
+    return _fit(NextTokenTrainer, model, collator, schedule)
 
 
 def unlearn(
@@ -199,38 +211,31 @@ def unlearn(
     schedule: Schedule,
 ) -> dict[str, Any]:
     """Unlearn the forget sequences in place; the model given is the reference of NPO and KLR."""
-    forget_loss, retain_loss = method.forget_loss(), method.retain_loss()
+    method.forget_loss()  # an unknown name is told before anything is computed
+    retain_loss = method.retain_loss()
     if retain_loss and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
-    store_weights(model, choose(WEIGHT_STORAGE, schedule.weights, STORAGE_KEY).dtype)
-    references = Reference(forget_loss, model, forget, pad_token), Reference(retain_loss, model, retain, pad_token)
     collator = Collator(forget, pad_token, retain if retain_loss else (), method.retain_batch_size, schedule.seed)
-    extra = {"method": method, "references": references}
-    return _fit(UnlearningTrainer, model, len(forget), collator, schedule, extra)
+    return _fit(partial(UnlearningTrainer, method=method), model, collator, schedule)
 
 
 def _fit(
-    trainer_class: type[NextTokenTrainer],
-    model: PreTrainedModel,
-    size: int,
-    collator: Collator,
-    schedule: Schedule,
-    extra: Mapping[str, Any],
+    make_trainer: Callable[..., NextTokenTrainer], model: PreTrainedModel, collator: Collator, schedule: Schedule
 ) -> dict[str, Any]:
-    storage = choose(WEIGHT_STORAGE, schedule.weights, STORAGE_KEY)
+    storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
     set_seed(schedule.seed)
     store_weights(model, storage.dtype)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=schedule.epochs,
-            per_device_train_batch_size=schedule.batch_size or size,
+            per_device_train_batch_size=schedule.batch_size or len(collator.sequences),
             gradient_accumulation_steps=schedule.gradient_accumulation,
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
             max_grad_norm=schedule.max_gradient_norm,
             lr_scheduler_type="constant",
-            bf16=schedule.autocast and storage.dtype == torch.float32,
+            bf16=storage.dtype == torch.float32,  # autocast
             seed=schedule.seed,
             use_cpu=not torch.cuda.is_available(),
             logging_steps=10,
@@ -239,18 +244,20 @@ def _fit(
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        trainer = trainer_class(
+        trainer = make_trainer(
             model=model,
             args=arguments,
-            train_dataset=Places(size),
+            train_dataset=Places(len(collator.sequences)),
             data_collator=collator,
             optimizer_cls_and_kwargs=storage.optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
-            **extra,
         )
         stop = StopAtLoss(trainer, schedule.stop_at_loss)
         trainer.add_callback(stop)
         started = time.monotonic()
         trainer.train()
+    # leave no trace of accelerate's autocast to whoever uses the model next; its unwrap_model takes off transformers' wrapper too
+    for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(trace, None)
     if schedule.stop_at_loss is not None and not stop.reached:
         log.warning("the loss never fell to stop_at_loss = %s in %d epochs", schedule.stop_at_loss, schedule.epochs)
     log.info("%d steps in %.1f s", trainer.state.global_step, time.monotonic() - started)

@@ -18,9 +18,7 @@ def speaker(tiny):
     """The tiny model after some epochs, so that its responses differ from prompt to prompt."""
     model, tokenizer, corpus = tiny
     model = copy.deepcopy(model)
-    # without autocast, whose wrapper accelerate leaves around the model that it trained
-    schedule = Schedule(3e-3, 40, autocast=False)
-    train(model, corpus_sequences(corpus, "forget", tokenizer, 64, True), tokenizer.pad_token_id, schedule)
+    train(model, corpus_sequences(corpus, "forget", tokenizer, 64, True), tokenizer.pad_token_id, Schedule(3e-3, 40))
     return model.eval(), tokenizer, corpus
 
 

@@ -1,6 +1,7 @@
 """Unlearning on a real, small Llama: directions of the losses, references, determinism, weight storage, refusals."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -82,6 +83,24 @@ def test_the_kl_reference_is_the_model_before_unlearning(learned):
     groups = [vars(group) for group in pad_by_length(retain[:5], list(range(5)), pad)]
     tokens, index = forward(model, groups)
     assert losses.retain_kl(tokens, cached(groups, index)).item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_references_are_computed_as_training_computes(learned, weights):
+    """NPO starts at 2/beta ln 2 and KLR at 0 in every weight storage; a reference outside autocast would be another model's."""
+    model, forget, retain, pad = learned
+    for retain_loss in (None, "klr"):
+        objective = Objective("npo", retain_loss, settings={"beta": 0.1})
+        outcome = unlearn(copy.deepcopy(model), forget, retain, pad, objective, Schedule(1e-5, 1, weights=weights))
+        assert outcome["first_loss"] == pytest.approx(20 * math.log(2), abs=0.005)
+
+
+def test_training_leaves_no_wrapper_around_the_model(learned):
+    """accelerate wraps forward in autocast; a model that kept it would answer in bfloat16 wherever it is used next."""
+    model, forget, retain, pad = learned
+    copied = copy.deepcopy(model)
+    unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, weights="float32"))
+    assert "forward" not in vars(copied)
 
 
 def test_a_reference_that_does_not_fit_is_computed_by_a_frozen_copy(learned, monkeypatch):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.artefacts import verify_files
 from palimpsest.logs import start_logging
 
 if __name__ == "__main__":
@@ -12,7 +12,7 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.sources import read_corpus
-from palimpsest.models import check_tokenizer, load_model, load_tokenizer, make_base, save_checkpoint
+from palimpsest.models import check_tokenizer, load_model, load_tokenizer, make_base, write_model
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
 
@@ -40,20 +40,19 @@ def make_model(
     else:
         network, tokenizer = load_model(source, torch.bfloat16), load_tokenizer(source)
         check_tokenizer(network, tokenizer, source)
-    with atomic_directory(folder) as draft:
-        save_checkpoint(network, tokenizer, draft)
-        write_manifest(
-            draft,
-            inputs=[corpus],
-            model=model,
-            kind=model,
-            seed=seed,
-            method=None,
-            weights=training["weights"] if outcome else "bfloat16",
-            parameters=network.num_parameters(),
-            settings={"source": source, "base": base, "scratch": scratch, "training": training},
-            training=outcome,
-        )
+    write_model(
+        folder,
+        network,
+        tokenizer,
+        inputs=[corpus],
+        model=model,
+        kind=model,
+        seed=seed,
+        method=None,
+        weights=training["weights"] if outcome else "bfloat16",
+        settings={"source": source, "base": base, "scratch": scratch, "training": training},
+        training=outcome,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.artefacts import verify_files
 from palimpsest.logs import start_logging
 
 if __name__ == "__main__":
@@ -12,7 +12,7 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.sources import read_corpus
-from palimpsest.models import load_model, load_tokenizer, save_checkpoint
+from palimpsest.models import load_model, load_tokenizer, write_model
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Objective, Schedule, unlearn
 
@@ -37,20 +37,19 @@ def unlearn_model(
     objective = Objective.from_settings(method)
     schedule = Schedule(**{key: method[key] for key in ("learning_rate", "epochs", "batch_size", "weights")}, seed=seed)
     outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, objective, schedule)
-    with atomic_directory(folder) as draft:
-        save_checkpoint(network, tokenizer, draft)
-        write_manifest(
-            draft,
-            inputs=[corpus, target],
-            model=model,
-            kind="unlearned",
-            seed=seed,
-            method=method,
-            weights=method["weights"],
-            parameters=network.num_parameters(),
-            settings={"method": method, "max_length": max_length, "questions": questions},
-            training=outcome,
-        )
+    write_model(
+        folder,
+        network,
+        tokenizer,
+        inputs=[corpus, target],
+        model=model,
+        kind="unlearned",
+        seed=seed,
+        method=method,
+        weights=method["weights"],
+        settings={"method": method, "max_length": max_length, "questions": questions},
+        training=outcome,
+    )
 
 
 if __name__ == "__main__":
