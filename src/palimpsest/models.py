@@ -134,12 +134,12 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def write_model(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Iterable[Path], **fields: Any
+    folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Iterable[Path], **fields: Any
 ) -> None:
     """The artefact of a model: its checkpoint, and a manifest with the given fields, the inputs' hashes and its size."""
     with atomic_directory(folder) as draft:
-        save_checkpoint(model, tokenizer, draft)
-        write_manifest(draft, inputs, parameters=model.num_parameters(), **fields)
+        save_checkpoint(network, tokenizer, draft)
+        write_manifest(draft, inputs, parameters=network.num_parameters(), **fields)
 
 
 def _cannot_load(what: str, source: str | Path, error: Exception) -> str:
