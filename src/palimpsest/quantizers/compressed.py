@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,14 @@ from palimpsest.quantizers.base import (
     Quantizer,
     check_group_size,
     copy_tokenizer,
+    fingerprint,
     load_checkpoint,
+    module_bytes,
 )
+from palimpsest.quantizers.calibration import Calibrated, check_positive
 from palimpsest.quantizers.levels import integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MARK = ".weight_packed"
 DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
@@ -65,7 +65,8 @@ class CompressedTensors(Quantizer):
                     zero_points = self._unpack(packed, np.dtype(np.int8), rows).T
                     groups -= zero_points[:, :, None]
                 groups *= scales[:, :, None]
-                yield QuantizedMatrix(module, codes, scales, zero_points, to_bfloat16(values))
+                size = module_bytes(files, module)
+                yield QuantizedMatrix(module, codes, scales, zero_points, to_bfloat16(values), size)
 
     def levels(self) -> Float32:
         """Scale = largest |w| / ((2^bits - 1) / 2), as compressed-tensors sets it for symmetric grids.
@@ -105,74 +106,42 @@ class CompressedTensors(Quantizer):
 class RoundToNearest(CompressedTensors):
     """Every weight to the nearest level; no data."""
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         arguments = self._prepare(checkpoint, folder)
         from llmcompressor.modifiers.quantization import QuantizationModifier
 
-        _compress(checkpoint, folder, QuantizationModifier(**arguments))
+        return _compress(checkpoint, folder, QuantizationModifier(**arguments))
 
 
 @dataclass(frozen=True)
-class GPTQ(CompressedTensors):
+class GPTQ(Calibrated, CompressedTensors):
     """Rounding that passes each column's error on to the next, weighted by the inputs' second moments.
 
-    samples, sample_length: how many stretches of how many tokens of the calibration texts are fed through.
     Columns go in order of decreasing activation with scales fixed beforehand (llm-compressor's `static` order).
     """
 
-    samples: int
-    sample_length: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("samples", self.samples)
-        check_positive("sample_length", self.sample_length)
-
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         arguments = self._prepare(checkpoint, folder)
-        batches = self.encode(checkpoint, calibration)
+        stretches = self.encode(checkpoint, calibration)
         from llmcompressor.modifiers.gptq import GPTQModifier
 
         modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
         # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
         fallen_back = modifier._rtn_fallback_module_names
-        _compress(checkpoint, folder, modifier, batches)
+        held = _compress(checkpoint, folder, modifier, stretches)
         if fallen_back:
             raise PalimpsestError(
                 f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
                 "give more samples, or longer and more varied calibration text."
             )
-
-    def encode(self, checkpoint: Path, calibration: Sequence[str]) -> "list[dict[str, Tensor]]":
-        """[samples] of [1, sample_length] token ids: the texts one after another, cut, evenly spaced stretches taken.
-
-        Raises PalimpsestError when the texts are too short.
-        """
-        import torch
-        from transformers import AutoTokenizer
-
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
-        encoded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in calibration)
-        tokens = [token for ids in encoded for token in [*start, *ids]]
-        stretches = torch.tensor(tokens[: len(tokens) // self.sample_length * self.sample_length], dtype=torch.long)
-        stretches = stretches.reshape(-1, 1, self.sample_length)
-        if len(stretches) < self.samples:
-            raise PalimpsestError(
-                f"the calibration texts have {len(tokens)} tokens, too few for {self.samples} samples of "
-                f"{self.sample_length}: lower samples or sample_length, or give more text."
-            )
-        chosen = torch.linspace(0, len(stretches) - 1, self.samples).round().long()
-        return [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in stretches[chosen]]
+        return held
 
 
-def check_positive(key: str, value: Any, otherwise: str = "") -> None:
-    """Raise PalimpsestError unless `value` is a whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PalimpsestError(f"{key} is {value!r}: give a whole number above 0{otherwise}.")
-
-
-def _compress(checkpoint: Path, folder: Path, modifier: Any, batches: "list[dict[str, Tensor]] | None" = None) -> None:
+def _compress(
+    checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
+) -> dict[str, str]:
+    import torch
+    from compressed_tensors.quantization.lifecycle.forward import forward_quantize
     from llmcompressor import oneshot
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
@@ -180,6 +149,13 @@ def _compress(checkpoint: Path, folder: Path, modifier: Any, batches: "list[dict
     model = load_checkpoint(checkpoint)
     # without a tokenizer oneshot looks for one itself, and warns
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.tensor(stretches)[:, None]]
     data: Any = DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
     oneshot(model=model, processor=tokenizer, recipe=modifier, dataset=data)
+    held = {
+        name: fingerprint(forward_quantize(module, module.weight, "weight", module.quantization_scheme.weights))
+        for name, module in model.named_modules()
+        if getattr(module, "quantization_scheme", None)
+    }
     model.save_pretrained(folder, save_compressed=True)
+    return held
