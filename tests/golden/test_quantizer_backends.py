@@ -14,18 +14,15 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+from checkpoints import SHAPES, TEXTS, bfloat16_input, dense
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import make_quantizer, prove
 from palimpsest.quantizers.base import Quantizer, load_checkpoint
-
-WORDS = 64
-TEXTS = [" ".join(f"w{3 + (i * i + 7 * j) % (WORDS - 3)}" for i in range(90)) for j in range(6)]
 
 CALIBRATION = {"calibration": "retain", "samples": 8, "sample_length": 32}
 SETTINGS = {
@@ -42,7 +39,6 @@ SETTINGS = {
 }
 BITSANDBYTES_4BIT = [name for name in SETTINGS if SETTINGS[name]["backend"] == "bnb-4bit"]
 COMPRESSED = [name for name in SETTINGS if SETTINGS[name]["backend"] in ("rtn", "gptq")]
-SHAPES = ("aligned", "ragged")
 
 
 @dataclass(frozen=True)
@@ -59,30 +55,6 @@ class Case:
         return self.quantizer, self.checkpoint, self.folder, self.held
 
 
-def save_checkpoint(folder: Path, dtype: torch.dtype = torch.bfloat16, **shape: int | bool) -> Path:
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=WORDS, num_attention_heads=4, max_position_embeddings=256, **shape)
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """aligned: whole blocks and words. ragged: short last blocks and words, tied head, grouped keys and values."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    aligned = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_key_value_heads": 4}
-    ragged = {"hidden_size": 40, "intermediate_size": 36, "num_hidden_layers": 1, "num_key_value_heads": 1}
-    return {
-        "aligned": save_checkpoint(root / "aligned", **aligned),
-        "ragged": save_checkpoint(root / "ragged", tie_word_embeddings=True, **ragged),
-        "float32": save_checkpoint(root / "float32", torch.float32, tie_word_embeddings=True, **ragged),
-    }
-
-
 @pytest.fixture(scope="module")
 def quantized(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
     cases: dict[tuple[str, str], Case] = {}
@@ -95,16 +67,6 @@ def quantized(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFac
         return cases[name, shape]
 
     return quantize
-
-
-def dense(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().numpy()
-
-
-def bfloat16_input(width: int) -> torch.Tensor:
-    """[identity rows, then random rows]: the identity shows single weights, the random rows their sum."""
-    random = torch.randn(8, width, generator=torch.Generator().manual_seed(1))
-    return torch.cat([torch.eye(width), random]).to(torch.bfloat16)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
