@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from palimpsest.params import check_params
+from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.calibration import TEXTS
 
 ROOT = Path(workflow.basedir)
 
@@ -22,12 +24,19 @@ wildcard_constraints:
     model="|".join(MODELS),
     precision="|".join(PRECISIONS),
     metric="|".join(METRICS),
+    text="|".join(TEXTS),
 
 
 def library(*modules):
     """The library files that a rule depends on, so that an edit of one reruns just the steps that use it."""
     source = Path(os.path.relpath(ROOT / "src/palimpsest"))
     return [str(source / module) for module in modules]
+
+
+def calibration_of(wildcards):
+    """The calibration text that a quantizer needs, or nothing."""
+    text = make_quantizer(config["quantizers"][wildcards.precision]).calibration_text
+    return [f"results/calibration/{text}/manifest.json"] if text else []
 
 
 localrules:
