@@ -12,7 +12,7 @@ MISSING = "–"
 
 
 def tables(audit: Mapping[str, Any]) -> str:
-    """Retained forget knowledge, the four metrics and rho of every model at every precision, means over the seeds."""
+    """Retained forget knowledge, the metrics and rho of every model at every precision, means over the seeds."""
     precisions = audit["precisions"]
     cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
@@ -26,19 +26,24 @@ def tables(audit: Mapping[str, Any]) -> str:
             continue
         values = [_number(row["retained"][name]["value"]) for row in group["rows"]]
         kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
+    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
     metrics = [
-        [model, *(" / ".join(_number(v) for v in cells[model, p]["metrics"].values()) for p in precisions)]
+        [model, *(" / ".join(_number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
         for model in models
     ]
+    perplexity = [
+        [model, *(_number(cells[model, p]["metrics"]["perplexity"], 2) for p in precisions)] for model in models
+    ]
     rho = [[model, *(_number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
-    names = " / ".join(cells[models[0], FULL]["metrics"])
     quantized = [precision for precision in precisions if precision != FULL]
     return "\n\n".join(
         [
             "Retained forget knowledge, percent:",
             _table(["", *precisions], kept),
-            f"{names}, percent:",
+            f"{' / '.join(names)}, percent:",
             _table(["", *precisions], metrics),
+            "Perplexity:",
+            _table(["", *precisions], perplexity),
             "rho:",
             _table(["", *quantized], rho),
         ]
