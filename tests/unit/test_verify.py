@@ -50,7 +50,7 @@ def test_expected_covers_every_part_and_model(params):
         "quantized": 15,
         "infer": 20,
         "weights": 9,
-        "scores": 80,
+        "scores": 100,
         "audit": 1,
     }
     assert len({name for _, name, _ in found}) == len(found)
