@@ -42,7 +42,7 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
             if matrix.name not in layers:
                 raise PalimpsestError(f"{folder} quantizes {matrix.name}, which {checkpoint} does not have: {AGAIN}")
             original = to_bfloat16(originals.load(f"{matrix.name}.weight"))
-            codes.append(_check(matrix, original, quantizer.bits, folder))
+            codes.append(_check(matrix, original, matrix.bits or quantizer.bits, folder))
             _check_reload(matrix, held, folder)
             groups += codes_per_group(matrix)
             error += float(np.square(matrix.effective - original).sum(dtype=np.float64))
@@ -121,6 +121,6 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
 
 def _update(digest: "hashlib._Hash", matrix: QuantizedMatrix) -> None:
     digest.update(f"{matrix.name} {matrix.codes.shape} {matrix.codes.dtype}".encode())
-    for part in (matrix.codes, matrix.scales, matrix.zero_points):
+    for part in (matrix.codes, matrix.scales, matrix.zero_points, matrix.minimums):
         if part is not None:
             digest.update(np.ascontiguousarray(part).data)
