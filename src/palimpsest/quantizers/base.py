@@ -42,7 +42,7 @@ class QuantizedMatrix:
     minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
     bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
-    stored_bytes: of the file that hold codes, scales and zero points.
+    stored_bytes: of the file that hold codes, scales, zero points and minimums.
     row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to be undone
     by a neighbouring layer (AWQ); None for the methods that leave the matrix as it is.
     """

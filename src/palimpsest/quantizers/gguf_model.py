@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
-
-if TYPE_CHECKING:
-    from gguf import GGUFReader
 
 ARCHITECTURE = "llama"
 BLOCK_NAMES = {
@@ -73,7 +70,7 @@ class GGUFTensors:
         if not path.exists():
             raise PalimpsestError(f"{path} does not exist: run the step that writes it, or correct the path.")
         self.path = path
-        self._reader: GGUFReader = GGUFReader(path)
+        self._reader = GGUFReader(path)
         self._tensors = {
             checkpoint_name(tensor.name): tensor for tensor in self._reader.tensors if tensor.name != ROPE_FACTORS
         }

@@ -1,6 +1,8 @@
 """A checkpoint's tokenizer in the fields of a GGUF file, in the two kinds that Llama models have and llama.cpp runs.
 
-llama.cpp tokenizes with code of its own. What it would do otherwise than the checkpoint's tokenizer is an error here.
+llama.cpp tokenizes with code of its own. What it would do otherwise than the checkpoint's tokenizer is an error here, with one
+exception: llama.cpp, as SentencePiece itself, puts a space before a text (and after a special token) that starts with one
+already; transformers' Metaspace pre-tokenizer does not.
 """
 
 import json
