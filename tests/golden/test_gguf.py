@@ -33,6 +33,7 @@ from palimpsest.quantizers.base import Quantizer, load_checkpoint
 from palimpsest.quantizers.gguf import FILE_TYPES, convert
 from palimpsest.quantizers.gguf_model import write_unquantized
 from palimpsest.quantizers.gguf_tokenizer import BYTES, SPACE, WORDS
+from palimpsest.survival import measure_survival
 
 FORMATS = ("q8_0", "q4_0", "q4_k_m")
 PROMPT = "The council met on Monday, and w12 said w7; it's 1,024 pages."
@@ -333,8 +334,9 @@ def test_a_tokenizer_with_more_tokens_than_rows_is_refused(llamas, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_quantizing_twice_gives_the_same_files_and_proof(quantized, tmp_path, kind):
+def test_quantizing_twice_gives_the_same_files_and_proof(quantized, tmp_path, monkeypatch, kind):
     case = quantized(kind, "plain")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     held = case.quantizer.quantize(case.checkpoint, tmp_path, [])
     assert held == case.held and hash_files(tmp_path) == hash_files(case.folder)
     assert prove(case.quantizer, case.checkpoint, tmp_path, held) == prove(*case.parts)
@@ -384,6 +386,22 @@ def test_zero_lies_anywhere_between_two_levels_of_q4_k(quantized):
     zero = matrix.minimums / matrix.scales
     shares = np.histogram(zero % 1, bins=4, range=(0, 1))[0] / zero.size
     assert zero.size == 4096 and np.abs(shares - 0.25).max() < 0.05
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("q8_0", 0.95, 1.05), ("q4_0", 0, 0.1), ("q4_k_m", 0.8, 1.2)])
+def test_small_moves_next_to_zero_survive_unless_zero_is_a_level(quantized, tmp_path, kind, least, most):
+    """What training in bfloat16 does: only the weights next to zero move, and by less than a step of 4 bits."""
+    case = quantized(kind, "plain")
+    checkpoint = shutil.copytree(case.checkpoint, tmp_path / "moved")
+    tensors, generator = load_file(checkpoint / "model.safetensors"), np.random.default_rng(0)
+    for name in (name for name in tensors if name.endswith("proj.weight")):
+        weights = tensors[name].astype(np.float32)
+        weights += np.where(np.abs(weights) < 0.004, generator.choice([-0.001, 0.001], weights.shape), 0)
+        tensors[name] = weights.astype(tensors[name].dtype)
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    case.quantizer.quantize(checkpoint, tmp_path / "quantized", [])
+    record = measure_survival(case.checkpoint, checkpoint, case.folder, tmp_path / "quantized", case.quantizer)
+    assert least <= record["all"]["rho"] <= most
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,8 @@ class GGUF(Quantizer):
 
         q4_k_m: the levels of Q4_K in a group centred on zero, where the scale is 2/15 of the largest |w|. They are stated with
         one level at zero. In a real group zero lies anywhere between two levels, for the minimum is fitted to the
-        group: a weight next to zero becomes one of these two, and the bin that holds zero reaches up to one step to either side.
+        group: a weight next to zero becomes one of these two, and the border between them is as likely to be close to zero as
+        far away. So small moves next to zero, which q4_0 rounds away, cross it often enough to arrive on average.
         """
         kind = FORMATS[self.format][0]
         return integer_levels(BLOCK_FORMATS[kind].bits, DIVISORS[kind])
