@@ -1,5 +1,8 @@
 """The level tables and dead zones that we state, against what the backends do to a sweep of weights around zero."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,10 @@ from bitsandbytes.functional import dequantize_4bit, get_4bit_type, int8_vectorw
 from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams
+from gguf import GGUFReader, GGUFWriter
 
 from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.gguf import convert
 
 STEP = 1e-4
 SWEEP = np.arange(-0.2, 0.2, STEP, dtype=np.float32)  # in units of the block's largest |w|
@@ -38,6 +43,42 @@ def compressed_tensors(bits: int) -> np.ndarray:
     return (codes * scale)[:, 0].numpy()
 
 
+def llama_cpp(kind: str) -> np.ndarray:
+    """The same for llama.cpp's blocks, with scales that float16 holds exactly."""
+    rows = np.zeros((len(SWEEP), 256), np.float32)
+    if (
+        kind == "q4_k_m"
+    ):  # the first group's scale and minimum are 32/63 of the others', whatever the weight does to its fit
+        step, grid = np.float32(2.0**-5), np.tile(np.arange(-8, 8, dtype=np.float32), 2)
+        rows[:, :32], rows[:, 32:] = grid * step, np.tile(grid * step * 63 / 32, 7)
+        unit, place = 7.5 * step, 8
+    else:
+        unit, place = {"q8_0": 127 / 128, "q4_0": 1.0}[kind], 0
+        rows[:, 1] = -unit
+    rows[:, place] = SWEEP * unit
+    with TemporaryDirectory() as folder:
+        source, quantized, dequantized = (Path(folder, name) for name in ("source", "quantized", "dequantized"))
+        writer = GGUFWriter(source, "llama")
+        writer.add_block_count(1)
+        writer.add_context_length(1)
+        writer.add_embedding_length(rows.shape[1])
+        writer.add_feed_forward_length(len(rows))
+        writer.add_head_count(1)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tensor("blk.0.ffn_up.weight", rows)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        convert(source, quantized, kind)
+        convert(quantized, dequantized, "f32")
+        return GGUFReader(dequantized).tensors[0].data[:, place] / unit
+
+
+def gguf(kind: str) -> dict:
+    return {"backend": "gguf", "format": kind}
+
+
 def rtn(bits: int) -> dict:
     return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
 
@@ -52,6 +93,9 @@ CASES = [
     ({"backend": "bnb-int8", "outlier_threshold": 6.0}, bitsandbytes_int8, (0.0039, 0.0039)),
     (rtn(4), lambda: compressed_tensors(4), (0.0667, 0.0667)),
     (rtn(8), lambda: compressed_tensors(8), (0.0039, 0.0039)),
+    (gguf("q8_0"), lambda: llama_cpp("q8_0"), (0.0039, 0.0039)),
+    (gguf("q4_0"), lambda: llama_cpp("q4_0"), (0.0625, 0.0625)),
+    (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
 ]
 
 

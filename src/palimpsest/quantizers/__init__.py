@@ -8,6 +8,7 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
+from palimpsest.quantizers.gguf import GGUF
 from palimpsest.quantizers.proof import prove
 from palimpsest.quantizers.unquantized import Unquantized
 
@@ -17,6 +18,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "bnb-4bit": BitsAndBytes4bit,
     "rtn": RoundToNearest,
     "gptq": GPTQ,
+    "gguf": GGUF,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

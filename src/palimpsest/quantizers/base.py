@@ -39,8 +39,10 @@ class QuantizedMatrix:
     codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
     zero_points: [out, groups], int8, subtracted from the codes; None for symmetric grids.
+    minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
+    bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
-    stored_bytes: of the file that hold codes, scales and zero points.
+    stored_bytes: of the file that hold codes, scales, zero points and minimums.
     row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to be undone
     by a neighbouring layer (AWQ); None for the methods that leave the matrix as it is.
     """
@@ -53,6 +55,8 @@ class QuantizedMatrix:
     stored_bytes: int
     row_factors: Float32 | None = None
     column_factors: Float32 | None = None
+    minimums: Float32 | None = None
+    bits: int | None = None
 
     @property
     def effective(self) -> Float32:

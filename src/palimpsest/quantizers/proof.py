@@ -1,6 +1,7 @@
 """Proof that a folder holds a quantized model: facts for its manifest, from the files alone, without torch."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,15 +26,16 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
 
     held: what `quantize` returned, the fingerprints of the matrices before they were saved.
 
-    bits_per_weight counts codes, scales and zero points; relative_error is ||Q(W) - W|| / ||W|| over all quantized
+    bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized
     matrices, W in bfloat16; distinct_codes are those of a matrix, codes_per_group those of weights that share a scale;
-    codes_sha256 covers codes, scales and zero points in name order; bytes is the whole folder.
+    codes_sha256 covers codes, scales, zero points and minimums in name order; bytes is the whole folder.
     Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a matrix is
     unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back from the file as
     another matrix than the backend held in memory.
     """
     digest = hashlib.sha256()
     quantized, codes, groups = [], [], CodeCounts(0, 0, 256)
+    widths: Counter[str] = Counter()
     error = norm = 0.0
     weights = stored_bytes = 0
     with open_checkpoint(checkpoint) as originals:
@@ -42,7 +44,9 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
             if matrix.name not in layers:
                 raise PalimpsestError(f"{folder} quantizes {matrix.name}, which {checkpoint} does not have: {AGAIN}")
             original = to_bfloat16(originals.load(f"{matrix.name}.weight"))
-            codes.append(_check(matrix, original, quantizer.bits, folder))
+            bits = matrix.bits or quantizer.bits
+            widths[str(bits)] += 1
+            codes.append(_check(matrix, original, bits, folder))
             _check_reload(matrix, held, folder)
             groups += codes_per_group(matrix)
             error += float(np.square(matrix.effective - original).sum(dtype=np.float64))
@@ -63,6 +67,7 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
         "bits_per_weight": round(8 * stored_bytes / weights, 4),
         "quantized_layers": len(quantized),
         "skipped_layers": skipped,
+        "layers_by_bits": dict(sorted(widths.items())),
         "distinct_codes": {"least": min(codes), "most": max(codes)},
         "codes_per_group": {"least": groups.least, "mean": round(groups.codes / groups.groups, 2)},
         "codes_sha256": digest.hexdigest(),
@@ -121,6 +126,6 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
 
 def _update(digest: "hashlib._Hash", matrix: QuantizedMatrix) -> None:
     digest.update(f"{matrix.name} {matrix.codes.shape} {matrix.codes.dtype}".encode())
-    for part in (matrix.codes, matrix.scales, matrix.zero_points):
+    for part in (matrix.codes, matrix.scales, matrix.zero_points, matrix.minimums):
         if part is not None:
             digest.update(np.ascontiguousarray(part).data)
