@@ -7,6 +7,7 @@ from bitsandbytes.functional import dequantize_4bit, get_4bit_type, int8_vectorw
 from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams
+from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 
 from palimpsest.quantizers import make_quantizer
 
@@ -38,6 +39,14 @@ def compressed_tensors(bits: int) -> np.ndarray:
     return (codes * scale)[:, 0].numpy()
 
 
+def torchao(bits: int | None) -> np.ndarray:
+    """The same for one scale per row of torchao's symmetric grids; None: the format with 8 bits only."""
+    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
+    if bits is None:
+        return Int8Tensor.from_hp(rows, PerRow()).dequantize()[:, 0].numpy()
+    return IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}")).dequantize()[:, 0].numpy()
+
+
 def rtn(bits: int) -> dict:
     return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
 
@@ -52,6 +61,8 @@ CASES = [
     ({"backend": "bnb-int8", "outlier_threshold": 6.0}, bitsandbytes_int8, (0.0039, 0.0039)),
     (rtn(4), lambda: compressed_tensors(4), (0.0667, 0.0667)),
     (rtn(8), lambda: compressed_tensors(8), (0.0039, 0.0039)),
+    ({"backend": "torchao-int8"}, lambda: torchao(None), (0.0039, 0.0039)),
+    ({"backend": "torchao-intx", "bits": 4, "group_size": None}, lambda: torchao(4), (0.0667, 0.0667)),
 ]
 
 

@@ -6,9 +6,11 @@ rule quantize:
             "quantizers/base.py",
             "quantizers/bitsandbytes.py",
             "quantizers/compressed.py",
+            "quantizers/hqq.py",
             "quantizers/levels.py",
             "quantizers/packing.py",
             "quantizers/proof.py",
+            "quantizers/torchao.py",
         ),
     output:
         "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
