@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch.nn.functional import linear
 from torchao.utils import TorchAOBaseTensor
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, TorchAoConfig
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
@@ -178,6 +178,12 @@ def test_torchao_int4_is_read_as_the_kernel_computed_it():
         assert np.allclose(matrix.dequantized, product, rtol=2.0**-8, atol=1e-7)
     facts = prove(quantizer, RECORDED / "checkpoint", RECORDED / "quantized", held)
     assert facts["distinct_codes"] == {"least": 16, "most": 16} and 0.05 < facts["relative_error"] < 0.12
+
+
+def test_torchao_int4_asks_for_what_the_recorded_file_was_made_with():
+    stored = json.loads((RECORDED / "quantized/config.json").read_text())["quantization_config"]
+    asked = TorchAoConfig(make_quantizer(INT4)._config(), modules_to_not_convert=["lm_head"])
+    assert json.loads(json.dumps(asked.to_dict())) == stored
 
 
 @pytest.mark.skipif(NO_GPU, reason="tinygemm's kernels need a GPU")

@@ -39,7 +39,7 @@ class QuantizedMatrix:
     codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
     zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
-    (HQQ, tinygemm); None for symmetric grids.
+    (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
     stored_bytes: of the file that hold codes, scales and zero points.
     row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to be undone

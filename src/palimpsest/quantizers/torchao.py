@@ -197,9 +197,8 @@ class TorchAOInt4(TorchAO):
 
     def _config(self) -> Any:
         from torchao.quantization import Int4WeightOnlyConfig
-        from torchao.quantization.quantize_.workflows import Int4PackingFormat
 
-        layout = Int4PackingFormat.TILE_PACKED_TO_4D
+        layout: Any = "tile_packed_to_4d"
         return Int4WeightOnlyConfig(self.group_size, int4_packing_format=layout, set_inductor_config=False)
 
     def _kind(self) -> tuple[str, str | None]:
