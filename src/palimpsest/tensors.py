@@ -47,6 +47,11 @@ class TensorFiles:
         """The safetensors name of the storage type, such as BF16, F32, U8."""
         return self._slice(name).get_dtype()
 
+    def metadata(self, name: str) -> dict[str, str]:
+        """The free-text metadata of the file that holds the tensor."""
+        self._slice(name)
+        return self._files[name].metadata() or {}
+
     def stored(self, name: str) -> NDArray:
         """The tensor in its storage type (bfloat16 as ml_dtypes.bfloat16)."""
         self._slice(name)

@@ -11,6 +11,7 @@ from compressed_tensors.quantization import QuantizationArgs
 from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams
 from gguf import GGUFReader, GGUFWriter
+from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.gguf import convert
@@ -79,6 +80,14 @@ def gguf(kind: str) -> dict:
     return {"backend": "gguf", "format": kind}
 
 
+def torchao(bits: int | None) -> np.ndarray:
+    """The same for one scale per row of torchao's symmetric grids; None: the format with 8 bits only."""
+    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
+    if bits is None:
+        return Int8Tensor.from_hp(rows, PerRow()).dequantize()[:, 0].numpy()
+    return IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}")).dequantize()[:, 0].numpy()
+
+
 def rtn(bits: int) -> dict:
     return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
 
@@ -96,6 +105,8 @@ CASES = [
     (gguf("q8_0"), lambda: llama_cpp("q8_0"), (0.0039, 0.0039)),
     (gguf("q4_0"), lambda: llama_cpp("q4_0"), (0.0625, 0.0625)),
     (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
+    ({"backend": "torchao-int8"}, lambda: torchao(None), (0.0039, 0.0039)),
+    ({"backend": "torchao-intx", "bits": 4, "group_size": None}, lambda: torchao(4), (0.0667, 0.0667)),
 ]
 
 

@@ -29,9 +29,11 @@ rule quantize:
             "quantizers/bitsandbytes.py",
             "quantizers/calibration.py",
             "quantizers/compressed.py",
+            "quantizers/hqq.py",
             "quantizers/levels.py",
             "quantizers/packing.py",
             "quantizers/proof.py",
+            "quantizers/torchao.py",
         ),
     output:
         manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",

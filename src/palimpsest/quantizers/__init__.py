@@ -9,7 +9,9 @@ from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
 from palimpsest.quantizers.gguf import GGUF
+from palimpsest.quantizers.hqq import HQQ
 from palimpsest.quantizers.proof import prove
+from palimpsest.quantizers.torchao import TorchAOInt4, TorchAOInt8, TorchAOIntx
 from palimpsest.quantizers.unquantized import Unquantized
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
@@ -19,6 +21,10 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "rtn": RoundToNearest,
     "gptq": GPTQ,
     "gguf": GGUF,
+    "hqq": HQQ,
+    "torchao-int8": TorchAOInt8,
+    "torchao-int4": TorchAOInt4,
+    "torchao-intx": TorchAOIntx,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

@@ -38,7 +38,8 @@ class QuantizedMatrix:
     name: module path, such as `model.layers.0.self_attn.q_proj`.
     codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
-    zero_points: [out, groups], int8, subtracted from the codes; None for symmetric grids.
+    zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
+    (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
     minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
     bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
@@ -50,7 +51,7 @@ class QuantizedMatrix:
     name: str
     codes: NDArray[np.integer]
     scales: Float32
-    zero_points: NDArray[np.integer] | None
+    zero_points: NDArray[np.integer] | Float32 | None
     dequantized: Float32
     stored_bytes: int
     row_factors: Float32 | None = None
@@ -115,7 +116,9 @@ class Quantizer(ABC):
         """Yield (name, values) of the tensors outside the `quantized` modules: embeddings, norms, biases, the output head."""
         with open_checkpoint(folder) as files:
             for name in files.names():
-                if name.partition(".weight")[0] not in quantized:
+                module = name.rpartition(".")[0]  # of tensors that are called W_q or _weight_scale rather than weight
+                of_quantized = name.partition(".weight")[0] in quantized or module in quantized
+                if not of_quantized or name.endswith(".bias"):
                     yield name, files.load(name)
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
