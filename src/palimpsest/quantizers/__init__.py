@@ -8,6 +8,8 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
+from palimpsest.quantizers.compressed_awq import AWQ
+from palimpsest.quantizers.compressed_floats import EightBit, Microscale
 from palimpsest.quantizers.proof import prove
 from palimpsest.quantizers.unquantized import Unquantized
 
@@ -17,6 +19,9 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "bnb-4bit": BitsAndBytes4bit,
     "rtn": RoundToNearest,
     "gptq": GPTQ,
+    "awq": AWQ,
+    "w8a8": EightBit,
+    "microscale": Microscale,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

@@ -21,10 +21,12 @@ from palimpsest.quantizers.base import (
     module_bytes,
 )
 from palimpsest.quantizers.calibration import Calibrated, check_positive
+from palimpsest.quantizers.compressed_stream import compress_layers
 from palimpsest.quantizers.levels import integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
 
+PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 MARK = ".weight_packed"
 DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
 
@@ -40,7 +42,7 @@ class CompressedTensors(Quantizer):
     bits: int
     group_size: int | None
     symmetric: bool
-    packages: ClassVar[tuple[str, ...]] = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -94,12 +96,17 @@ class CompressedTensors(Quantizer):
                 )
 
     def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
-        """Check shapes before anything slow is imported; returns the arguments that both llm-compressor modifiers take."""
+        """Check shapes before anything slow is imported; returns the arguments that llm-compressor's modifiers take."""
         check_group_size(checkpoint, self.group_size)
         copy_tokenizer(checkpoint, folder)
-        weights = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
-        weights |= {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
-        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": weights}}, "ignore": list(HEADS)}
+        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": self._weights()}}, "ignore": list(HEADS)}
+
+    def _weights(self) -> dict[str, Any]:
+        """The grid in the terms of compressed-tensors."""
+        grid = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
+        return grid | (
+            {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
+        )
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,8 @@ class RoundToNearest(CompressedTensors):
     """Every weight to the nearest level; no data."""
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
-        arguments = self._prepare(checkpoint, folder)
-        from llmcompressor.modifiers.quantization import QuantizationModifier
-
-        return _compress(checkpoint, folder, QuantizationModifier(**arguments))
+        check_group_size(checkpoint, self.group_size)
+        return compress_layers(checkpoint, folder, {"weights": self._weights()})
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class GPTQ(Calibrated, CompressedTensors):
         modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
         # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
         fallen_back = modifier._rtn_fallback_module_names
-        held = _compress(checkpoint, folder, modifier, stretches)
+        held = compress_calibrated(checkpoint, folder, modifier, stretches)
         if fallen_back:
             raise PalimpsestError(
                 f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
@@ -137,7 +142,7 @@ class GPTQ(Calibrated, CompressedTensors):
         return held
 
 
-def _compress(
+def compress_calibrated(
     checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
 ) -> dict[str, str]:
     import torch
