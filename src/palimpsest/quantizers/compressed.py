@@ -33,7 +33,7 @@ DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors a
 
 @dataclass(frozen=True)
 class CompressedTensors(Quantizer):
-    """What both methods share: the grid, the file and its reader.
+    """What the methods on integer grids share: the grid, the file and its reader.
 
     bits: 4 or 8; group_size: inputs that share a scale, null for one scale per output channel;
     symmetric: whether zero is always code 0 (else each group has a zero point).
@@ -111,7 +111,7 @@ class CompressedTensors(Quantizer):
 
 @dataclass(frozen=True)
 class RoundToNearest(CompressedTensors):
-    """Every weight to the nearest level; no data."""
+    """Every weight to the nearest level; no data, and no more than a layer in memory."""
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         check_group_size(checkpoint, self.group_size)
@@ -145,6 +145,7 @@ class GPTQ(Calibrated, CompressedTensors):
 def compress_calibrated(
     checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
 ) -> dict[str, str]:
+    """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
     import torch
     from compressed_tensors.quantization.lifecycle.forward import forward_quantize
     from llmcompressor import oneshot

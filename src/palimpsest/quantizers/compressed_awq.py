@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.base import QuantizedMatrix, is_named
+from palimpsest.quantizers.base import QuantizedMatrix
 from palimpsest.quantizers.calibration import Calibrated
 from palimpsest.quantizers.compressed import CompressedTensors, compress_calibrated
 from palimpsest.tensors import Float32, open_checkpoint
@@ -35,21 +36,29 @@ class AWQ(Calibrated, CompressedTensors):
         arguments = self._prepare(checkpoint, folder)
         stretches = self.encode(checkpoint, calibration)
         from llmcompressor.modifiers.quantization import QuantizationModifier
+        from llmcompressor.modifiers.transform.awq import AWQ_DYNAMIC_MAPPING_REGISTRY, AWQ_MAPPING_REGISTRY
 
+        architectures = read_json(checkpoint / "config.json").get("architectures") or [
+            "a model of unknown architecture"
+        ]
+        for architecture in architectures:
+            if architecture not in {*AWQ_MAPPING_REGISTRY, *AWQ_DYNAMIC_MAPPING_REGISTRY}:
+                raise PalimpsestError(
+                    f"llm-compressor does not know which layers of {architecture} ({checkpoint}) AWQ can scale: use gptq or rtn."
+                )
         factors: dict[str, Float32] = {}
-        modifiers = [_recording_modifier(factors), QuantizationModifier(**arguments)]
+        planned: list[str] = []
+        modifiers = [_recording_modifier(planned, factors), QuantizationModifier(**arguments)]
         held = compress_calibrated(checkpoint, folder, modifiers, stretches)
-        plain = [name for name in held if f"{name}.columns" not in factors and not is_named(name, ("o_proj",))]
-        if plain:
+        skipped = [name for name in planned if f"{name}.rows" not in factors]
+        if skipped or not planned:
             raise PalimpsestError(
-                f"AWQ left the inputs of {', '.join(plain)} in {checkpoint} as they are: llm-compressor does not know this "
-                "architecture, or calibration gave values that are not finite. Use gptq or rtn."
+                f"AWQ found no factors after {', '.join(skipped) or 'any layer'} of {checkpoint}: "
+                "the model computes values that are not finite on the calibration text. Check the checkpoint, or use rtn."
             )
         (folder / SMOOTHING).mkdir()
-        kept = {
-            name: values for name, values in factors.items() if name.rpartition(".")[0] in held
-        }  # norms undo themselves
-        save_file(kept, folder / SMOOTHING / "model.safetensors")
+        quantized = {name: values for name, values in factors.items() if name.rpartition(".")[0] in held}  # not norms
+        save_file(quantized, folder / SMOOTHING / "model.safetensors")
         return held
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
@@ -64,8 +73,9 @@ class AWQ(Calibrated, CompressedTensors):
                 yield replace(matrix, row_factors=rows, column_factors=columns)
 
 
-def _recording_modifier(factors: dict[str, Float32]) -> "AWQModifier":
-    """llm-compressor's modifier, which writes the factors it settles on into `factors`: MODULE.columns [in], MODULE.rows [out].
+def _recording_modifier(planned: list[str], factors: dict[str, Float32]) -> "AWQModifier":
+    """llm-compressor's modifier, which notes the modules that will be scaled down in `planned`, and what it settles on in `factors`:
+    MODULE.columns [in] of the layers that are scaled up, MODULE.rows [out] of the ones before them.
 
     It also runs without an accelerator: release 0.14 pins what it caches in host memory even then, which torch refuses.
     """
@@ -80,9 +90,11 @@ def _recording_modifier(factors: dict[str, Float32]) -> "AWQModifier":
     class AWQModifier(awq.AWQModifier):  # recipe.yaml gives its name
         def _setup_activation_cache_hooks(self) -> None:
             super()._setup_activation_cache_hooks()
+            planned.extend(mapping.smooth_name for mapping in self._resolved_mappings)
+            device: Any = self.offload_device
             if not torch.accelerator.is_available():
                 for parent in self._parent_args_cache:
-                    self._parent_args_cache[parent] = UnpinnedCache(None, self.offload_device)
+                    self._parent_args_cache[parent] = UnpinnedCache(None, device)
 
         def _compute_best_scale(self, mapping: Any, *arguments: Any) -> torch.Tensor:
             scales = super()._compute_best_scale(mapping, *arguments)

@@ -89,10 +89,13 @@ class EightBit(_Floats):
         import torch
         from transformers import CompressedTensorsConfig
 
+        from palimpsest.models import store_weights
+
         self._check_folder(folder)
         settings = CompressedTensorsConfig(dequantize=True)  # when loaded, not in the first forward pass
         model = load_checkpoint(folder, quantization_config=settings, device_map={"": device})
-        return model.to(getattr(torch, dtype)).eval()
+        store_weights(model, getattr(torch, dtype))
+        return model.eval()
 
     def levels(self) -> Float32:
         """int8: code / 127.5, as compressed-tensors sets the scale; fp8: number / 448, the largest that e4m3 has."""

@@ -1,8 +1,10 @@
 """Formats that need no data, one decoder layer in memory at a time: llm-compressor's arithmetic without the model around it."""
 
+import gc
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,44 +31,62 @@ def compress_layers(checkpoint: Path, folder: Path, scheme: Mapping[str, Any]) -
     Raises PalimpsestError when the checkpoint's matrices are not the linear layers of its architecture.
     """
     copy_tokenizer(checkpoint, folder)
-    shards = _shards(checkpoint)
+    with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
+        pass
     from compressed_tensors.entrypoints.convert.convert_file import write_checkpoint_quantization_config
     from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
     from compressed_tensors.utils.safetensors_load import update_safetensors_index
     from llmcompressor.entrypoints.model_free.converter import ModelFreePtqConverter
     from safetensors.torch import save_file
 
-    linear = _save_config(checkpoint, folder)
+    linear, known = _save_config(checkpoint, folder)
+    shards = _shards(checkpoint, known)
     groups = {"linear": QuantizationScheme(targets=["Linear"], **scheme)}
     backend = ModelFreePtqConverter(QuantizationConfig(config_groups=groups, ignore=list(HEADS)))
     held: dict[str, str] = {}
     places: dict[str, str] = {}
     size = 0
-    for number, names in enumerate(shards, 1):
-        tensors = _load(checkpoint, names)
-        if any(name.removesuffix(".weight") in linear for name in names):
-            tensors = backend.process(tensors)
-            held |= _fingerprints(tensors, groups["linear"])
-            # packed rows that end within a word are views of longer ones, which safetensors refuses
-            tensors = {name: values.contiguous() for name, values in tensors.items()}
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(tensors, folder / file, {"format": "pt"})
-        places |= dict.fromkeys(tensors, file)
-        size += sum(values.nbytes for values in tensors.values())
+    with _prompt_collection() as collect:
+        for number, names in enumerate(shards, 1):
+            tensors = _load(checkpoint, names)
+            if any(name.removesuffix(".weight") in linear for name in names):
+                tensors = backend.process(tensors)
+                held |= _fingerprints(tensors, groups["linear"])
+                # packed rows that end within a word are views of longer ones, which safetensors refuses
+                tensors = {name: values.contiguous() for name, values in tensors.items()}
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+            save_file(tensors, folder / file, {"format": "pt"})
+            places |= dict.fromkeys(tensors, file)
+            size += sum(values.nbytes for values in tensors.values())
+            del tensors
+            collect()
     update_safetensors_index(folder, size, places)
     write_checkpoint_quantization_config(folder, [backend])
     return held
 
 
-def _shards(checkpoint: Path) -> list[list[str]]:
-    """The names of the tensors in each file to be written: decoder layers by number, then the rest.
+@contextmanager
+def _prompt_collection() -> Iterator[Callable[[], object]]:
+    """A call that frees what a layer left behind: the backend's modules refer to themselves, so they stay until they are collected.
+
+    Everything that existed before is set aside meanwhile, which makes a call take milliseconds.
+    """
+    gc.freeze()
+    try:
+        yield gc.collect
+    finally:
+        gc.unfreeze()
+
+
+def _shards(checkpoint: Path, known: set[str]) -> list[list[str]]:
+    """The names of the tensors in each file to be written, of those that are `known`: decoder layers by number, then the rest.
 
     Matrices outside the layers (embeddings, output head) get a file each, the vectors outside share one.
     """
     layers: dict[tuple[int, str], list[str]] = {}
     others: dict[str, list[str]] = {}
     with open_checkpoint(checkpoint) as files:
-        for name in files.names():
+        for name in sorted(known.intersection(files.names())):
             if layer := LAYER.match(name):
                 layers.setdefault((int(layer[1]), layer[0]), []).append(name)
             else:
@@ -89,8 +109,8 @@ def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
     return tensors
 
 
-def _save_config(checkpoint: Path, folder: Path) -> set[str]:
-    """Save the configuration of the bfloat16 model to `folder`; returns its linear layers but the output head.
+def _save_config(checkpoint: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """Save the configuration of the bfloat16 model to `folder`; returns its linear layers but the output head, and all its tensors.
 
     llm-compressor's converter knows a matrix by its tensor's name; whether it is a linear layer, the only thing that the saved
     format can be loaded into, shows in a model without weights.
@@ -114,7 +134,7 @@ def _save_config(checkpoint: Path, folder: Path) -> set[str]:
             f"{', '.join(sorted(odd))} is a matrix of {checkpoint} or a linear layer of {config.architectures}, but not both: "
             "compressed-tensors quantizes linear layers, so use another backend for this model."
         )
-    return {name for name in linear if not is_named(name, HEADS)}
+    return {name for name in linear if not is_named(name, HEADS)}, set(skeleton.state_dict())
 
 
 def _fingerprints(tensors: "Mapping[str, Tensor]", scheme: Any) -> dict[str, str]:
