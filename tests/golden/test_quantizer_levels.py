@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, get_4bit_type, int8_vectorwise_quant, quantize_4bit
-from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.quantization import QuantizationArgs, preset_name_to_scheme
 from compressed_tensors.quantization.lifecycle.forward import quantize
-from compressed_tensors.quantization.utils import calculate_qparams
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from gguf import GGUFReader, GGUFWriter
 from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 
@@ -88,6 +88,20 @@ def torchao(bits: int | None) -> np.ndarray:
     return IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}")).dequantize()[:, 0].numpy()
 
 
+def compressed_tensors_floats(scheme: str) -> np.ndarray:
+    """The same for blocks of 4-bit floats whose largest |w| is 6 scales, so that the scale is not rounded."""
+    arguments = preset_name_to_scheme(scheme, ["Linear"]).weights
+    blocks = torch.zeros(len(SWEEP), arguments.group_size)
+    blocks[:, 0], blocks[:, 1] = torch.from_numpy(SWEEP), 1.0
+    blocks *= 1.5  # MXFP4: the scale is 1/4
+    largest = blocks.amax(1, keepdim=True)
+    whole = generate_gparam(-largest.max(), largest.max()) if scheme == "NVFP4A16" else None
+    scale, _ = calculate_qparams(-largest, largest, arguments, whole)
+    codes = quantize(x=blocks, scale=scale, zero_point=None, args=arguments, global_scale=whole)
+    scale = scale if whole is None else scale / whole
+    return (codes * scale)[:, 0].numpy() / 1.5
+
+
 def rtn(bits: int) -> dict:
     return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
 
@@ -107,6 +121,9 @@ CASES = [
     (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
     ({"backend": "torchao-int8"}, lambda: torchao(None), (0.0039, 0.0039)),
     ({"backend": "torchao-intx", "bits": 4, "group_size": None}, lambda: torchao(4), (0.0667, 0.0667)),
+    ({"backend": "w8a8", "format": "int8"}, lambda: compressed_tensors(8), (0.0039, 0.0039)),
+    ({"backend": "microscale", "format": "nvfp4"}, lambda: compressed_tensors_floats("NVFP4A16"), (0.0417, 0.0417)),
+    ({"backend": "microscale", "format": "mxfp4"}, lambda: compressed_tensors_floats("MXFP4A16"), (0.0417, 0.0417)),
 ]
 
 

@@ -33,9 +33,26 @@ def library(*modules):
     return [str(source / module) for module in modules]
 
 
+def quantizer_of(wildcards):
+    return make_quantizer(config["quantizers"][wildcards.precision])
+
+
+def backend_code(wildcards):
+    """What all quantizers share, and the modules of this one's family, such as gguf.py and gguf_blocks.py."""
+    shared = ("base", "calibration", "levels", "packing", "proof")
+    family = (
+        type(quantizer_of(wildcards)).__module__.rpartition(".")[2].partition("_")[0]
+    )
+    files = sorted((ROOT / "src/palimpsest/quantizers").glob(f"{family}*.py"))
+    return library(
+        *(f"quantizers/{name}.py" for name in shared),
+        *(f"quantizers/{file.name}" for file in files),
+    )
+
+
 def calibration_of(wildcards):
     """The calibration text that a quantizer needs, or nothing."""
-    text = make_quantizer(config["quantizers"][wildcards.precision]).calibration_text
+    text = quantizer_of(wildcards).calibration_text
     return [f"results/calibration/{text}/manifest.json"] if text else []
 
 

@@ -24,17 +24,7 @@ rule quantize:
     input:
         checkpoint="results/models/{model}/seed{seed}/manifest.json",
         calibration=calibration_of,
-        code=library(
-            "quantizers/base.py",
-            "quantizers/bitsandbytes.py",
-            "quantizers/calibration.py",
-            "quantizers/compressed.py",
-            "quantizers/hqq.py",
-            "quantizers/levels.py",
-            "quantizers/packing.py",
-            "quantizers/proof.py",
-            "quantizers/torchao.py",
-        ),
+        code=backend_code,
     output:
         manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
         cost="results/cost/{model}/seed{seed}/{precision}.json",

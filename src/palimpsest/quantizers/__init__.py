@@ -8,6 +8,8 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
+from palimpsest.quantizers.compressed_awq import AWQ
+from palimpsest.quantizers.compressed_floats import EightBit, Microscale
 from palimpsest.quantizers.gguf import GGUF
 from palimpsest.quantizers.hqq import HQQ
 from palimpsest.quantizers.proof import prove
@@ -25,6 +27,9 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "torchao-int8": TorchAOInt8,
     "torchao-int4": TorchAOInt4,
     "torchao-intx": TorchAOIntx,
+    "awq": AWQ,
+    "w8a8": EightBit,
+    "microscale": Microscale,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

@@ -36,7 +36,8 @@ class QuantizedMatrix:
     """One quantized weight matrix as its file stores it.
 
     name: module path, such as `model.layers.0.self_attn.q_proj`.
-    codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
+    codes: [out, in], int8 or uint8; signed integers of an integer grid, the index into `levels()` of a 4-bit float grid, or how
+    many levels away from zero (compressed-tensors' floats).
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
     zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
     (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
@@ -161,7 +162,9 @@ def is_named(module: str, names: Sequence[str]) -> bool:
     return module.rpartition(".")[2] in names
 
 
-def check_group_size(checkpoint: Path, group_size: int | None) -> None:
+def check_group_size(
+    checkpoint: Path, group_size: int | None, remedy: str = "give a divisor, or null for one scale per output channel"
+) -> None:
     """Raise PalimpsestError when the group size does not divide the input width of every layer that will be quantized."""
     with open_checkpoint(checkpoint) as files:
         for module in linear_layers(files):
@@ -170,8 +173,7 @@ def check_group_size(checkpoint: Path, group_size: int | None) -> None:
             width = files.shape(f"{module}.weight")[-1]
             if width % group_size:
                 raise PalimpsestError(
-                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: "
-                    "give a divisor, or null for one scale per output channel."
+                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: {remedy}."
                 )
 
 

@@ -21,17 +21,19 @@ from palimpsest.quantizers.base import (
     module_bytes,
 )
 from palimpsest.quantizers.calibration import Calibrated, check_positive
+from palimpsest.quantizers.compressed_stream import compress_layers
 from palimpsest.quantizers.levels import integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
 
+PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 MARK = ".weight_packed"
 DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
 
 
 @dataclass(frozen=True)
 class CompressedTensors(Quantizer):
-    """What both methods share: the grid, the file and its reader.
+    """What the methods on integer grids share: the grid, the file and its reader.
 
     bits: 4 or 8; group_size: inputs that share a scale, null for one scale per output channel;
     symmetric: whether zero is always code 0 (else each group has a zero point).
@@ -40,7 +42,7 @@ class CompressedTensors(Quantizer):
     bits: int
     group_size: int | None
     symmetric: bool
-    packages: ClassVar[tuple[str, ...]] = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -94,23 +96,26 @@ class CompressedTensors(Quantizer):
                 )
 
     def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
-        """Check shapes before anything slow is imported; returns the arguments that both llm-compressor modifiers take."""
+        """Check shapes before anything slow is imported; returns the arguments that llm-compressor's modifiers take."""
         check_group_size(checkpoint, self.group_size)
         copy_tokenizer(checkpoint, folder)
-        weights = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
-        weights |= {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
-        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": weights}}, "ignore": list(HEADS)}
+        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": self._weights()}}, "ignore": list(HEADS)}
+
+    def _weights(self) -> dict[str, Any]:
+        """The grid in the terms of compressed-tensors."""
+        grid = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
+        return grid | (
+            {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
+        )
 
 
 @dataclass(frozen=True)
 class RoundToNearest(CompressedTensors):
-    """Every weight to the nearest level; no data."""
+    """Every weight to the nearest level; no data, and no more than a layer in memory."""
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
-        arguments = self._prepare(checkpoint, folder)
-        from llmcompressor.modifiers.quantization import QuantizationModifier
-
-        return _compress(checkpoint, folder, QuantizationModifier(**arguments))
+        check_group_size(checkpoint, self.group_size)
+        return compress_layers(checkpoint, folder, {"weights": self._weights()})
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class GPTQ(Calibrated, CompressedTensors):
         modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
         # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
         fallen_back = modifier._rtn_fallback_module_names
-        held = _compress(checkpoint, folder, modifier, stretches)
+        held = compress_calibrated(checkpoint, folder, modifier, stretches)
         if fallen_back:
             raise PalimpsestError(
                 f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
@@ -137,9 +142,10 @@ class GPTQ(Calibrated, CompressedTensors):
         return held
 
 
-def _compress(
+def compress_calibrated(
     checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
 ) -> dict[str, str]:
+    """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
     import torch
     from compressed_tensors.quantization.lifecycle.forward import forward_quantize
     from llmcompressor import oneshot
