@@ -147,7 +147,7 @@ def compress_calibrated(
 ) -> dict[str, str]:
     """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
     import torch
-    from compressed_tensors.quantization.lifecycle.forward import forward_quantize
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from llmcompressor import oneshot
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
@@ -158,10 +158,12 @@ def compress_calibrated(
     batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.tensor(stretches)[:, None]]
     data: Any = DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
     oneshot(model=model, processor=tokenizer, recipe=modifier, dataset=data)
-    held = {
-        name: fingerprint(forward_quantize(module, module.weight, "weight", module.quantization_scheme.weights))
-        for name, module in model.named_modules()
-        if getattr(module, "quantization_scheme", None)
-    }
+    held = {}
+    for name, module in model.named_modules():
+        if getattr(module, "quantization_scheme", None):
+            # on the CPU, where the weights are packed: a GPU divides by the scale with other last bits
+            parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point")]
+            weight, scale, zero_point = (None if part is None else part.detach().cpu() for part in parts)
+            held[name] = fingerprint(fake_quantize(weight, scale, zero_point, module.quantization_scheme.weights))
     model.save_pretrained(folder, save_compressed=True)
     return held
