@@ -162,8 +162,9 @@ def compress_calibrated(
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None):
             # on the CPU, where the weights are packed: a GPU divides by the scale with other last bits
-            parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point")]
-            weight, scale, zero_point = (None if part is None else part.detach().cpu() for part in parts)
-            held[name] = fingerprint(fake_quantize(weight, scale, zero_point, module.quantization_scheme.weights))
+            parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point", "_global_scale")]
+            weight, scale, zero, whole = (None if part is None else part.detach().cpu() for part in parts)
+            grid = module.quantization_scheme.weights
+            held[name] = fingerprint(fake_quantize(weight, scale, zero, grid, global_scale=whole))
     model.save_pretrained(folder, save_compressed=True)
     return held
