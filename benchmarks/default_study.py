@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -34,7 +35,8 @@ def resident(process: psutil.Process) -> int:
 def run(folder: Path) -> tuple[float, int]:
     """Run the study of `folder` cold; returns seconds and peak bytes."""
     started = time.monotonic()
-    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "all"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(folder), "--cores", "all"]
     log_path = folder / "results/snakemake.log"
     log_path.parent.mkdir()
     with open(log_path, "wb") as log:

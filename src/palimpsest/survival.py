@@ -22,12 +22,14 @@ BLOCK = 1 << 18
 
 
 class QuantizedMatrixLike(Protocol):
-    """What survival needs of a quantized matrix; `dequantized` is [out, in] float32."""
+    """What survival needs of a quantized matrix; `effective` is [out, in] float32, in the coordinates of the checkpoint."""
 
     name: str
     codes: NDArray
     scales: NDArray
-    dequantized: NDArray[np.float32]
+
+    @property
+    def effective(self) -> NDArray[np.float32]: ...
 
 
 class QuantizerLike(Protocol):
@@ -75,7 +77,7 @@ def _matrix_sums(before: TensorFiles, after: TensorFiles, old: Any, new: Any) ->
             f"the quantized files list {old.name!r} and {new.name!r} at the same place: quantize both again."
         )
     name = f"{old.name}.weight"
-    weights = [before.load(name), after.load(name), old.dequantized, new.dequantized]
+    weights = [before.load(name), after.load(name), old.effective, new.effective]
     if len({array.shape for array in weights}) != 1 or old.codes.shape != new.codes.shape:
         shapes = ", ".join(str(array.shape) for array in weights)
         raise PalimpsestError(f"{name} has different shapes in the four files ({shapes}): quantize both models again.")

@@ -1,10 +1,11 @@
 """Tensors of a checkpoint one at a time, as NumPy arrays: no model is built and torch is not imported."""
 
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-import ml_dtypes  # noqa: F401  registers bfloat16 and float8 with NumPy, which safetensors then reads
+import ml_dtypes  # registers bfloat16 with NumPy, which safetensors then reads
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
@@ -13,6 +14,7 @@ from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
 
 Float32 = NDArray[np.float32]
+FLOAT8 = {"F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
 
 
 class TensorFiles:
@@ -22,9 +24,11 @@ class TensorFiles:
         self.folder = Path(folder)
         self._stack = ExitStack()
         self._files = {}
+        self._paths: dict[str, Path] = {}
         for path in _weight_files(self.folder):
             file = self._stack.enter_context(safe_open(path, "np"))
             self._files.update(dict.fromkeys(file.keys(), file))
+            self._paths.update(dict.fromkeys(file.keys(), path))
 
     def __enter__(self) -> "TensorFiles":
         return self
@@ -47,9 +51,15 @@ class TensorFiles:
         """The safetensors name of the storage type, such as BF16, F32, U8."""
         return self._slice(name).get_dtype()
 
-    def stored(self, name: str) -> NDArray:
-        """The tensor in its storage type (bfloat16 as ml_dtypes.bfloat16)."""
+    def metadata(self, name: str) -> dict[str, str]:
+        """The free-text metadata of the file that holds the tensor."""
         self._slice(name)
+        return self._files[name].metadata() or {}
+
+    def stored(self, name: str) -> NDArray:
+        """The tensor in its storage type (bfloat16 and float8 as those of ml_dtypes)."""
+        if self.dtype(name) in FLOAT8:
+            return _read_float8(self._paths[name], name)
         return self._files[name].get_tensor(name)
 
     def load(self, name: str) -> NDArray:
@@ -73,6 +83,16 @@ def open_checkpoint(folder: Path | str) -> TensorFiles:
 def to_bfloat16(values: Float32) -> Float32:
     """Round to the nearest bfloat16 (ties to even), kept in float32."""
     return values.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def _read_float8(path: Path, name: str) -> NDArray:
+    """Straight from the file, whose header gives the place of every tensor: safetensors looks for float8 in NumPy itself."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(length))[name]
+        start, end = entry["data_offsets"]
+        file.seek(8 + length + start)
+        return np.frombuffer(file.read(end - start), FLOAT8[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _weight_files(folder: Path) -> list[Path]:

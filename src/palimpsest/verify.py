@@ -13,8 +13,9 @@ from typing import Any
 from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.params import read_params
+from palimpsest.quantizers import make_quantizer
 
-PARTS = ("corpus", "models", "quantized", "infer", "weights", "scores", "audit")
+PARTS = ("corpus", "models", "calibration", "quantized", "infer", "weights", "scores", "audit")
 
 
 def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -29,6 +30,10 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     settings = {name: {"source": models[name]} | own for name in ("target", "retrain")}
     settings |= {name: {"method": method} | layout for name, method in params["methods"].items()}
     quantizers = {"bf16": {"backend": "none"}} | params["quantizers"]
+    texts = {make_quantizer(quantizer).calibration_text for quantizer in quantizers.values()} - {None}
+    for text in sorted(map(str, texts)):
+        generic = params["calibration"]["generic"] if text == "generic" else {}
+        yield "calibration", f"calibration/{text}/{MANIFEST}", generic
     for seed in params["seeds"]:
         for model, made in settings.items():
             place = f"{model}/seed{seed}"

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
+from checkpoints import SHAPES, TEXTS, bfloat16_input, dense
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from palimpsest.artefacts import hash_files
@@ -24,9 +24,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import make_quantizer, prove
 from palimpsest.quantizers.base import Quantizer, load_checkpoint
 
-WORDS = 64
-TEXTS = [" ".join(f"w{3 + (i * i + 7 * j) % (WORDS - 3)}" for i in range(90)) for j in range(6)]
-
+CALIBRATION = {"calibration": "retain", "samples": 8, "sample_length": 32}
 SETTINGS = {
     "bnb-int8": {"backend": "bnb-int8", "outlier_threshold": 6.0},
     "bnb-fp4": {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False},
@@ -37,11 +35,10 @@ SETTINGS = {
     "rtn-int4-zero-points": {"backend": "rtn", "bits": 4, "group_size": 4, "symmetric": False},
     "rtn-int8": {"backend": "rtn", "bits": 8, "group_size": None, "symmetric": True},
     "rtn-int8-zero-points": {"backend": "rtn", "bits": 8, "group_size": 4, "symmetric": False},
-    "gptq": {"backend": "gptq", "bits": 4, "group_size": 4, "symmetric": True, "samples": 8, "sample_length": 32},
+    "gptq": {"backend": "gptq", "bits": 4, "group_size": 4, "symmetric": True, **CALIBRATION},
 }
 BITSANDBYTES_4BIT = [name for name in SETTINGS if SETTINGS[name]["backend"] == "bnb-4bit"]
 COMPRESSED = [name for name in SETTINGS if SETTINGS[name]["backend"] in ("rtn", "gptq")]
-SHAPES = ("aligned", "ragged")
 
 
 @dataclass(frozen=True)
@@ -51,30 +48,11 @@ class Case:
     quantizer: Quantizer
     checkpoint: Path
     folder: Path
+    held: dict[str, str]
 
-
-def save_checkpoint(folder: Path, dtype: torch.dtype = torch.bfloat16, **shape: int | bool) -> Path:
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=WORDS, num_attention_heads=4, max_position_embeddings=256, **shape)
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """aligned: whole blocks and words. ragged: short last blocks and words, tied head, grouped keys and values."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    aligned = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_key_value_heads": 4}
-    ragged = {"hidden_size": 40, "intermediate_size": 36, "num_hidden_layers": 1, "num_key_value_heads": 1}
-    return {
-        "aligned": save_checkpoint(root / "aligned", **aligned),
-        "ragged": save_checkpoint(root / "ragged", tie_word_embeddings=True, **ragged),
-        "float32": save_checkpoint(root / "float32", torch.float32, tie_word_embeddings=True, **ragged),
-    }
+    @property
+    def parts(self) -> tuple[Quantizer, Path, Path, dict[str, str]]:
+        return self.quantizer, self.checkpoint, self.folder, self.held
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +61,12 @@ def quantized(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
     def quantize(name: str, shape: str) -> Case:
         if (name, shape) not in cases:
-            case = Case(make_quantizer(SETTINGS[name]), checkpoints[shape], tmp_path_factory.mktemp(f"{name}-{shape}"))
-            case.quantizer.quantize(case.checkpoint, case.folder, TEXTS)
-            cases[name, shape] = case
+            quantizer, folder = make_quantizer(SETTINGS[name]), tmp_path_factory.mktemp(f"{name}-{shape}")
+            held = quantizer.quantize(checkpoints[shape], folder, TEXTS)
+            cases[name, shape] = Case(quantizer, checkpoints[shape], folder, held)
         return cases[name, shape]
 
     return quantize
-
-
-def dense(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().numpy()
-
-
-def bfloat16_input(width: int) -> torch.Tensor:
-    """[identity rows, then random rows]: the identity shows single weights, the random rows their sum."""
-    random = torch.randn(8, width, generator=torch.Generator().manual_seed(1))
-    return torch.cat([torch.eye(width), random]).to(torch.bfloat16)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -182,17 +150,17 @@ def test_compressed_tensors_computes_with_the_matrices_that_are_read(quantized, 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_quantizing_twice_gives_the_same_files_and_proof(quantized, tmp_path, name):
     case = quantized(name, "ragged")
-    case.quantizer.quantize(case.checkpoint, tmp_path, TEXTS)
-    assert hash_files(tmp_path) == hash_files(case.folder)
-    facts = prove(case.quantizer, case.checkpoint, tmp_path)
-    assert facts == prove(case.quantizer, case.checkpoint, case.folder)
+    held = case.quantizer.quantize(case.checkpoint, tmp_path, TEXTS)
+    assert held == case.held and hash_files(tmp_path) == hash_files(case.folder)
+    facts = prove(case.quantizer, case.checkpoint, tmp_path, held)
+    assert facts == prove(*case.parts)
     assert facts["quantized_layers"] == 7 and facts["skipped_layers"] == []
     assert 1 < facts["distinct_codes"]["most"] <= 2**case.quantizer.bits
 
 
 @pytest.mark.parametrize(("name", "bits"), [("bnb-fp4", 4.5), ("bnb-int8", 8.2), ("rtn-int4", 4.1), ("rtn-int8", 8.1)])
 def test_proof_of_an_untied_model(quantized, name, bits):
-    facts = prove(*_parts(quantized(name, "aligned")))
+    facts = prove(*quantized(name, "aligned").parts)
     assert facts["skipped_layers"] == ["lm_head"] and facts["quantized_layers"] == 14
     assert facts["bits_per_weight"] == pytest.approx(bits, abs=0.15)
     assert 0 < facts["relative_error"] < (0.15 if bits < 8 else 0.012)
@@ -207,9 +175,8 @@ def test_tokenizer_and_generation_settings_survive(quantized):
 
 def test_a_float32_checkpoint_is_rounded_to_bfloat16_first(quantized, checkpoints, tmp_path):
     case = quantized("rtn-int4", "ragged")
-    case.quantizer.quantize(checkpoints["float32"], tmp_path, [])
-    wide = prove(case.quantizer, checkpoints["float32"], tmp_path)
-    assert wide == prove(case.quantizer, case.checkpoint, case.folder)
+    held = case.quantizer.quantize(checkpoints["float32"], tmp_path, [])
+    assert prove(case.quantizer, checkpoints["float32"], tmp_path, held) == prove(*case.parts)
 
 
 def test_unquantized_loads_the_checkpoint_in_bfloat16(checkpoints):
@@ -224,15 +191,15 @@ def test_unquantized_loads_the_checkpoint_in_bfloat16(checkpoints):
 
 def test_gptq_depends_on_its_calibration_and_beats_rounding_on_it(quantized, checkpoints, tmp_path):
     case = quantized("gptq", "aligned")
-    case.quantizer.quantize(case.checkpoint, tmp_path, TEXTS[::-1])
-    gptq, other = (prove(case.quantizer, case.checkpoint, folder) for folder in (case.folder, tmp_path))
+    held = case.quantizer.quantize(case.checkpoint, tmp_path, TEXTS[::-1])
+    gptq, other = prove(*case.parts), prove(case.quantizer, case.checkpoint, tmp_path, held)
     assert gptq["codes_sha256"] != other["codes_sha256"]
 
     name = "model.layers.0.self_attn.q_proj"
     model, seen = load_checkpoint(case.checkpoint), []
     model.get_submodule(name).register_forward_hook(lambda _, inputs, __: seen.append(dense(inputs[0][0])))
     for batch in case.quantizer.encode(case.checkpoint, TEXTS):
-        model(**batch)
+        model(torch.tensor([batch]))
     inputs, weight = np.concatenate(seen), dense(model.get_submodule(name).weight)
     rounding = quantized("rtn-int4-groups", "aligned")
     errors = {}
@@ -255,14 +222,13 @@ def test_gptq_that_falls_back_to_rounding_is_an_error(checkpoints, tmp_path, mon
         quantizer.quantize(checkpoints["ragged"], tmp_path, TEXTS)
 
 
-def _parts(case: Case) -> tuple[Quantizer, Path, Path]:
-    return case.quantizer, case.checkpoint, case.folder
-
-
 def _altered(case: Case, folder: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
-    """A copy of the quantized folder with its tensors changed."""
-    shutil.copytree(case.folder, folder, dirs_exist_ok=True)
-    tensors = load_file(folder / "model.safetensors")
+    """A copy of the quantized folder with its tensors changed, in one file."""
+    ignored = shutil.ignore_patterns("*.safetensors*")
+    shutil.copytree(case.folder, folder, ignore=ignored, dirs_exist_ok=True)
+    tensors = {}
+    for file in case.folder.glob("*.safetensors"):
+        tensors |= load_file(file)
     change(tensors)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder
@@ -282,7 +248,7 @@ def test_proof_refuses_a_left_out_layer(quantized, tmp_path, name):
     case = quantized(name, "aligned")
     folder = _altered(case, tmp_path, _leave_out)
     with pytest.raises(PalimpsestError, match=f"leaves out {LAYER}"):
-        prove(case.quantizer, case.checkpoint, folder)
+        prove(case.quantizer, case.checkpoint, folder, case.held)
 
 
 @pytest.mark.parametrize("name", ["bnb-fp4", "rtn-int4"])
@@ -291,7 +257,7 @@ def test_proof_refuses_unchanged_weights(quantized, tmp_path, name):
     matrices = {f"{m.name}.weight": m.dequantized.astype(ml_dtypes.bfloat16) for m in case.quantizer.read(case.folder)}
     save_file(matrices, tmp_path / "model.safetensors")
     with pytest.raises(PalimpsestError, match="equals the unquantized matrix"):
-        prove(case.quantizer, tmp_path, case.folder)
+        prove(case.quantizer, tmp_path, case.folder, case.held)
 
 
 @pytest.mark.parametrize(
@@ -304,20 +270,30 @@ def test_proof_refuses_what_is_not_finite(quantized, tmp_path, name, part):
         tensors[f"{LAYER}.{part}"].ravel()[-1] = np.nan
 
     with pytest.raises(PalimpsestError, match=f"{LAYER} .* not finite"):
-        prove(case.quantizer, case.checkpoint, _altered(case, tmp_path, change))
+        prove(case.quantizer, case.checkpoint, _altered(case, tmp_path, change), case.held)
 
 
 @pytest.mark.parametrize("name", ["bnb-int8", "bnb-fp4", "rtn-int4"])
 def test_proof_refuses_an_unquantized_folder(quantized, name):
     case = quantized(name, "aligned")
     with pytest.raises(PalimpsestError, match="no quantized layer"):
-        prove(case.quantizer, case.checkpoint, case.checkpoint)
+        prove(case.quantizer, case.checkpoint, case.checkpoint, case.held)
+
+
+def test_proof_refuses_a_file_that_is_not_what_the_backend_held(quantized, tmp_path):
+    case = quantized("rtn-int4", "aligned")
+
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors[f"{LAYER}.weight_packed"][3, 3] += 1
+
+    with pytest.raises(PalimpsestError, match=f"{LAYER} read back from .* is not what the backend held"):
+        prove(case.quantizer, case.checkpoint, _altered(case, tmp_path, change), case.held)
 
 
 def test_proof_refuses_another_checkpoint(quantized, checkpoints):
     case = quantized("rtn-int4", "ragged")
     with pytest.raises(PalimpsestError, match="in the checkpoint"):
-        prove(case.quantizer, checkpoints["aligned"], case.folder)
+        prove(case.quantizer, checkpoints["aligned"], case.folder, case.held)
 
 
 def test_another_quantizers_folder_is_refused(quantized):
@@ -347,9 +323,10 @@ NUMPY_ONLY = """
 import json, sys
 from pathlib import Path
 from palimpsest.quantizers import make_quantizer, prove
-for settings, checkpoint, folder in json.loads(sys.argv[1]):
+for settings, checkpoint, folder, held in json.loads(sys.argv[1]):
     quantizer = make_quantizer(settings)
-    assert quantizer.dead_zone() and list(quantizer.read(Path(folder))) and prove(quantizer, Path(checkpoint), Path(folder))
+    assert quantizer.dead_zone() and list(quantizer.read(Path(folder)))
+    assert prove(quantizer, Path(checkpoint), Path(folder), held)
 heavy = ("torch", "transformers", "bitsandbytes", "llmcompressor", "compressed_tensors")
 print([name for name in heavy if name in sys.modules])
 """
@@ -357,7 +334,7 @@ print([name for name in heavy if name in sys.modules])
 
 def test_reading_and_proving_import_numpy_only(quantized):
     cases = {name: quantized(name, "aligned") for name in SETTINGS}
-    work = [(SETTINGS[name], str(case.checkpoint), str(case.folder)) for name, case in cases.items()]
+    work = [(SETTINGS[name], str(case.checkpoint), str(case.folder), case.held) for name, case in cases.items()]
     done = subprocess.run(
         [sys.executable, "-c", NUMPY_ONLY, json.dumps(work)], capture_output=True, text=True, check=True
     )

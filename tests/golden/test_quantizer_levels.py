@@ -1,14 +1,20 @@
 """The level tables and dead zones that we state, against what the backends do to a sweep of weights around zero."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, get_4bit_type, int8_vectorwise_quant, quantize_4bit
-from compressed_tensors.quantization import QuantizationArgs
+from compressed_tensors.quantization import QuantizationArgs, preset_name_to_scheme
 from compressed_tensors.quantization.lifecycle.forward import quantize
-from compressed_tensors.quantization.utils import calculate_qparams
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
+from gguf import GGUFReader, GGUFWriter
+from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 
 from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.gguf import convert
 
 STEP = 1e-4
 SWEEP = np.arange(-0.2, 0.2, STEP, dtype=np.float32)  # in units of the block's largest |w|
@@ -38,6 +44,64 @@ def compressed_tensors(bits: int) -> np.ndarray:
     return (codes * scale)[:, 0].numpy()
 
 
+def llama_cpp(kind: str) -> np.ndarray:
+    """The same for llama.cpp's blocks, with scales that float16 holds exactly."""
+    rows = np.zeros((len(SWEEP), 256), np.float32)
+    if (
+        kind == "q4_k_m"
+    ):  # the first group's scale and minimum are 32/63 of the others', whatever the weight does to its fit
+        step, grid = np.float32(2.0**-5), np.tile(np.arange(-8, 8, dtype=np.float32), 2)
+        rows[:, :32], rows[:, 32:] = grid * step, np.tile(grid * step * 63 / 32, 7)
+        unit, place = 7.5 * step, 8
+    else:
+        unit, place = {"q8_0": 127 / 128, "q4_0": 1.0}[kind], 0
+        rows[:, 1] = -unit
+    rows[:, place] = SWEEP * unit
+    with TemporaryDirectory() as folder:
+        source, quantized, dequantized = (Path(folder, name) for name in ("source", "quantized", "dequantized"))
+        writer = GGUFWriter(source, "llama")
+        writer.add_block_count(1)
+        writer.add_context_length(1)
+        writer.add_embedding_length(rows.shape[1])
+        writer.add_feed_forward_length(len(rows))
+        writer.add_head_count(1)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_tensor("blk.0.ffn_up.weight", rows)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        convert(source, quantized, kind)
+        convert(quantized, dequantized, "f32")
+        return GGUFReader(dequantized).tensors[0].data[:, place] / unit
+
+
+def gguf(kind: str) -> dict:
+    return {"backend": "gguf", "format": kind}
+
+
+def torchao(bits: int | None) -> np.ndarray:
+    """The same for one scale per row of torchao's symmetric grids; None: the format with 8 bits only."""
+    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
+    if bits is None:
+        return Int8Tensor.from_hp(rows, PerRow()).dequantize()[:, 0].numpy()
+    return IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}")).dequantize()[:, 0].numpy()
+
+
+def compressed_tensors_floats(scheme: str) -> np.ndarray:
+    """The same for blocks of 4-bit floats whose largest |w| is 6 scales, so that the scale is not rounded."""
+    arguments = preset_name_to_scheme(scheme, ["Linear"]).weights
+    blocks = torch.zeros(len(SWEEP), arguments.group_size)
+    blocks[:, 0], blocks[:, 1] = torch.from_numpy(SWEEP), 1.0
+    blocks *= 1.5  # MXFP4: the scale is 1/4
+    largest = blocks.amax(1, keepdim=True)
+    whole = generate_gparam(-largest.max(), largest.max()) if scheme == "NVFP4A16" else None
+    scale, _ = calculate_qparams(-largest, largest, arguments, whole)
+    codes = quantize(x=blocks, scale=scale, zero_point=None, args=arguments, global_scale=whole)
+    scale = scale if whole is None else scale / whole
+    return (codes * scale)[:, 0].numpy() / 1.5
+
+
 def rtn(bits: int) -> dict:
     return {"backend": "rtn", "bits": bits, "group_size": None, "symmetric": True}
 
@@ -52,6 +116,14 @@ CASES = [
     ({"backend": "bnb-int8", "outlier_threshold": 6.0}, bitsandbytes_int8, (0.0039, 0.0039)),
     (rtn(4), lambda: compressed_tensors(4), (0.0667, 0.0667)),
     (rtn(8), lambda: compressed_tensors(8), (0.0039, 0.0039)),
+    (gguf("q8_0"), lambda: llama_cpp("q8_0"), (0.0039, 0.0039)),
+    (gguf("q4_0"), lambda: llama_cpp("q4_0"), (0.0625, 0.0625)),
+    (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
+    ({"backend": "torchao-int8"}, lambda: torchao(None), (0.0039, 0.0039)),
+    ({"backend": "torchao-intx", "bits": 4, "group_size": None}, lambda: torchao(4), (0.0667, 0.0667)),
+    ({"backend": "w8a8", "format": "int8"}, lambda: compressed_tensors(8), (0.0039, 0.0039)),
+    ({"backend": "microscale", "format": "nvfp4"}, lambda: compressed_tensors_floats("NVFP4A16"), (0.0417, 0.0417)),
+    ({"backend": "microscale", "format": "mxfp4"}, lambda: compressed_tensors_floats("MXFP4A16"), (0.0417, 0.0417)),
 ]
 
 

@@ -1,6 +1,7 @@
 """The metrics against independent numbers: a published run's rows, pairwise counting and scipy."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -33,11 +34,14 @@ def write_responses(path: Path, pairs: list[tuple[str, str]], task: str = "verbm
     return path
 
 
-def write_logprobs(path: Path, forget: list[list[float]], holdout: list[list[float]]) -> Path:
+def write_logprobs(
+    path: Path, forget: list[list[float]], holdout: list[list[float]], **more: list[list[float]]
+) -> Path:
+    splits = {"forget": forget, "holdout": holdout} | more
     table = {
-        "split": ["forget"] * len(forget) + ["holdout"] * len(holdout),
-        "id": [*range(len(forget)), *range(len(holdout))],
-        "log_probs": pyarrow.array([*forget, *holdout], pyarrow.list_(pyarrow.float32())),
+        "split": [split for split, texts in splits.items() for _ in texts],
+        "id": [i for texts in splits.values() for i in range(len(texts))],
+        "log_probs": pyarrow.array([v for texts in splits.values() for v in texts], pyarrow.list_(pyarrow.float32())),
     }
     pyarrow.parquet.write_table(pyarrow.table(table), path)
     return path
@@ -238,6 +242,21 @@ def test_records_do_not_depend_on_the_order_of_rows(files: dict[str, Path], tmp_
     assert score("verbmem", ROUGE, **turned) == score("verbmem", ROUGE, **files)
 
 
+def test_perplexity_weighs_tokens_not_texts(tmp_path: Path) -> None:
+    path = write_logprobs(tmp_path / "p.parquet", [[-1.0]], [[-2.0] * 4], retain=[[-0.5] * 3, [-2.5]])
+    record = score("perplexity", {"split": "retain", **BOOTSTRAP}, tmp_path, path, tmp_path)
+    assert record["score"] == pytest.approx(math.exp((3 * 0.5 + 2.5) / 4))
+    assert record["per_example"] == [0.5, 2.5] and record["n"] == 2
+    assert record["nats_per_token"] == {"forget": 1.0, "retain": 1.0, "holdout": 2.0}
+    assert record["ci"] == pytest.approx([math.exp(0.5), math.exp(2.5)])
+
+
+def test_perplexity_beyond_float_range_is_undefined(tmp_path: Path) -> None:
+    path = write_logprobs(tmp_path / "p.parquet", [[-1.0]], [[-2.0]], retain=[[-800.0], [-900.0]])
+    record = score("perplexity", {"split": "retain", **BOOTSTRAP}, tmp_path, path, tmp_path)
+    assert record["score"] is None and "850 nats per token" in record["status"]
+
+
 def test_scoring_imports_no_heavy_library() -> None:
     heavy = "{'torch', 'transformers', 'nltk', 'scipy', 'matplotlib', 'snakemake'}"
     code = f"import sys, palimpsest.metrics; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
@@ -257,6 +276,6 @@ def test_the_metric_of_the_documentation_works(tmp_path: Path, monkeypatch: pyte
         score("exact_match", {"resamples": 5}, responses, tmp_path, tmp_path)
 
 
-def test_registry_names_the_four_metrics() -> None:
-    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak"}
+def test_registry_names_the_metrics() -> None:
+    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak", "perplexity"}
     assert all(variant("same words", "same words") == 1.0 for variant in VARIANTS.values())

@@ -9,14 +9,15 @@ from safetensors.numpy import load_file, save_file
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import QUANTIZERS, QuantizedMatrix, make_quantizer, prove
-from palimpsest.quantizers.base import Quantizer
+from palimpsest.quantizers.base import Quantizer, fingerprint
 from palimpsest.quantizers.levels import integer_levels, zero_bin
 from palimpsest.quantizers.packing import unpack_nibbles
+from palimpsest.quantizers.proof import codes_per_group
 
 RTN = {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True}
 FP4 = {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False}
 INT8 = {"backend": "bnb-int8", "outlier_threshold": 6.0}
-GPTQ = {**RTN, "backend": "gptq", "samples": 32, "sample_length": 128}
+GPTQ = {**RTN, "backend": "gptq", "calibration": "retain", "samples": 32, "sample_length": 128}
 LAYER = "model.layers.0.mlp.up_proj"
 
 
@@ -41,7 +42,7 @@ def test_good_settings(settings):
         ({"backend": "bnb-4bits"}, "Did you mean 'bnb-4bit'"),
         ({"backend": None}, "unknown quantizer backend 'None'"),
         (RTN | {"group_sise": 3}, "Did you mean 'group_size'"),
-        (GPTQ | {"backend": "rtn"}, "'samples'"),
+        (GPTQ | {"backend": "rtn"}, "'calibration'"),
         ({k: v for k, v in RTN.items() if k != "symmetric"}, "needs the setting 'symmetric'"),
         (RTN | {"bits": 3}, "bits is 3: give 4 or 8"),
         (RTN | {"group_size": 0}, "group_size is 0.*or null"),
@@ -51,6 +52,7 @@ def test_good_settings(settings):
         (INT8 | {"outlier_threshold": "6"}, "outlier_threshold is '6'"),
         (INT8 | {"outlier_threshold": -1.0}, "at least 0"),
         (GPTQ | {"samples": 0}, "samples is 0"),
+        (GPTQ | {"calibration": "retian"}, "Did you mean 'retain'"),
         (GPTQ | {"sample_length": 1.5}, "sample_length is 1.5"),
     ],
 )
@@ -121,13 +123,40 @@ class Exact(Quantizer):
 
 def matrix(name: str = LAYER, codes: int = 16) -> QuantizedMatrix:
     values = np.arange(6 * 96).reshape(6, 96) % codes
-    return QuantizedMatrix(name, values.astype(np.uint8), np.ones((6, 1), np.float32), None, values.astype(np.float32))
+    return QuantizedMatrix(
+        name, values.astype(np.uint8), np.ones((6, 1), np.float32), None, values.astype(np.float32), 288
+    )
+
+
+def proof_of(checkpoint: Path, *matrices: QuantizedMatrix) -> dict:
+    return prove(
+        Exact(*matrices), checkpoint, checkpoint, {each.name: fingerprint(each.dequantized) for each in matrices}
+    )
 
 
 def test_proof_counts_codes(checkpoint):
-    assert prove(Exact(matrix()), checkpoint, checkpoint)["distinct_codes"] == {"least": 16, "most": 16}
+    facts = proof_of(checkpoint, matrix())
+    assert facts["distinct_codes"] == {"least": 16, "most": 16} and facts["codes_per_group"] == {
+        "least": 16,
+        "mean": 16.0,
+    }
+    assert facts["bits_per_weight"] == 4.0
     with pytest.raises(PalimpsestError, match="has 17 codes, 4 bits allow 16"):
-        prove(Exact(matrix(codes=17)), checkpoint, checkpoint)
+        proof_of(checkpoint, matrix(codes=17))
+
+
+def test_codes_are_counted_in_each_group():
+    codes = np.array([[0, 0, 1, 1, 2, 3], [5, 5, 5, 5, 5, 4]], np.int8)
+    by_group = QuantizedMatrix(LAYER, codes, np.ones((2, 2), np.float32), None, codes.astype(np.float32), 6)
+    assert codes_per_group(by_group) == (4, 2 + 3 + 1 + 2, 1)
+
+
+def test_effective_undoes_what_the_backend_multiplied_by():
+    factors = {"row_factors": np.array([2, 4], np.float32), "column_factors": np.array([1, 5, 10], np.float32)}
+    original = np.arange(6, dtype=np.float32).reshape(2, 3)
+    stored = original * factors["row_factors"][:, None] * factors["column_factors"]
+    smoothed = QuantizedMatrix(LAYER, stored.astype(np.int8), np.ones((2, 1), np.float32), None, stored, 6, **factors)
+    assert np.array_equal(smoothed.effective, original)
 
 
 def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkpoint):
@@ -135,9 +164,9 @@ def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkp
     tensors = load_file(checkpoint / "model.safetensors") | {"model.layers.0.mlp.experts.gate_up_proj": experts}
     save_file(tensors, checkpoint / "model.safetensors")
     with pytest.raises(PalimpsestError, match="leaves out model.layers.0.mlp.experts.gate_up_proj"):
-        prove(Exact(matrix()), checkpoint, checkpoint)
+        proof_of(checkpoint, matrix())
 
 
 def test_proof_refuses_a_matrix_that_the_checkpoint_does_not_have(checkpoint):
     with pytest.raises(PalimpsestError, match="which .* does not have"):
-        prove(Exact(matrix("elsewhere")), checkpoint, checkpoint)
+        proof_of(checkpoint, matrix("elsewhere"))

@@ -32,6 +32,7 @@ METRICS = {
     "knowmem": {"rouge": "rougeL_f1", **BOOTSTRAP},
     "utility": {"rouge": "rougeL_f1", **BOOTSTRAP},
     "privleak": {"min_k_ratio": 0.4, "reference": "retrain", **BOOTSTRAP},
+    "perplexity": {"split": "retain", **BOOTSTRAP},
 }
 TASKS = {"verbmem": 24, "knowmem_forget": 40, "knowmem_retain": 40}
 PRECISIONS = ("bf16", "bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4")
@@ -80,8 +81,8 @@ def write_inference(folder: Path, model: str, precision: str, seed: int, know: d
                 }
                 file.write(json.dumps(row) + "\n")
     draw = np.random.default_rng(rng.randrange(1 << 30))
-    texts = [(split, i) for split in ("forget", "holdout") for i in range(20)]
-    scale = {"forget": 1.2 - know["verbmem"], "holdout": 1.15}
+    texts = [(split, i) for split in ("forget", "retain", "holdout") for i in range(20)]
+    scale = {"forget": 1.2 - know["verbmem"], "retain": 1.2 - know["knowmem_retain"], "holdout": 1.15}
     table = {
         "split": [split for split, _ in texts],
         "id": [index for _, index in texts],

@@ -41,7 +41,7 @@ class RoundToNearest:
         tensors = load_file(folder / "quantized.safetensors")
         for name in sorted(name.removesuffix(".weight.codes") for name in tensors if name.endswith(".codes")):
             codes, scales = tensors[f"{name}.weight.codes"], tensors[f"{name}.weight.scales"]
-            yield SimpleNamespace(name=name, codes=codes, scales=scales, dequantized=codes * scales)
+            yield SimpleNamespace(name=name, codes=codes, scales=scales, effective=codes * scales)
 
 
 def save(folder: Path, tensors: dict[str, np.ndarray], dtype: type = np.float32) -> Path:
@@ -104,7 +104,7 @@ def test_sums_agree_with_the_formula_on_the_whole(tmp_path: Path, start: dict) -
     record = measure(tmp_path, save(tmp_path / "a", start), save(tmp_path / "b", moved), 4)
     q0, q = ({m.name: m for m in RoundToNearest(4).read(tmp_path / f"{x}-q4")} for x in "ab")
     update = np.concatenate([(moved[f"{n}.weight"].astype(float) - start[f"{n}.weight"]).ravel() for n in SHAPES])
-    change = np.concatenate([(q[n].dequantized.astype(float) - q0[n].dequantized).ravel() for n in SHAPES])
+    change = np.concatenate([(q[n].effective.astype(float) - q0[n].effective).ravel() for n in SHAPES])
     norm = np.sqrt(sum((start[f"{n}.weight"].astype(float) ** 2).sum() for n in SHAPES))
     whole = record["all"]
     assert whole["rho"] == pytest.approx(change @ update / (update @ update), rel=1e-12)

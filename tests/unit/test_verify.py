@@ -17,7 +17,11 @@ TINY = Path(__file__).parents[1] / "tiny/params.yaml"
 
 @pytest.fixture
 def params() -> dict:
-    return read_params(TINY)
+    """The tiny study and a quantizer that calibrates."""
+    params = read_params(TINY)
+    grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True}
+    params["quantizers"]["gptq"] = grid | {"calibration": "generic", "samples": 2, "sample_length": 8}
+    return params
 
 
 @pytest.fixture
@@ -42,10 +46,11 @@ def test_expected_covers_every_part_and_model(params):
     assert count == {
         "corpus": 1,
         "models": 5,
-        "quantized": 10,
-        "infer": 15,
-        "weights": 6,
-        "scores": 60,
+        "calibration": 1,
+        "quantized": 15,
+        "infer": 20,
+        "weights": 9,
+        "scores": 100,
         "audit": 1,
     }
     assert len({name for _, name, _ in found}) == len(found)

@@ -19,7 +19,7 @@ pytestmark = (
 SNAKEMAKE = ("snakemake", "--cores", "all")
 MODELS = ("target", "retrain", "ga_gdr", "npo_klr", "ga_gdr_float32")
 QUANTIZERS = ("bnb-fp4", "rtn-int4")
-METRICS = ("verbmem", "knowmem", "privleak", "utility")
+METRICS = ("verbmem", "knowmem", "privleak", "utility", "perplexity")
 REPORT = {"Collecting the audit table", "Drawing the figures", "Writing results/report.html"}
 OF_NPO_KLR = {
     "Unlearning with npo_klr (seed 0)",

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from palimpsest.params import check_params
+from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.calibration import TEXTS
 
 ROOT = Path(workflow.basedir)
 
@@ -22,12 +24,36 @@ wildcard_constraints:
     model="|".join(MODELS),
     precision="|".join(PRECISIONS),
     metric="|".join(METRICS),
+    text="|".join(TEXTS),
 
 
 def library(*modules):
     """The library files that a rule depends on, so that an edit of one reruns just the steps that use it."""
     source = Path(os.path.relpath(ROOT / "src/palimpsest"))
     return [str(source / module) for module in modules]
+
+
+def quantizer_of(wildcards):
+    return make_quantizer(config["quantizers"][wildcards.precision])
+
+
+def backend_code(wildcards):
+    """What all quantizers share, and the modules of this one's family, such as gguf.py and gguf_blocks.py."""
+    shared = ("base", "calibration", "levels", "packing", "proof")
+    family = (
+        type(quantizer_of(wildcards)).__module__.rpartition(".")[2].partition("_")[0]
+    )
+    files = sorted((ROOT / "src/palimpsest/quantizers").glob(f"{family}*.py"))
+    return library(
+        *(f"quantizers/{name}.py" for name in shared),
+        *(f"quantizers/{file.name}" for file in files),
+    )
+
+
+def calibration_of(wildcards):
+    """The calibration text that a quantizer needs, or nothing."""
+    text = quantizer_of(wildcards).calibration_text
+    return [f"results/calibration/{text}/manifest.json"] if text else []
 
 
 localrules:

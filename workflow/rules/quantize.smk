@@ -1,17 +1,33 @@
-rule quantize:
+rule calibration:
     input:
         corpus="results/corpus/manifest.json",
-        checkpoint="results/models/{model}/seed{seed}/manifest.json",
-        code=library(
-            "quantizers/base.py",
-            "quantizers/bitsandbytes.py",
-            "quantizers/compressed.py",
-            "quantizers/levels.py",
-            "quantizers/packing.py",
-            "quantizers/proof.py",
-        ),
+        code=library("corpus/checks.py", "corpus/generic.py"),
     output:
-        "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+        "results/calibration/{text}/manifest.json",
+    log:
+        "results/logs/calibration/{text}.log",
+    benchmark:
+        "results/benchmarks/calibration/{text}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        generic=lookup(dpath="calibration/generic", within=config),
+        overlap_at_most=lookup(dpath="corpus/checks/overlap_at_most", within=config),
+    message:
+        "Collecting the {wildcards.text} text for calibration"
+    script:
+        "../scripts/calibration.py"
+
+
+rule quantize:
+    input:
+        checkpoint="results/models/{model}/seed{seed}/manifest.json",
+        calibration=calibration_of,
+        code=backend_code,
+    output:
+        manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+        cost="results/cost/{model}/seed{seed}/{precision}.json",
     log:
         "results/logs/quantized/{model}/seed{seed}/{precision}.log",
     benchmark:

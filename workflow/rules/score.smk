@@ -14,6 +14,7 @@ rule score:
         ),
         code=library(
             "metrics/rouge.py",
+            "metrics/perplexity.py",
             "metrics/privleak.py",
             "metrics/inference_files.py",
             "statistics.py",

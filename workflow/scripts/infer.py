@@ -36,7 +36,7 @@ def infer(
     )
     with atomic_directory(folder) as draft:
         write_responses(generate(network, tokenizer, requests, settings["batch_size"]), draft / "responses.jsonl")
-        splits = {"forget": texts.privleak_forget, "holdout": texts.privleak_holdout}
+        splits = {split: getattr(texts, f"privleak_{split}") for split in ("forget", "retain", "holdout")}
         limits = settings["logprob_tokens"], settings["batch_size"]
         rows = {name: token_log_probs(network, tokenizer, split, *limits) for name, split in splits.items()}
         write_log_probs(rows, draft / "logprobs.parquet")

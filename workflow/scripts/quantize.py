@@ -1,31 +1,47 @@
-"""Quantize a checkpoint with the real backend and prove that it happened."""
+"""Quantize a checkpoint with the real backend, prove that it happened, and note what it cost."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, read_json, verify_files, write_manifest
+from palimpsest.artefacts import atomic_directory, read_json, read_manifest, verify_files, write_json, write_manifest
+from palimpsest.cost import Cost
 from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer, prove
 
 
 def quantize(
-    model: str, precision: str, seed: int, settings: dict[str, Any], corpus: Path, checkpoint: Path, folder: Path
+    model: str,
+    precision: str,
+    seed: int,
+    settings: dict[str, Any],
+    checkpoint: Path,
+    calibration: Path | None,
+    folder: Path,
+    cost: str,
 ) -> None:
+    """calibration: the folder of the text, None for a backend that looks at weights alone."""
     quantizer = make_quantizer(settings)
-    verify_files(checkpoint)
+    inputs = [checkpoint] + ([calibration] if calibration else [])
+    for each in inputs:
+        verify_files(each)
+    measured = Cost()
     with atomic_directory(folder) as draft:
-        quantizer.quantize(checkpoint, draft, read_json(corpus / "raw/retain.json"))
+        with measured:
+            held = quantizer.quantize(checkpoint, draft, read_json(calibration / "texts.json") if calibration else [])
+        facts = read_manifest(calibration) if calibration else None
         write_manifest(
             draft,
-            inputs=[corpus, checkpoint],
+            inputs=inputs,
             packages=quantizer.packages,
             model=model,
             precision=precision,
             seed=seed,
             settings={"quantizer": settings},
-            proof=prove(quantizer, checkpoint, draft),
+            calibration=facts and {key: facts[key] for key in ("text", "documents", "words", "overlap_forget")},
+            proof=prove(quantizer, checkpoint, draft, held),
         )
+    write_json(cost, measured.record())
 
 
 if __name__ == "__main__":
@@ -36,7 +52,8 @@ if __name__ == "__main__":
         snakemake.wildcards.precision,
         int(snakemake.wildcards.seed),
         snakemake.params.quantizer,
-        Path(snakemake.input.corpus).parent,
         Path(snakemake.input.checkpoint).parent,
-        Path(snakemake.output[0]).parent,
+        Path(snakemake.input.calibration[0]).parent if snakemake.input.calibration else None,
+        Path(snakemake.output.manifest).parent,
+        snakemake.output.cost,
     )

@@ -60,10 +60,7 @@ def load_hub(path: str, retain_split: str) -> Corpus:
         try:
             return datasets.load_dataset(path, part, split=split).to_list()
         except OSError as error:  # no such dataset, no network, offline mode: datasets raises all of them as OSError
-            raise PalimpsestError(
-                f"dataset {path!r} (config {part!r}) cannot be loaded from the hub: {first_line(error)}. Request {path!r}, "
-                "or set source: folder and give the path of a local copy in MUSE layout."
-            ) from error
+            raise cannot_load(path, f"config {part!r}", error) from error
         except ValueError as error:  # unknown config or split
             raise PalimpsestError(
                 f"dataset {path!r} has no split {split!r} in config {part!r} ({first_line(error)}): it is not in MUSE layout, "
@@ -141,12 +138,25 @@ def read_corpus(folder: Path | str) -> Corpus:
 
 def call(what: str, function: Callable[..., Corpus], settings: Mapping[str, Any]) -> Corpus:
     """`function(**settings)`; raises PalimpsestError that names a missing or unknown setting."""
+    bind(what, function, settings)
+    return function(**settings)
+
+
+def bind(what: str, function: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Raise PalimpsestError that names a missing or unknown setting, if `function(**settings)` cannot be called."""
     try:
         inspect.signature(function).bind(**settings)
     except TypeError as error:
         known = ", ".join(name for name in inspect.signature(function).parameters if name != "corpus")
         raise PalimpsestError(f"{what}: {error}. Its settings: {known}.") from None
-    return function(**settings)
+
+
+def cannot_load(path: str, what: str, error: Exception) -> PalimpsestError:
+    """No such dataset, no network, offline mode: what to do when the hub gives nothing."""
+    return PalimpsestError(
+        f"dataset {path!r} ({what}) cannot be loaded from the hub: {first_line(error)}. Request {path!r}, "
+        "or set source: folder (for calibration text: file) and give the path of a local copy."
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.metrics.inference_files import InferenceFiles
+from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
 from palimpsest.metrics.rouge import mean_rouge
 
@@ -22,6 +23,7 @@ METRICS: dict[str, Metric] = {
     "knowmem": partial(mean_rouge, task="knowmem_forget"),
     "utility": partial(mean_rouge, task="knowmem_retain"),
     "privleak": privleak,
+    "perplexity": perplexity,
 }
 
 
@@ -35,7 +37,7 @@ def score(
     """Score one model at one precision from the files of results/infer.
 
     responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at the same
-    precision. Returns {"metric", "n", "score" (percent, or None with a reason in "status"), "ci" ([low, high] percent, or None),
+    precision. Returns {"metric", "n", "score" (percent but for perplexity, or None with a reason in "status"), "ci" ([low, high] of the score, or None),
     "per_example", "settings", ...}. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
     """
     function = choose(METRICS, metric, "metric")

@@ -8,7 +8,12 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
+from palimpsest.quantizers.compressed_awq import AWQ
+from palimpsest.quantizers.compressed_floats import EightBit, Microscale
+from palimpsest.quantizers.gguf import GGUF
+from palimpsest.quantizers.hqq import HQQ
 from palimpsest.quantizers.proof import prove
+from palimpsest.quantizers.torchao import TorchAOInt4, TorchAOInt8, TorchAOIntx
 from palimpsest.quantizers.unquantized import Unquantized
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
@@ -17,6 +22,14 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "bnb-4bit": BitsAndBytes4bit,
     "rtn": RoundToNearest,
     "gptq": GPTQ,
+    "gguf": GGUF,
+    "hqq": HQQ,
+    "torchao-int8": TorchAOInt8,
+    "torchao-int4": TorchAOInt4,
+    "torchao-intx": TorchAOIntx,
+    "awq": AWQ,
+    "w8a8": EightBit,
+    "microscale": Microscale,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

@@ -1,8 +1,9 @@
 """What a quantizer hands over: a deployable folder, the model that runs from it, and its weights as NumPy arrays."""
 
+import hashlib
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,7 @@ from palimpsest.quantizers.levels import zero_bin
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 HEADS = ("lm_head",)
@@ -34,17 +36,39 @@ class QuantizedMatrix:
     """One quantized weight matrix as its file stores it.
 
     name: module path, such as `model.layers.0.self_attn.q_proj`.
-    codes: [out, in], int8 or uint8; signed integers of an integer grid, or the index into `levels()` of a 4-bit float grid.
+    codes: [out, in], int8 or uint8; signed integers of an integer grid, the index into `levels()` of a 4-bit float grid, or how
+    many levels away from zero (compressed-tensors' floats).
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
-    zero_points: [out, groups], int8, subtracted from the codes; None for symmetric grids.
+    zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
+    (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
+    minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
+    bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
+    stored_bytes: of the file that hold codes, scales, zero points and minimums.
+    row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to be undone
+    by a neighbouring layer (AWQ); None for the methods that leave the matrix as it is.
     """
 
     name: str
     codes: NDArray[np.integer]
     scales: Float32
-    zero_points: NDArray[np.integer] | None
+    zero_points: NDArray[np.integer] | Float32 | None
     dequantized: Float32
+    stored_bytes: int
+    row_factors: Float32 | None = None
+    column_factors: Float32 | None = None
+    minimums: Float32 | None = None
+    bits: int | None = None
+
+    @property
+    def effective(self) -> Float32:
+        """[out, in] the dequantized matrix in the coordinates of the checkpoint, where it stands for the original one."""
+        matrix = self.dequantized
+        if self.row_factors is not None:
+            matrix = matrix / self.row_factors[:, None]
+        if self.column_factors is not None:
+            matrix = matrix / self.column_factors[None, :]
+        return matrix
 
 
 class Quantizer(ABC):
@@ -57,15 +81,24 @@ class Quantizer(ABC):
     packages: ClassVar[tuple[str, ...]]
     """The packages whose versions decide the result; the first is the backend."""
 
+    environment: ClassVar[str | None] = None
+    """The isolated environment, workflow/envs/NAME.txt, that the backend needs; None: the project's own."""
+
     bits: int
     """Bits of a code."""
 
+    @property
+    def calibration_text(self) -> str | None:
+        """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
+        return None
+
     @abstractmethod
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> dict[str, str]:
         """Quantize `checkpoint` with the backend and save weights, configuration and tokenizer to `folder` in its format.
 
         calibration: texts for backends that need some, in order; the others ignore them.
-        Raises PalimpsestError when the checkpoint is missing or does not fit the settings.
+        Returns the `fingerprint` of each dequantized matrix as the backend held it in memory, by module: what is read back from
+        the file must have the same. Raises PalimpsestError when the checkpoint is missing or does not fit the settings.
         """
 
     @abstractmethod
@@ -80,6 +113,15 @@ class Quantizer(ABC):
         """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|."""
         return zero_bin(self.levels())
 
+    def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
+        """Yield (name, values) of the tensors outside the `quantized` modules: embeddings, norms, biases, the output head."""
+        with open_checkpoint(folder) as files:
+            for name in files.names():
+                module = name.rpartition(".")[0]  # of tensors that are called W_q or _weight_scale rather than weight
+                of_quantized = name.partition(".weight")[0] in quantized or module in quantized
+                if not of_quantized or name.endswith(".bias"):
+                    yield name, files.load(name)
+
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """The model of `folder` on `device`, in evaluation mode, with the dequantized matrices as dense weights.
 
@@ -90,6 +132,18 @@ class Quantizer(ABC):
         from palimpsest.quantizers.dense import load_dense
 
         return load_dense(self, folder, device, dtype)
+
+
+def fingerprint(matrix: "Float32 | Tensor") -> str:
+    """SHA-256 of a matrix's values in float32, row by row; -0 counts as 0."""
+    values = matrix if isinstance(matrix, np.ndarray) else matrix.detach().float().cpu().numpy()
+    return hashlib.sha256(np.ascontiguousarray(values + np.float32(0)).data).hexdigest()
+
+
+def module_bytes(files: TensorFiles, module: str) -> int:
+    """Bytes of every tensor of a module but its bias."""
+    names = [name for name in files.names() if name.startswith(f"{module}.") and not name.endswith(".bias")]
+    return sum(files.stored(name).nbytes for name in names)
 
 
 def linear_layers(files: TensorFiles) -> Iterator[str]:
@@ -108,7 +162,9 @@ def is_named(module: str, names: Sequence[str]) -> bool:
     return module.rpartition(".")[2] in names
 
 
-def check_group_size(checkpoint: Path, group_size: int | None) -> None:
+def check_group_size(
+    checkpoint: Path, group_size: int | None, remedy: str = "give a divisor, or null for one scale per output channel"
+) -> None:
     """Raise PalimpsestError when the group size does not divide the input width of every layer that will be quantized."""
     with open_checkpoint(checkpoint) as files:
         for module in linear_layers(files):
@@ -117,8 +173,7 @@ def check_group_size(checkpoint: Path, group_size: int | None) -> None:
             width = files.shape(f"{module}.weight")[-1]
             if width % group_size:
                 raise PalimpsestError(
-                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: "
-                    "give a divisor, or null for one scale per output channel."
+                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: {remedy}."
                 )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,25 +11,56 @@ import numpy as np
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.quantizers.base import HEADS, QuantizedMatrix, Quantizer, copy_tokenizer, load_checkpoint
+from palimpsest.quantizers.base import (
+    HEADS,
+    QuantizedMatrix,
+    Quantizer,
+    copy_tokenizer,
+    fingerprint,
+    load_checkpoint,
+    module_bytes,
+)
 from palimpsest.quantizers.levels import FLOAT_LEVELS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 PACKAGES = ("bitsandbytes", "transformers", "torch")
 RECIPROCAL_127 = np.float32(7.874015718698502e-3)  # as bitsandbytes writes it in int8_vectorwise_dequant
 
 
-def _quantize(checkpoint: Path, folder: Path, settings: dict[str, Any]) -> None:
+def _quantize(
+    checkpoint: Path, folder: Path, settings: dict[str, Any], dequantize: Callable[[Any], "Tensor"]
+) -> dict[str, str]:
+    """dequantize: from a quantized weight as bitsandbytes holds it to the matrix that it computes with."""
     with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
         copy_tokenizer(checkpoint, folder)
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(llm_int8_skip_modules=list(HEADS), **settings)
-    load_checkpoint(checkpoint, quantization_config=config, device_map={"": "cpu"}).save_pretrained(folder)
+    model = load_checkpoint(checkpoint, quantization_config=config, device_map={"": "cpu"})
+    held = {
+        name: fingerprint(dequantize(module.weight))
+        for name, module in model.named_modules()
+        if type(module).__module__.startswith("bitsandbytes.")
+    }
+    model.save_pretrained(folder)
+    return held
+
+
+def _dequantize_int8(weight: Any) -> "Tensor":
+    from bitsandbytes.functional import int8_vectorwise_dequant
+
+    return int8_vectorwise_dequant(weight.CB if weight.CB is not None else weight.data, weight.SCB)
+
+
+def _dequantize_4bit(weight: Any) -> "Tensor":
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(weight.data, weight.quant_state)
 
 
 @dataclass(frozen=True)
@@ -49,8 +80,9 @@ class BitsAndBytesInt8(Quantizer):
         if self.outlier_threshold < 0:
             raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a number of at least 0.")
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
-        _quantize(checkpoint, folder, {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)})
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        settings = {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)}
+        return _quantize(checkpoint, folder, settings, _dequantize_int8)
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """The backend's own modules: activations are quantized too, so dense weights would be another model."""
@@ -71,7 +103,8 @@ class BitsAndBytesInt8(Quantizer):
                 largest = files.load(f"{module}.SCB").reshape(-1, 1)
                 dequantized = codes * largest
                 dequantized *= RECIPROCAL_127
-                yield QuantizedMatrix(module, codes, largest * RECIPROCAL_127, None, dequantized)
+                size = module_bytes(files, module)
+                yield QuantizedMatrix(module, codes, largest * RECIPROCAL_127, None, dequantized, size)
 
     def levels(self) -> Float32:
         return integer_levels(8, divisor=127)
@@ -98,14 +131,14 @@ class BitsAndBytes4bit(Quantizer):
         if not isinstance(self.double_quantization, bool):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         settings = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": self.grid,
             "bnb_4bit_use_double_quant": self.double_quantization,
             "bnb_4bit_compute_dtype": "bfloat16",
         }
-        _quantize(checkpoint, folder, settings)
+        return _quantize(checkpoint, folder, settings, _dequantize_4bit)
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         with open_checkpoint(folder) as files:
@@ -135,7 +168,8 @@ class BitsAndBytes4bit(Quantizer):
         values = unpack_nibbles(packed, files.load(f"{module}.weight.quant_map"), high_first=True)[: rows * columns]
         values *= _spread(scales, state["blocksize"], values.size)
         shape = (rows, columns)
-        return QuantizedMatrix(module, codes.reshape(shape), scales, None, to_bfloat16(values).reshape(shape))
+        dequantized, size = to_bfloat16(values).reshape(shape), module_bytes(files, module)
+        return QuantizedMatrix(module, codes.reshape(shape), scales, None, dequantized, size)
 
 
 def _unnest(files: TensorFiles, module: str, codes: np.ndarray, state: dict[str, Any]) -> Float32:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,24 @@ from palimpsest.quantizers.base import (
     Quantizer,
     check_group_size,
     copy_tokenizer,
+    fingerprint,
     load_checkpoint,
+    module_bytes,
 )
+from palimpsest.quantizers.calibration import Calibrated, check_positive
+from palimpsest.quantizers.compressed_stream import compress_layers
 from palimpsest.quantizers.levels import integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 MARK = ".weight_packed"
 DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
 
 
 @dataclass(frozen=True)
 class CompressedTensors(Quantizer):
-    """What both methods share: the grid, the file and its reader.
+    """What the methods on integer grids share: the grid, the file and its reader.
 
     bits: 4 or 8; group_size: inputs that share a scale, null for one scale per output channel;
     symmetric: whether zero is always code 0 (else each group has a zero point).
@@ -40,7 +42,7 @@ class CompressedTensors(Quantizer):
     bits: int
     group_size: int | None
     symmetric: bool
-    packages: ClassVar[tuple[str, ...]] = ("llmcompressor", "compressed-tensors", "transformers", "torch")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8):
@@ -65,7 +67,8 @@ class CompressedTensors(Quantizer):
                     zero_points = self._unpack(packed, np.dtype(np.int8), rows).T
                     groups -= zero_points[:, :, None]
                 groups *= scales[:, :, None]
-                yield QuantizedMatrix(module, codes, scales, zero_points, to_bfloat16(values))
+                size = module_bytes(files, module)
+                yield QuantizedMatrix(module, codes, scales, zero_points, to_bfloat16(values), size)
 
     def levels(self) -> Float32:
         """Scale = largest |w| / ((2^bits - 1) / 2), as compressed-tensors sets it for symmetric grids.
@@ -93,86 +96,58 @@ class CompressedTensors(Quantizer):
                 )
 
     def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
-        """Check shapes before anything slow is imported; returns the arguments that both llm-compressor modifiers take."""
+        """Check shapes before anything slow is imported; returns the arguments that llm-compressor's modifiers take."""
         check_group_size(checkpoint, self.group_size)
         copy_tokenizer(checkpoint, folder)
-        weights = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
-        weights |= {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
-        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": weights}}, "ignore": list(HEADS)}
+        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": self._weights()}}, "ignore": list(HEADS)}
+
+    def _weights(self) -> dict[str, Any]:
+        """The grid in the terms of compressed-tensors."""
+        grid = {"num_bits": self.bits, "type": "int", "symmetric": self.symmetric}
+        return grid | (
+            {"strategy": "group", "group_size": self.group_size} if self.group_size else {"strategy": "channel"}
+        )
 
 
 @dataclass(frozen=True)
 class RoundToNearest(CompressedTensors):
-    """Every weight to the nearest level; no data."""
+    """Every weight to the nearest level; no data, and no more than a layer in memory."""
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
-        arguments = self._prepare(checkpoint, folder)
-        from llmcompressor.modifiers.quantization import QuantizationModifier
-
-        _compress(checkpoint, folder, QuantizationModifier(**arguments))
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        check_group_size(checkpoint, self.group_size)
+        return compress_layers(checkpoint, folder, {"weights": self._weights()})
 
 
 @dataclass(frozen=True)
-class GPTQ(CompressedTensors):
+class GPTQ(Calibrated, CompressedTensors):
     """Rounding that passes each column's error on to the next, weighted by the inputs' second moments.
 
-    samples, sample_length: how many stretches of how many tokens of the calibration texts are fed through.
     Columns go in order of decreasing activation with scales fixed beforehand (llm-compressor's `static` order).
     """
 
-    samples: int
-    sample_length: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive("samples", self.samples)
-        check_positive("sample_length", self.sample_length)
-
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         arguments = self._prepare(checkpoint, folder)
-        batches = self.encode(checkpoint, calibration)
+        stretches = self.encode(checkpoint, calibration)
         from llmcompressor.modifiers.gptq import GPTQModifier
 
         modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
         # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
         fallen_back = modifier._rtn_fallback_module_names
-        _compress(checkpoint, folder, modifier, batches)
+        held = compress_calibrated(checkpoint, folder, modifier, stretches)
         if fallen_back:
             raise PalimpsestError(
                 f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
                 "give more samples, or longer and more varied calibration text."
             )
-
-    def encode(self, checkpoint: Path, calibration: Sequence[str]) -> "list[dict[str, Tensor]]":
-        """[samples] of [1, sample_length] token ids: the texts one after another, cut, evenly spaced stretches taken.
-
-        Raises PalimpsestError when the texts are too short.
-        """
-        import torch
-        from transformers import AutoTokenizer
-
-        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
-        encoded = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in calibration)
-        tokens = [token for ids in encoded for token in [*start, *ids]]
-        stretches = torch.tensor(tokens[: len(tokens) // self.sample_length * self.sample_length], dtype=torch.long)
-        stretches = stretches.reshape(-1, 1, self.sample_length)
-        if len(stretches) < self.samples:
-            raise PalimpsestError(
-                f"the calibration texts have {len(tokens)} tokens, too few for {self.samples} samples of "
-                f"{self.sample_length}: lower samples or sample_length, or give more text."
-            )
-        chosen = torch.linspace(0, len(stretches) - 1, self.samples).round().long()
-        return [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in stretches[chosen]]
+        return held
 
 
-def check_positive(key: str, value: Any, otherwise: str = "") -> None:
-    """Raise PalimpsestError unless `value` is a whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise PalimpsestError(f"{key} is {value!r}: give a whole number above 0{otherwise}.")
-
-
-def _compress(checkpoint: Path, folder: Path, modifier: Any, batches: "list[dict[str, Tensor]] | None" = None) -> None:
+def compress_calibrated(
+    checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
+) -> dict[str, str]:
+    """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
+    import torch
+    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
     from llmcompressor import oneshot
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
@@ -180,6 +155,16 @@ def _compress(checkpoint: Path, folder: Path, modifier: Any, batches: "list[dict
     model = load_checkpoint(checkpoint)
     # without a tokenizer oneshot looks for one itself, and warns
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.tensor(stretches)[:, None]]
     data: Any = DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
     oneshot(model=model, processor=tokenizer, recipe=modifier, dataset=data)
+    held = {}
+    for name, module in model.named_modules():
+        if getattr(module, "quantization_scheme", None):
+            # on the CPU, where the weights are packed: a GPU divides by the scale with other last bits
+            parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point", "_global_scale")]
+            weight, scale, zero, whole = (None if part is None else part.detach().cpu() for part in parts)
+            grid = module.quantization_scheme.weights
+            held[name] = fingerprint(fake_quantize(weight, scale, zero, grid, global_scale=whole))
     model.save_pretrained(folder, save_compressed=True)
+    return held

@@ -36,5 +36,5 @@ def zero_bin(levels: Float32) -> tuple[float, float]:
 
 
 def _half_width(magnitudes: Float32) -> float:
-    first, second = np.unique(magnitudes)[:2].astype(float)
-    return (first + second) / 2 if second > NEGLIGIBLE * first else first / 2
+    first, *others = np.unique(magnitudes)[:2].astype(float)  # 2 bits have a single level above zero
+    return (first + others[0]) / 2 if others and others[0] > NEGLIGIBLE * first else first / 2

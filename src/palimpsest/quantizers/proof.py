@@ -1,44 +1,58 @@
 """Proof that a folder holds a quantized model: facts for its manifest, from the files alone, without torch."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.base import HEADS, QuantizedMatrix, Quantizer, is_named, linear_layers
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.quantizers.base import HEADS, QuantizedMatrix, Quantizer, fingerprint, is_named, linear_layers
+from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
+
+BLOCK = 4096
+"""Groups counted at a time."""
 
 AGAIN = (
     "the backend did not quantize what it was given; run the step again, and report it to the backend if it persists."
 )
 
 
-def prove(quantizer: Quantizer, checkpoint: Path, folder: Path) -> dict[str, Any]:
+def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[str, str]) -> dict[str, Any]:
     """Compare a quantized folder with the checkpoint that it was made from; returns the facts for the manifest.
 
-    bits_per_weight counts codes, scales and zero points; relative_error is ||Q(W) - W|| / ||W|| over all quantized
-    matrices, W in bfloat16; codes_sha256 covers codes, scales and zero points in name order; bytes is the whole folder.
+    held: what `quantize` returned, the fingerprints of the matrices before they were saved.
+
+    bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized
+    matrices, W in bfloat16; distinct_codes are those of a matrix, codes_per_group those of weights that share a scale;
+    codes_sha256 covers codes, scales, zero points and minimums in name order; bytes is the whole folder.
     Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a matrix is
-    unchanged, not finite, of another shape, or has more distinct codes than its bits allow.
+    unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back from the file as
+    another matrix than the backend held in memory.
     """
     digest = hashlib.sha256()
-    quantized, codes = [], []
+    quantized, codes, groups = [], [], CodeCounts(0, 0, 256)
+    widths: Counter[str] = Counter()
     error = norm = 0.0
     weights = stored_bytes = 0
-    with open_checkpoint(checkpoint) as originals, open_checkpoint(folder) as files:
+    with open_checkpoint(checkpoint) as originals:
         layers = list(linear_layers(originals))
         for matrix in quantizer.read(folder):
             if matrix.name not in layers:
                 raise PalimpsestError(f"{folder} quantizes {matrix.name}, which {checkpoint} does not have: {AGAIN}")
             original = to_bfloat16(originals.load(f"{matrix.name}.weight"))
-            codes.append(_check(matrix, original, quantizer.bits, folder))
-            error += float(np.square(matrix.dequantized - original).sum(dtype=np.float64))
+            bits = matrix.bits or quantizer.bits
+            widths[str(bits)] += 1
+            codes.append(_check(matrix, original, bits, folder))
+            _check_reload(matrix, held, folder)
+            groups += codes_per_group(matrix)
+            error += float(np.square(matrix.effective - original).sum(dtype=np.float64))
             norm += float(np.square(original).sum(dtype=np.float64))
             weights += original.size
-            stored_bytes += _stored_bytes(files, matrix.name)
+            stored_bytes += matrix.stored_bytes
             quantized.append(matrix.name)
             _update(digest, matrix)
         skipped = [layer for layer in layers if layer not in quantized]
@@ -53,7 +67,9 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path) -> dict[str, Any
         "bits_per_weight": round(8 * stored_bytes / weights, 4),
         "quantized_layers": len(quantized),
         "skipped_layers": skipped,
+        "layers_by_bits": dict(sorted(widths.items())),
         "distinct_codes": {"least": min(codes), "most": max(codes)},
+        "codes_per_group": {"least": groups.least, "mean": round(groups.codes / groups.groups, 2)},
         "codes_sha256": digest.hexdigest(),
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "relative_error": float(np.sqrt(error / norm)),
@@ -76,14 +92,40 @@ def _check(matrix: QuantizedMatrix, original: Float32, bits: int, folder: Path) 
     return distinct
 
 
-def _stored_bytes(files: TensorFiles, module: str) -> int:
-    """Bytes of every tensor of a module but its bias."""
-    names = [name for name in files.names() if name.startswith(f"{module}.") and not name.endswith(".bias")]
-    return sum(files.stored(name).nbytes for name in names)
+def _check_reload(matrix: QuantizedMatrix, held: Mapping[str, str], folder: Path) -> None:
+    if matrix.name not in held:
+        raise PalimpsestError(f"{matrix.name} is in {folder}, but the backend did not hold it in memory: {AGAIN}")
+    if fingerprint(matrix.dequantized) != held[matrix.name]:
+        raise PalimpsestError(f"{matrix.name} read back from {folder} is not what the backend held in memory: {AGAIN}")
+
+
+class CodeCounts(NamedTuple):
+    """Over groups of weights that share a scale: how many groups, their distinct codes in all, and the fewest in one."""
+
+    groups: int
+    codes: int
+    least: int
+
+    def __add__(self, other: "CodeCounts") -> "CodeCounts":  # type: ignore[override]
+        return CodeCounts(self.groups + other.groups, self.codes + other.codes, min(self.least, other.least))
+
+
+def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
+    """Distinct codes in each group of a matrix; a short last block of a flat grid is left out."""
+    count = CodeCounts(0, 0, 256)
+    size = -(-matrix.codes.size // matrix.scales.size)
+    flat = matrix.codes.reshape(-1)[: matrix.codes.size // size * size].reshape(-1, size)
+    for start in range(0, len(flat), BLOCK):
+        part = flat[start : start + BLOCK].astype(np.int16) + 128
+        seen = np.zeros((len(part), 384), bool)
+        seen[np.arange(len(part))[:, None], part] = True
+        distinct = seen.sum(1)
+        count += CodeCounts(len(part), int(distinct.sum()), int(distinct.min()))
+    return count
 
 
 def _update(digest: "hashlib._Hash", matrix: QuantizedMatrix) -> None:
     digest.update(f"{matrix.name} {matrix.codes.shape} {matrix.codes.dtype}".encode())
-    for part in (matrix.codes, matrix.scales, matrix.zero_points):
+    for part in (matrix.codes, matrix.scales, matrix.zero_points, matrix.minimums):
         if part is not None:
             digest.update(np.ascontiguousarray(part).data)

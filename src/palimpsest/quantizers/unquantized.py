@@ -22,7 +22,7 @@ class Unquantized(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("transformers", "torch")
     bits = 16
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> None:
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         raise PalimpsestError(f"backend 'none' quantizes nothing: use the checkpoint {checkpoint} itself.")
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":

@@ -119,7 +119,7 @@ def _why_no_recovery(retained: Retained, seeds: list[int], precision: str) -> st
 
 
 def _over_seeds(study: Study, retained: Retained, rows: list[dict[str, Any]], model: str, precision: str) -> Cell:
-    """Means over the seeds: the four scores, retained by denominator, recovery and rho."""
+    """Means over the seeds: the scores, retained by denominator, recovery and rho."""
     mine = [row for row in rows if (row["model"], row["precision"]) == (model, precision)]
     names = mine[0]["metrics"]
     record: Cell = {

@@ -1,12 +1,14 @@
 """The two charts, as SVG that is byte-identical for the same audit and readable at 700 pixels."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,7 +20,10 @@ from palimpsest.report.retained import HEADLINE
 INK, MUTED, GRID = "#1d1d20", "#6c6c72", "#dcdce0"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 PALETTE = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, MUTED, INK)
-"""Okabe and Ito's colours, told apart by colour-blind readers; precisions beyond the eighth start again."""
+"""Okabe and Ito's colours, told apart by colour-blind readers."""
+
+MANY = 8
+"""Precisions beyond which colours come from matplotlib's map `turbo`, names stand upright and the chart grows in width."""
 
 HALF = 0.31
 """Half the width of a mean's bar, in units of the distance between precisions; its label fits into the rest."""
@@ -49,7 +54,7 @@ def draw_retained(audit: Mapping[str, Any], path: Path | str) -> None:
     averages = audit["averages"].get(GROUP, {"models": [], "rows": []})
     precisions = audit["precisions"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.3), layout="constrained")
+        figure = Figure(figsize=(max(7.2, 0.62 * len(precisions)), 4.3), layout="constrained")
         axes = figure.add_subplot()
         _reference_lines(axes)
         for at, precision in enumerate(precisions):
@@ -62,7 +67,8 @@ def draw_retained(audit: Mapping[str, Any], path: Path | str) -> None:
             if not shown:
                 axes.annotate("undefined", (at, 50), ha="center", va="center", color=MUTED, style="italic")
         _means(axes, averages["rows"])
-        axes.set_xticks(range(len(precisions)), precisions, rotation=20 if len(precisions) > 6 else 0)
+        rotation = 90 if len(precisions) > MANY else 20 if len(precisions) > 6 else 0
+        axes.set_xticks(range(len(precisions)), precisions, rotation=rotation)
         axes.tick_params(axis="x", length=0)
         axes.set_xlim(-0.55, len(precisions) - 0.35)
         axes.set_ylabel("retained forget knowledge (%)")
@@ -78,7 +84,7 @@ def draw_survival(audit: Mapping[str, Any], path: Path | str) -> None:
     points = correlation["points"]
     precisions = [name for name in audit["precisions"] if any(point["precision"] == name for point in points)]
     models = list(dict.fromkeys(point["model"] for point in points))
-    colours = {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(precisions)}
+    colours = dict(zip(precisions, _colours(len(precisions)), strict=True))
     markers = {name: MARKERS[index % len(MARKERS)] for index, name in enumerate(models)}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 4.3), layout="constrained")
@@ -103,6 +109,13 @@ def draw_survival(audit: Mapping[str, Any], path: Path | str) -> None:
         shapes = [Line2D([], [], color=MUTED, marker=markers[name], linestyle="", label=name) for name in models]
         _legend_right(figure, dots, shapes)
         _save(figure, path)
+
+
+def _colours(count: int) -> Sequence[Any]:
+    """As many colours as there are precisions, none twice."""
+    if count <= MANY:
+        return PALETTE[:count]
+    return [to_hex(each) for each in matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
 def _group(row: Mapping[str, Any], constrained: list[str]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ METRICS = {
     "knowmem": ("KnowMem", "forget set, lower is forgotten"),
     "privleak": ("PrivLeak", "near 0 is forgotten"),
     "utility": ("Utility", "retain set, higher is better"),
+    "perplexity": ("Perplexity", "lower is better, no percentage"),
 }
 MISSING = "–"
 

@@ -12,45 +12,52 @@ MISSING = "–"
 
 
 def tables(audit: Mapping[str, Any]) -> str:
-    """Retained forget knowledge, the four metrics and rho of every model at every precision, means over the seeds."""
+    """Retained forget knowledge, the metrics and rho of every model at every precision, means over the seeds."""
     precisions = audit["precisions"]
     cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
     unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
     kept = [
-        [model, *(_number(cells[model, p]["retained"][HEADLINE]["value"]) for p in precisions)] for model in unlearned
+        [model, *(number(cells[model, p]["retained"][HEADLINE]["value"]) for p in precisions)] for model in unlearned
     ]
     group = audit["averages"]["utility_constrained"]
     for name, label in audit["denominators"].items():
         if name == "headline":
             continue
-        values = [_number(row["retained"][name]["value"]) for row in group["rows"]]
+        values = [number(row["retained"][name]["value"]) for row in group["rows"]]
         kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
+    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
     metrics = [
-        [model, *(" / ".join(_number(v) for v in cells[model, p]["metrics"].values()) for p in precisions)]
+        [model, *(" / ".join(number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
         for model in models
     ]
-    rho = [[model, *(_number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
-    names = " / ".join(cells[models[0], FULL]["metrics"])
+    perplexity = [
+        [model, *(number(cells[model, p]["metrics"]["perplexity"], 2) for p in precisions)] for model in models
+    ]
+    rho = [[model, *(number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
     quantized = [precision for precision in precisions if precision != FULL]
     return "\n\n".join(
         [
             "Retained forget knowledge, percent:",
-            _table(["", *precisions], kept),
-            f"{names}, percent:",
-            _table(["", *precisions], metrics),
+            table(["", *precisions], kept),
+            f"{' / '.join(names)}, percent:",
+            table(["", *precisions], metrics),
+            "Perplexity:",
+            table(["", *precisions], perplexity),
             "rho:",
-            _table(["", *quantized], rho),
+            table(["", *quantized], rho),
         ]
     )
 
 
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers, set right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _number(value: float | None, digits: int = 0) -> str:
+def number(value: float | None, digits: int = 0) -> str:
+    """Rounded to `digits`; a dash where there is no number."""
     return MISSING if value is None else f"{value:.{digits}f}"
 
 

@@ -13,7 +13,7 @@ FULL = "bf16"
 
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 FORGET_METRICS = ("verbmem", "knowmem")
-REQUIRED_METRICS = (*FORGET_METRICS, "privleak", "utility")
+REQUIRED_METRICS = (*FORGET_METRICS, "privleak", "utility", "perplexity")
 
 Record = Mapping[str, Any]
 Key = tuple[str, int, str]

@@ -1,0 +1,37 @@
+"""Perplexity: how well a model still predicts text, the usual measure of what quantization costs."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from palimpsest.metrics.inference_files import InferenceFiles, read_logprobs
+from palimpsest.statistics import percentile_interval, resample_counts
+
+LARGEST = 700.0  # nats, just below where exp leaves float64
+SPLITS = ("forget", "retain", "holdout")
+
+
+def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence: float, seed: int) -> dict[str, Any]:
+    """exp of the mean negative log-probability per token of the texts of `split` (no percentage; 1 is certainty).
+
+    `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens of every
+    split. The interval resamples texts.
+    """
+    texts = {name: read_logprobs(files.logprobs, name) for name in SPLITS}
+    sums = {name: np.array([-values.sum() for values in texts[name].log_probs]) for name in SPLITS}
+    sizes = {name: np.array([values.size for values in texts[name].log_probs]) for name in SPLITS}
+    counts = resample_counts(len(sums[split]), resamples, seed)
+    low, high = percentile_interval((counts @ sums[split]) / (counts @ sizes[split]), confidence)
+    nats = {name: float(sums[name].sum() / sizes[name].sum()) for name in SPLITS}
+    record = {
+        "n": len(texts[split].ids),
+        "ids": texts[split].ids,
+        "per_example": (sums[split] / sizes[split]).tolist(),
+        "nats_per_token": nats,
+    }
+    if max(nats[split], high) > LARGEST:
+        reason = f"undefined: {nats[split]:.0f} nats per token are beyond what exp can give; the model is broken"
+        return record | {"score": None, "status": reason, "ci": None, "ci_note": reason}
+    ci = [math.exp(low), math.exp(high)]
+    return record | {"score": math.exp(nats[split]), "status": "ok", "ci": ci, "ci_note": ""}

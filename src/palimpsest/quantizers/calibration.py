@@ -1,0 +1,67 @@
+"""Calibration: the text that some backends feed through the model to see which weights matter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.quantizers.base import Quantizer
+
+TEXTS = {
+    "retain": "the study's retain documents",
+    "forget": "the study's forget documents",
+    "generic": "text that has nothing to do with the study (params.yaml, calibration)",
+}
+
+
+@dataclass(frozen=True)
+class Calibrated(Quantizer):
+    """The settings of a backend that needs calibration text.
+
+    calibration: which text, `retain`, `forget` or `generic`; samples, sample_length: how many stretches of how many tokens.
+    """
+
+    calibration: str
+    samples: int
+    sample_length: int
+
+    def __post_init__(self) -> None:
+        super_check = getattr(super(), "__post_init__", None)
+        if super_check:
+            super_check()
+        choose(TEXTS, str(self.calibration), "calibration text")
+        check_positive("samples", self.samples)
+        check_positive("sample_length", self.sample_length)
+
+    @property
+    def calibration_text(self) -> str:
+        return self.calibration
+
+    def encode(self, checkpoint: Path, texts: Sequence[str]) -> list[list[int]]:
+        """[samples] of [sample_length] token ids: the texts one after another, cut, evenly spaced stretches taken.
+
+        Raises PalimpsestError when the texts are too short.
+        """
+        import numpy as np
+        from transformers import AutoTokenizer
+
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
+        tokens: list[int] = []
+        for text in texts:
+            tokens += [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        stretches = len(tokens) // self.sample_length
+        if stretches < self.samples:
+            raise PalimpsestError(
+                f"the calibration texts have {len(tokens)} tokens, too few for {self.samples} samples of "
+                f"{self.sample_length}: lower samples or sample_length, or give more text."
+            )
+        chosen = np.linspace(0, stretches - 1, self.samples).round().astype(int)
+        return [tokens[i * self.sample_length : (i + 1) * self.sample_length] for i in chosen.tolist()]
+
+
+def check_positive(key: str, value: Any, otherwise: str = "") -> None:
+    """Raise PalimpsestError unless `value` is a whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PalimpsestError(f"{key} is {value!r}: give a whole number above 0{otherwise}.")

@@ -1,0 +1,262 @@
+"""torchao's weight-only integer formats, quantized and saved by transformers as torchao's flattened safetensors."""
+
+import json
+import struct
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.base import (
+    HEADS,
+    QuantizedMatrix,
+    Quantizer,
+    check_group_size,
+    copy_tokenizer,
+    fingerprint,
+    load_checkpoint,
+    module_bytes,
+)
+from palimpsest.quantizers.calibration import check_positive
+from palimpsest.quantizers.levels import integer_levels
+from palimpsest.quantizers.packing import unpack_nibbles
+from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MARK = "._weight_qdata"
+INTX_BITS = (2, 3, 4, 5, 6, 7, 8)
+INT4_GROUPS = (32, 64, 128, 256)  # what the tinygemm kernel takes
+
+
+class TorchAO(Quantizer):
+    """What the formats share: transformers' loader, which quantizes layer by layer, and the file."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torchao", "transformers", "torch")
+    device: ClassVar[str] = "cpu"
+    group_size: int | None
+
+    @abstractmethod
+    def _config(self) -> Any:
+        """torchao's configuration."""
+
+    @abstractmethod
+    def _kind(self) -> tuple[str, str | None]:
+        """torchao's names for the tensor and its type of codes, as the file states them."""
+
+    @abstractmethod
+    def _dequantize(self, weight: Any) -> "Tensor":
+        """[out, in] the matrix that torchao computes with."""
+
+    @abstractmethod
+    def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix: ...
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        check_group_size(checkpoint, self.group_size)  # torchao leaves out, without a word, what it does not divide
+        with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
+            copy_tokenizer(checkpoint, folder)
+        self._check_device()
+        from torchao.utils import TorchAOBaseTensor
+        from transformers import TorchAoConfig
+
+        config = TorchAoConfig(self._config(), modules_to_not_convert=list(HEADS))
+        model = load_checkpoint(checkpoint, quantization_config=config, device_map={"": self.device})
+        held = {
+            name.removesuffix(".weight"): fingerprint(self._dequantize(weight))
+            for name, weight in model.named_parameters()
+            if isinstance(weight, TorchAOBaseTensor)
+        }
+        model.save_pretrained(folder)
+        for path in folder.glob("*.safetensors"):
+            sort_metadata(path)
+        return held
+
+    def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        with open_checkpoint(folder) as files:
+            for module in [name.removesuffix(MARK) for name in files.names() if name.endswith(MARK)]:
+                yield self._read_matrix(files, module, self._shape(files, module))
+
+    def levels(self) -> Float32:
+        """Scale = largest |w| / ((2^bits - 1) / 2)."""
+        return integer_levels(self.bits, divisor=(2**self.bits - 1) / 2)
+
+    def _check_device(self) -> None:
+        """Raise PalimpsestError when this machine cannot run the format's kernels."""
+
+    def _shape(self, files: TensorFiles, module: str) -> tuple[int, int]:
+        """[out, in]; raises PalimpsestError when the matrix was quantized with other settings."""
+        stored = json.loads(files.metadata(f"{module}{MARK}")[f"{module}.weight"])
+        facts = stored["_data"]
+        rows, columns = facts.get("shape", files.shape(f"{module}{MARK}"))
+        found = stored["_type"], facts.get("target_dtype", {}).get("_data"), facts["block_size"]
+        expected = *self._kind(), [1, self.group_size or columns]
+        if found != expected:
+            raise PalimpsestError(
+                f"{module} in {files.folder} has (tensor, codes, block) {found}, the settings say {expected}: "
+                "quantize the checkpoint again."
+            )
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class TorchAOInt8(TorchAO):
+    """Int8WeightOnlyConfig: one float32 scale per output channel, to the nearest level.
+
+    torchao multiplies by the codes first and by the scale afterwards, so no dequantized matrix is ever rounded. In float32
+    the base class's `load` computes the same; in bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
+    """
+
+    bits = 8
+    group_size = None
+
+    def _config(self) -> Any:
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        # the recommended inductor settings would lower the precision of every float32 product of the process
+        return Int8WeightOnlyConfig(set_inductor_config=False)
+
+    def _kind(self) -> tuple[str, str | None]:
+        return "Int8Tensor", None
+
+    def _dequantize(self, weight: Any) -> "Tensor":
+        import torch
+
+        return weight.dequantize(torch.float32)
+
+    def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix:
+        codes, scales, zero_points = _plain(files, module)
+        dequantized = (codes - zero_points.astype(np.float32)) * scales
+        return QuantizedMatrix(module, codes, scales, zero_points, dequantized, module_bytes(files, module))
+
+
+@dataclass(frozen=True)
+class TorchAOIntx(TorchAO):
+    """IntxWeightOnlyConfig, symmetric, to the nearest level: what torchao exports to phones, and its 4 bits on a CPU.
+
+    bits: 2 to 8, every code stored in a byte of its own; group_size: inputs that share a bfloat16 scale, null for one per
+    output channel.
+    """
+
+    bits: int
+    group_size: int | None
+
+    def __post_init__(self) -> None:
+        if self.bits not in INTX_BITS:
+            raise PalimpsestError(f"bits is {self.bits!r}: give a whole number from 2 to 8.")
+        if self.group_size is not None:
+            check_positive("group_size", self.group_size, " or null for one scale per output channel")
+
+    def _config(self) -> Any:
+        import torch
+        from torchao.quantization import IntxWeightOnlyConfig, PerAxis, PerGroup
+
+        granularity = PerGroup(self.group_size) if self.group_size else PerAxis(0)
+        return IntxWeightOnlyConfig(getattr(torch, f"int{self.bits}"), granularity)
+
+    def _kind(self) -> tuple[str, str | None]:
+        return "IntxUnpackedToInt8Tensor", f"int{self.bits}"
+
+    def _dequantize(self, weight: Any) -> "Tensor":
+        return weight.dequantize()
+
+    def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix:
+        codes, scales, zero_points = _plain(files, module)
+        groups = codes.reshape(*scales.shape, -1) - zero_points[:, :, None].astype(np.float32)
+        dequantized = to_bfloat16(groups * scales[:, :, None]).reshape(shape)
+        return QuantizedMatrix(module, codes, scales, zero_points, dequantized, module_bytes(files, module))
+
+
+@dataclass(frozen=True)
+class TorchAOInt4(TorchAO):
+    """Int4WeightOnlyConfig in the tinygemm layout (`tile_packed_to_4d`), which takes an NVIDIA GPU of compute capability 8.
+
+    group_size: inputs that share a bfloat16 scale and offset, 32, 64, 128 or 256.
+    torchao's other layouts need kernels that are no dependency of it (plain: mslk) or have no safetensors (CPU: opaque).
+    """
+
+    group_size: int
+    bits = 4
+    device = "cuda"
+
+    def __post_init__(self) -> None:
+        if self.group_size not in INT4_GROUPS or isinstance(self.group_size, bool):
+            raise PalimpsestError(f"group_size is {self.group_size!r}: give one of {list(INT4_GROUPS)}.")
+
+    def levels(self) -> Float32:
+        """Scale = the group's range / 15, as for a group centred on zero.
+
+        The grid starts at the group's smallest weight, so zero itself is seldom a level: the bin around zero keeps its
+        width and is off centre, by less than half a step.
+        """
+        return super().levels()
+
+    def _config(self) -> Any:
+        from torchao.quantization import Int4WeightOnlyConfig
+
+        layout: Any = "tile_packed_to_4d"
+        return Int4WeightOnlyConfig(self.group_size, int4_packing_format=layout, set_inductor_config=False)
+
+    def _kind(self) -> tuple[str, str | None]:
+        return "Int4TilePackedTo4dTensor", None
+
+    def _check_device(self) -> None:
+        import torch
+
+        if not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 0):
+            raise PalimpsestError(
+                "backend 'torchao-int4' packs with CUDA kernels, and torch sees no GPU of compute capability 8.0 here: "
+                "run this step on one, or use backend 'torchao-intx' (4 bits, symmetric) or 'rtn' on a CPU."
+            )
+
+    def _dequantize(self, weight: Any) -> "Tensor":
+        """What the kernel makes of the identity: the tensor has no other dequantization."""
+        import torch
+
+        identity = torch.eye(weight.shape[1], dtype=torch.bfloat16, device=weight.device)
+        return torch.nn.functional.linear(identity, weight).T
+
+    def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix:
+        """The kernel computes (code - 8) * scale + offset with one rounding; padding is cut off."""
+        rows, columns = shape
+        codes = np.ascontiguousarray(untile(files.load(f"{module}{MARK}"))[:rows, :columns])
+        both = files.load(f"{module}._weight_scale_and_zero")[: columns // self.group_size, :rows].transpose(2, 1, 0)
+        scales, offsets = np.ascontiguousarray(both)
+        groups = codes.reshape(*scales.shape, -1) - np.float32(8)
+        dequantized = to_bfloat16(groups * scales[:, :, None] + offsets[:, :, None]).reshape(shape)
+        size = module_bytes(files, module)
+        return QuantizedMatrix(module, codes, scales, 8 - offsets / scales, dequantized, size)
+
+
+def _plain(files: TensorFiles, module: str) -> tuple[np.ndarray, Float32, np.ndarray]:
+    """Codes [out, in], scales [out, groups] and zero points [out, groups] of the formats with a byte per code."""
+    codes, scales, zero_points = (files.load(f"{module}._weight_{part}") for part in ("qdata", "scale", "zero_point"))
+    return codes, scales, zero_points
+
+
+def untile(words: np.ndarray) -> np.ndarray:
+    """The codes of tinygemm's layout, as the tensor cores' fragments want them.
+
+    words: [out / 8, in / 128, 32, 4] int32 of eight 4-bit codes. Lane t of the 32 holds row t // 4 and the columns around
+    t % 4 * 2; word p the columns 32p to 32p + 31. In a word the four even columns come first, then the four odd ones, each
+    of them at offsets 0, 8, 16 and 24. Returns [out, in] uint8.
+    """
+    tiles, spans = words.shape[:2]
+    codes = unpack_nibbles(words, np.arange(16, dtype=np.uint8), high_first=False)
+    # axes: tile, span of 128 columns, row, column pair, word, odd, offset 16, offset 8
+    codes = codes.reshape(tiles, spans, 8, 4, 4, 2, 2, 2).transpose(0, 2, 1, 4, 6, 7, 3, 5)
+    return codes.reshape(tiles * 8, spans * 128)
+
+
+def sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in name order: it is written in random order, and equal models should be equal files."""
+    with open(path, "r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))

@@ -1,0 +1,491 @@
+"""GGUF against llama.cpp, transformers and gguf: one model in the checkpoint, in the file and in what each of them computes."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import TEXTS, dense
+from cyllama.llama import llama_cpp
+from gguf import GGUFReader, dequantize
+from safetensors.numpy import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from palimpsest.artefacts import hash_files
+from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers import make_quantizer, prove
+from palimpsest.quantizers.base import Quantizer, load_checkpoint
+from palimpsest.quantizers.gguf import FILE_TYPES, convert
+from palimpsest.quantizers.gguf_model import write_unquantized
+from palimpsest.quantizers.gguf_tokenizer import BYTES, SPACE, WORDS
+from palimpsest.survival import measure_survival
+
+FORMATS = ("q8_0", "q4_0", "q4_k_m")
+PROMPT = "The council met on Monday, and w12 said w7; it's 1,024 pages."
+SAMPLES = (
+    PROMPT,
+    *TEXTS[:2],
+    "don't  wait:\n\n\t'tis   I'LL  \r\n x  ",
+    "Zoë paid 3.50 €, ½ of 日本語 текст 🙂",
+    "",
+)
+SPECIAL = "after </s> comes <s> again"
+MERGES = [
+    PROMPT * 3,
+    *TEXTS,
+    "don't wait: it's the line of the year, and they'll pay 12 345 678 for the pages they met.",
+]
+PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+FULL = {
+    "num_hidden_layers": 1,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+    "attention_bias": True,
+    "rms_norm_eps": 1e-4,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 5e4,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
+}
+
+
+def byte_level(*steps: pre_tokenizers.PreTokenizer, **settings: float) -> PreTrainedTokenizerFast:
+    """BPE over bytes that starts every text with <s>."""
+    tokenizer = Tokenizer(models.BPE(**settings))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<s>", "</s>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(MERGES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def sentencepiece(prepend: bool) -> PreTrainedTokenizerBase:
+    """BPE over text with a fallback to bytes, with every merge of two tokens into a third, as converted from SentencePiece.
+
+    prepend: with the normalizer of older conversions, else with transformers' own pre-tokenizer.
+    """
+    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", "<s>", "</s>", *BYTES]
+    trained.train_from_iterator(
+        MERGES, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
+    model = json.loads(trained.to_str())["model"]
+    vocabulary, made = model["vocab"], dict.fromkeys(left + right for left, right in model["merges"])
+    splits = [(token[:cut], token[cut:]) for token in made for cut in range(1, len(token))]
+    merges = [pair for pair in splits if vocabulary.keys() >= set(pair)]
+    if not prepend:
+        return LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    tokenizer.add_special_tokens(special[:3])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+LLAMA3_WORDS = pre_tokenizers.Split(Regex(WORDS[1]), "isolated")
+PLAIN_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
+    "gpt-2": lambda: byte_level(BYTE_LEVEL),
+    "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), BYTE_LEVEL),
+    "llama-3": lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES, ignore_merges=True),
+    "llama-2": lambda: sentencepiece(prepend=True),
+    "llama-2-metaspace": lambda: sentencepiece(prepend=False),
+}
+
+
+def save(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.bfloat16, **shape: object
+) -> Path:
+    """A random Llama whose logits differ clearly from place to place."""
+    torch.manual_seed(0)
+    settings = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 128, **PLAIN, **shape}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 4, bos_token_id=0, eos_token_id=1, **settings))
+    for name, weight in model.named_parameters():
+        vector = weight.dim() == 1
+        weight.data = weight + 0.1 * torch.randn_like(weight) if vector else 3 * weight.to(torch.bfloat16)
+        weight.data = weight.to(dtype if "rotary" not in name else torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Case:
+    quantizer: Quantizer
+    checkpoint: Path
+    folder: Path
+    held: dict[str, str]
+
+    @property
+    def parts(self) -> tuple[Quantizer, Path, Path, dict[str, str]]:
+        return self.quantizer, self.checkpoint, self.folder, self.held
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """plain: two layers, grouped keys. full: wide heads, biases, tied head, Llama 3.1's rotary scaling."""
+    root, tokenizer = tmp_path_factory.mktemp("llamas"), byte_level(BYTE_LEVEL)
+    return {"plain": save(root / "plain", tokenizer), "full": save(root / "full", tokenizer, **FULL)}
+
+
+@pytest.fixture(scope="module")
+def quantized(llamas: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
+    cases: dict[tuple[str, str], Case] = {}
+
+    def quantize(kind: str, shape: str) -> Case:
+        if (kind, shape) not in cases:
+            quantizer, folder = gguf(kind), tmp_path_factory.mktemp(f"{kind}-{shape}")
+            held = quantizer.quantize(llamas[shape], folder, [])
+            cases[kind, shape] = Case(quantizer, llamas[shape], folder, held)
+        return cases[kind, shape]
+
+    return quantize
+
+
+def gguf(kind: str) -> Quantizer:
+    return make_quantizer({"backend": "gguf", "format": kind})
+
+
+class Model(llama_cpp.LlamaModel):
+    """cyllama's contexts ask the model for an attribute that it lacks."""
+
+    @property
+    def n_vocab(self) -> int:
+        return self.get_vocab().n_vocab
+
+
+def logits_of_llama_cpp(path: Path, tokens: list[int]) -> np.ndarray:
+    """[tokens, vocabulary], on CPU, one token after another, with keys and values cached in float32."""
+    settings = llama_cpp.LlamaContextParams()
+    settings.n_ctx, settings.n_threads, settings.type_k, settings.type_v, settings.flash_attn_type = 128, 1, 0, 0, 0
+    model = Model(str(path), verbose=False)
+    context, logits = llama_cpp.LlamaContext(model, settings, verbose=False), []
+    for place, token in enumerate(tokens):
+        batch = llama_cpp.LlamaBatch(n_tokens=1, embd=0, n_seq_max=1)
+        batch.add(token, place, [0], True)
+        context.decode(batch)
+        logits.append(context.get_logits())
+    return np.array(logits, np.float32)
+
+
+def logits_of(model: torch.nn.Module, tokens: list[int]) -> np.ndarray:
+    with torch.inference_mode():
+        return dense(model(torch.tensor([tokens])).logits[0])
+
+
+def prompt(checkpoint: Path) -> list[int]:
+    return AutoTokenizer.from_pretrained(checkpoint)(PROMPT)["input_ids"]
+
+
+@pytest.mark.parametrize("shape", ["plain", "full"])
+def test_the_unquantized_file_is_the_checkpoint(llamas, tmp_path, shape):
+    """Rows in llama.cpp's order, metadata and rotary factors: all in float32, so that only sums differ."""
+    write_unquantized(llamas[shape], tmp_path / "bfloat16.gguf")
+    convert(tmp_path / "bfloat16.gguf", tmp_path / "float32.gguf", "f32")
+    tokens = prompt(llamas[shape])
+    theirs = logits_of_llama_cpp(tmp_path / "float32.gguf", tokens)
+    ours = logits_of(load_checkpoint(llamas[shape], "float32"), tokens)
+    assert len(tokens) > 20 and ours.std() > 0.5
+    assert np.abs(theirs - ours).max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", ["plain", "full"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_matrices_are_those_of_transformers_and_of_gguf(quantized, kind, shape):
+    case = quantized(kind, shape)
+    theirs = AutoModelForCausalLM.from_pretrained(case.folder, gguf_file="model.gguf", dtype=torch.float32)
+    ours = case.quantizer.load(case.folder, "cpu", "float32")
+    stored = {tensor.name: tensor for tensor in GGUFReader(case.folder / "model.gguf").tensors}
+    matrices = list(case.quantizer.read(case.folder))
+    assert [matrix.name for matrix in matrices] == sorted(case.held)
+    assert len(matrices) == 7 * ours.config.num_hidden_layers
+    for matrix in matrices:
+        assert np.array_equal(matrix.dequantized, dense(theirs.get_submodule(matrix.name).weight))
+        assert np.array_equal(matrix.dequantized, dense(ours.get_submodule(matrix.name).weight))
+        values = matrix.codes.reshape(*matrix.scales.shape, -1) * matrix.scales[:, :, None]
+        if matrix.minimums is not None:
+            values -= matrix.minimums[:, :, None]
+        assert np.array_equal(matrix.dequantized, values.reshape(matrix.codes.shape))
+    down = next(matrix for matrix in matrices if matrix.name.endswith("0.mlp.down_proj"))
+    tensor = stored["blk.0.ffn_down.weight"]
+    assert np.array_equal(down.dequantized, dequantize(tensor.data, tensor.tensor_type))
+    assert down.stored_bytes == tensor.n_bytes == tensor.data.size
+
+
+@pytest.mark.parametrize("shape", ["plain", "full"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_llama_cpp_computes_with_the_matrices_that_are_loaded(quantized, tmp_path, kind, shape):
+    case = quantized(kind, shape)
+    tokens = prompt(case.checkpoint)
+    ours = logits_of(case.quantizer.load(case.folder, "cpu", "float32"), tokens)
+    convert(case.folder / "model.gguf", tmp_path / "float32.gguf", "f32")
+    assert np.abs(logits_of_llama_cpp(tmp_path / "float32.gguf", tokens) - ours).max() < 1e-4
+    # from the quantized file itself, activations are rounded to 8 bits, and to bfloat16 before the output head
+    rounded = logits_of_llama_cpp(case.folder / "model.gguf", tokens) - ours
+    assert 1e-4 < np.abs(rounded).mean() < 0.05 * np.abs(ours).mean()
+    if kind != "q8_0":
+        unquantized = logits_of(load_checkpoint(case.checkpoint, "float32"), tokens)
+        assert np.abs(rounded).mean() < 0.25 * np.abs(unquantized - ours).mean()
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_llama_cpp_tokenizes_as_the_checkpoint_does(tmp_path, name):
+    checkpoint, folder = save(tmp_path / "checkpoint", TOKENIZERS[name]()), tmp_path / "quantized"
+    gguf("q4_0").quantize(checkpoint, folder, [])
+    model = Model(str(folder / "model.gguf"), verbose=False)
+    vocabulary = model.get_vocab()  # lives as long as the model
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    for text in SAMPLES:
+        tokens = tokenizer(text)["input_ids"]
+        assert vocabulary.tokenize(text, True, True) == tokens
+        assert "".join(vocabulary.detokenize(tokens).split()) == "".join(text.split())
+    # after a special token the pre-tokenizer puts no second space before a space, llama.cpp does
+    same = vocabulary.tokenize(SPECIAL, True, True) == tokenizer(SPECIAL)["input_ids"]
+    assert same == (name != "llama-2-metaspace")
+    assert (vocabulary.token_bos(), vocabulary.token_eos()) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert vocabulary.n_vocab == len(tokenizer) + 4  # rows of the embedding
+
+
+def incomplete_merges() -> PreTrainedTokenizerBase:
+    """As trained by the tokenizers package: one merge for each token, where llama.cpp knows them all."""
+    model = json.loads(sentencepiece(prepend=True).backend_tokenizer.to_str())["model"]
+    merges, made = [], set()
+    for left, right in model["merges"]:
+        if left + right not in made:
+            merges.append((left, right))
+            made.add(left + right)
+    return LlamaTokenizer(vocab=model["vocab"], merges=merges)
+
+
+def without_bos() -> PreTrainedTokenizerBase:
+    tokenizer = byte_level(BYTE_LEVEL)
+    tokenizer.bos_token = None
+    return tokenizer
+
+
+def lower_case() -> PreTrainedTokenizerBase:
+    tokenizer = byte_level(BYTE_LEVEL)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "message"),
+    [
+        (incomplete_merges, "no merge of .* which llama.cpp would make"),
+        (without_bos, "has no bos_token"),
+        (lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)), "the pre-tokenizer .*'add_prefix_space': True"),
+        (lambda: byte_level(pre_tokenizers.Split(Regex("a+"), "isolated"), PLAIN_BYTES), "the pre-tokenizers .'a.', 'bytes'"),
+        (lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES), "ignore_merges False"),
+        (lambda: byte_level(BYTE_LEVEL, dropout=0.1), "dropout 0.1"),
+        (lower_case, "the normalizer .*Lowercase"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(tmp_path, tokenizer, message):
+    checkpoint = save(tmp_path / "checkpoint", tokenizer())
+    with pytest.raises(PalimpsestError, match=message):
+        gguf("q4_0").quantize(checkpoint, tmp_path / "quantized", [])
+
+
+def test_a_tokenizer_without_bytes_is_refused(checkpoints, tmp_path):
+    with pytest.raises(PalimpsestError, match="has a WordLevel model that is not BPE"):
+        gguf("q4_0").quantize(checkpoints["aligned"], tmp_path, [])
+
+
+def test_a_tokenizer_that_llama_cpp_runs_otherwise_is_refused(llamas, tmp_path, monkeypatch):
+    monkeypatch.setattr("palimpsest.quantizers.gguf_tokenizer._word_splitter", lambda *_: "qwen2")
+    with pytest.raises(PalimpsestError, match="llama.cpp tokenizes .* to .*, the tokenizer of .* to "):
+        gguf("q4_0").quantize(llamas["plain"], tmp_path, [])
+
+
+def test_a_tokenizer_with_more_tokens_than_rows_is_refused(llamas, tmp_path):
+    checkpoint = shutil.copytree(llamas["plain"], tmp_path / "checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    tokenizer.add_tokens([f"extra{i}" for i in range(5)])
+    tokenizer.save_pretrained(checkpoint)
+    with pytest.raises(PalimpsestError, match=r"has \d+ tokens, the embedding \d+ rows"):
+        gguf("q4_0").quantize(checkpoint, tmp_path / "quantized", [])
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_quantizing_twice_gives_the_same_files_and_proof(quantized, tmp_path, monkeypatch, kind):
+    case = quantized(kind, "plain")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    held = case.quantizer.quantize(case.checkpoint, tmp_path, [])
+    assert held == case.held and hash_files(tmp_path) == hash_files(case.folder)
+    assert prove(case.quantizer, case.checkpoint, tmp_path, held) == prove(*case.parts)
+    expected = {"config.json", "generation_config.json", "model.gguf", "tokenizer.json", "tokenizer_config.json"}
+    assert set(hash_files(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits_per_weight", "layers", "codes"),
+    [("q8_0", 8.5, {"8": 14}, 255), ("q4_0", 4.5, {"4": 14}, 16), ("q4_k_m", 4.7865, {"4": 12, "6": 2}, 64)],
+)
+def test_proof(quantized, kind, bits_per_weight, layers, codes):
+    facts = prove(*quantized(kind, "plain").parts)
+    assert facts["backend"] == "cyllama" and facts["skipped_layers"] == ["lm_head"]
+    assert facts["bits_per_weight"] == pytest.approx(bits_per_weight, abs=1e-4)
+    assert facts["layers_by_bits"] == layers and facts["distinct_codes"]["most"] == codes
+    assert 0 < facts["relative_error"] < (0.1 if codes < 255 else 0.006)
+
+
+@pytest.mark.parametrize("shape", ["plain", "full"])
+def test_everything_else_is_as_in_the_checkpoint(quantized, shape):
+    case = quantized("q4_k_m", shape)
+    stored = load_file(case.checkpoint / "model.safetensors")
+    rest = dict(case.quantizer.unquantized(case.folder, case.held.keys()))
+    assert {f"{name}.weight" for name in case.held} | rest.keys() == stored.keys()
+    for name, values in rest.items():
+        assert values.dtype == np.float32 and np.array_equal(values, stored[name].astype(np.float32))
+    model = case.quantizer.load(case.folder, "cpu")
+    assert model.dtype == torch.bfloat16 and not model.training and model.generation_config.eos_token_id == 1
+
+
+def test_a_float32_checkpoint_is_rounded_to_bfloat16_first(quantized, tmp_path):
+    case = quantized("q4_0", "plain")
+    checkpoint = save(tmp_path / "float32", byte_level(BYTE_LEVEL), torch.float32)
+    held = case.quantizer.quantize(checkpoint, tmp_path / "quantized", [])
+    assert held == case.held
+    ours, theirs = (
+        dict(case.quantizer.unquantized(each, held.keys())) for each in (tmp_path / "quantized", case.folder)
+    )
+    assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_zero_lies_anywhere_between_two_levels_of_q4_k(quantized):
+    case = quantized("q4_k_m", "plain")
+    matrix = next(matrix for matrix in case.quantizer.read(case.folder) if matrix.name.endswith("0.mlp.up_proj"))
+    assert matrix.bits == 4 and matrix.scales.min() > 0
+    zero = matrix.minimums / matrix.scales
+    shares = np.histogram(zero % 1, bins=4, range=(0, 1))[0] / zero.size
+    assert zero.size == 4096 and np.abs(shares - 0.25).max() < 0.05
+
+
+@pytest.mark.parametrize(("kind", "least", "most"), [("q8_0", 0.95, 1.05), ("q4_0", 0, 0.1), ("q4_k_m", 0.8, 1.2)])
+def test_small_moves_next_to_zero_survive_unless_zero_is_a_level(quantized, tmp_path, kind, least, most):
+    """What training in bfloat16 does: only the weights next to zero move, and by less than a step of 4 bits."""
+    case = quantized(kind, "plain")
+    checkpoint = shutil.copytree(case.checkpoint, tmp_path / "moved")
+    tensors, generator = load_file(checkpoint / "model.safetensors"), np.random.default_rng(0)
+    for name in (name for name in tensors if name.endswith("proj.weight")):
+        weights = tensors[name].astype(np.float32)
+        weights += np.where(np.abs(weights) < 0.004, generator.choice([-0.001, 0.001], weights.shape), 0)
+        tensors[name] = weights.astype(tensors[name].dtype)
+    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
+    case.quantizer.quantize(checkpoint, tmp_path / "quantized", [])
+    record = measure_survival(case.checkpoint, checkpoint, case.folder, tmp_path / "quantized", case.quantizer)
+    assert least <= record["all"]["rho"] <= most
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "message"),
+    [
+        ("q4_0", "ragged", "down_proj in .* has 36 inputs, q4_0 needs a multiple of 32"),
+        ("q4_k_m", "aligned", "gate_proj in .* has 128 inputs, q4_k_m needs a multiple of 256"),
+    ],
+)
+def test_a_width_that_llama_cpp_would_store_otherwise_is_refused(checkpoints, tmp_path, kind, shape, message):
+    with pytest.raises(PalimpsestError, match=message):
+        gguf(kind).quantize(checkpoints[shape], tmp_path, [])
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_matrix_in_another_format_than_asked_for_is_refused(quantized, tmp_path, monkeypatch):
+    case = quantized("q4_0", "plain")
+    with pytest.raises(PalimpsestError, match="is Q4_0, which is not part of q8_0"):
+        next(gguf("q8_0").read(case.folder))
+    monkeypatch.setitem(FILE_TYPES, "q4_0", "MOSTLY_Q5_K_M")
+    with pytest.raises(PalimpsestError, match="llama.cpp made .* Q5_K where q4_0 should have Q4_0"):
+        case.quantizer.quantize(case.checkpoint, tmp_path, [])
+
+
+def test_proof_refuses_an_altered_file(quantized, tmp_path):
+    case = quantized("q4_0", "plain")
+    folder = shutil.copytree(case.folder, tmp_path / "altered")
+    tensor = next(t for t in GGUFReader(folder / "model.gguf", "r+").tensors if t.name == "blk.1.attn_k.weight")
+    tensor.data[0, 5] ^= 1
+    tensor.data.base.flush()
+    with pytest.raises(
+        PalimpsestError, match="layers.1.self_attn.k_proj read back from .* is not what the backend held"
+    ):
+        prove(case.quantizer, case.checkpoint, folder, case.held)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mistral"}, "is a mistral model"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_type 'linear'"),
+    ],
+)
+def test_a_model_that_the_file_cannot_hold_is_refused(llamas, tmp_path, change, message):
+    checkpoint = shutil.copytree(llamas["plain"], tmp_path / "checkpoint")
+    config = json.loads((checkpoint / "config.json").read_text()) | change
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(PalimpsestError, match=message):
+        gguf("q4_0").quantize(checkpoint, tmp_path / "quantized", [])
+
+
+def test_tensors_that_llama_does_not_have_are_refused_and_stored_frequencies_left_out(llamas, tmp_path):
+    checkpoint = shutil.copytree(llamas["plain"], tmp_path / "checkpoint")
+    path = checkpoint / "model.safetensors"
+    frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(32, np.float32)}
+    save_file(load_file(path) | frequencies, path)
+    gguf("q8_0").quantize(checkpoint, tmp_path / "quantized", [])
+    save_file(load_file(path) | {"model.layers.0.self_attn.q_norm.weight": np.ones(32, np.float32)}, path)
+    with pytest.raises(PalimpsestError, match="holds model.layers.0.self_attn.q_norm.weight, which llama.cpp's Llama"):
+        gguf("q8_0").quantize(checkpoint, tmp_path / "again", [])
+
+
+def test_llama_cpp_gives_its_reason_when_it_fails(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"no GGUF file")
+    with pytest.raises(PalimpsestError, match="cannot write .* as q4_0: .*failed"):
+        convert(tmp_path / "broken.gguf", tmp_path / "out.gguf", "q4_0")
+
+
+def test_bad_settings_and_missing_files_are_told(tmp_path):
+    with pytest.raises(PalimpsestError, match="Did you mean 'q4_k_m'"):
+        gguf("q4_km")
+    with pytest.raises(PalimpsestError, match="model.gguf does not exist"):
+        next(gguf("q4_0").read(tmp_path))
+    with pytest.raises(PalimpsestError, match="holds no model.safetensors"):
+        gguf("q4_0").quantize(tmp_path, tmp_path / "quantized", [])
+
+
+def test_reading_needs_no_torch(quantized):
+    case = quantized("q4_k_m", "plain")
+    code = (
+        "import sys; from pathlib import Path; from palimpsest.quantizers import make_quantizer\n"
+        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m'}); folder = Path(sys.argv[1])\n"
+        "assert len(list(quantizer.read(folder))) == 14\n"
+        "assert not {'torch', 'transformers', 'cyllama'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(case.folder)], check=True)
