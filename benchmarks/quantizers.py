@@ -1,6 +1,6 @@
 """What each quantizer costs on a random Llama: seconds, memory, bytes, and what `prove` says of the result.
 
-`python benchmarks/quantizers.py 54m` runs all that need no accelerator, `python benchmarks/quantizers.py 1b hqq-int4 rtn-int4`
+`python benchmarks/quantizers.py 54m` runs those of studies/all-quantizers, `python benchmarks/quantizers.py 1b hqq-int4 rtn-int4`
 the named ones. The checkpoint is written to a temporary folder, shard by shard; each quantizer runs in a process of its own.
 
 Columns: `all` and `quantize` are seconds of the process and of the call in it; `prove` those of reading the file back with NumPy.
@@ -26,26 +26,14 @@ import numpy as np
 import psutil
 from safetensors.numpy import save_file
 
-from palimpsest.quantizers import QUANTIZERS, make_quantizer, prove
+from palimpsest.params import read_params
+from palimpsest.quantizers import make_quantizer, prove
 
 PRESETS = {
     "54m": {"hidden": 1024, "mlp": 2816, "layers": 4, "heads": 16, "kv_heads": 16, "vocabulary": 1024},
     "1b": {"hidden": 2048, "mlp": 8192, "layers": 16, "heads": 32, "kv_heads": 8, "vocabulary": 32000},
 }
-CALIBRATION = {"calibration": "retain", "samples": 8, "sample_length": 128}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "bnb-int8": {"backend": "bnb-int8", "outlier_threshold": 6.0},
-    "bnb-fp4": {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False},
-    "bnb-nf4": {"backend": "bnb-4bit", "levels": "nf4", "double_quantization": False},
-    "rtn-int4": {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True},
-    "rtn-int8": {"backend": "rtn", "bits": 8, "group_size": None, "symmetric": True},
-    "gptq": {"backend": "gptq", "bits": 4, "group_size": 128, "symmetric": True, **CALIBRATION},
-    "hqq-int4": {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cpu"},
-    "torchao-int8": {"backend": "torchao-int8"},
-    "torchao-intx": {"backend": "torchao-intx", "bits": 4, "group_size": 32},
-    "torchao-int4": {"backend": "torchao-int4", "group_size": 128},
-}
-ON_ACCELERATORS = {"torchao-int4"}
+SETTINGS = read_params(Path(__file__).parents[1] / "studies/all-quantizers/params.yaml")["quantizers"]
 INTERVAL = 0.02  # seconds between two looks at a process's memory
 MIB = 2**20
 
@@ -186,11 +174,6 @@ def run(settings: dict[str, Any], checkpoint: Path, folder: Path, log_path: Path
     )
 
 
-def usable(name: str) -> bool:
-    """Whether a quantizer needs neither an accelerator nor an environment of its own."""
-    return name not in ON_ACCELERATORS and QUANTIZERS[SETTINGS[name]["backend"]].environment is None
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset", choices=PRESETS)
@@ -213,16 +196,13 @@ def main() -> None:
             f"{'disk':>8s} {'bits':>6s}",
             flush=True,
         )
-        for name in arguments.names or filter(usable, SETTINGS):
+        for name in arguments.names or SETTINGS:
             try:
                 row = run(SETTINGS[name], checkpoint, Path(scratch) / name, Path(scratch) / f"{name}.log")
             except RuntimeError as error:
                 failed.append(name)
                 row = f"failed: {error}"
             print(f"{name:14s} {row}", flush=True)
-    missing = QUANTIZERS.keys() - {settings["backend"] for settings in SETTINGS.values()} - {"none"}
-    if missing:
-        print(f"no settings here for the backends {', '.join(sorted(missing))}")
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

@@ -96,6 +96,13 @@ def test_unpack_nibbles(high_first):
     assert unpack_nibbles(words, values.astype(np.int8), high_first).tolist() == [[100 + code for code in codes]]
 
 
+def test_formats_whose_minimum_is_fitted_have_no_level_at_zero():
+    formats = [{"backend": "gguf", "format": name} for name in ("q8_0", "q4_0", "q4_k_m")]
+    hqq = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cpu"}
+    on_grid = [make_quantizer(settings).zero_on_grid for settings in (*formats, hqq, RTN, FP4)]
+    assert on_grid == [True, True, False, False, True, True]
+
+
 def test_zero_bin():
     assert zero_bin(integer_levels(4, 7.0)) == pytest.approx((1 / 14, 1 / 14))
     assert zero_bin(integer_levels(8, 127.0)) == pytest.approx((0.5 / 127, 0.5 / 127))

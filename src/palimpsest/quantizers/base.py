@@ -92,6 +92,11 @@ class Quantizer(ABC):
         """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
         return None
 
+    @property
+    def zero_on_grid(self) -> bool:
+        """Whether every group has a level at zero. Where it lies anywhere between two levels, no weight is safe from a flip."""
+        return True
+
     @abstractmethod
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> dict[str, str]:
         """Quantize `checkpoint` with the backend and save weights, configuration and tokenizer to `folder` in its format.
@@ -110,7 +115,10 @@ class Quantizer(ABC):
         """[codes] the values that codes stand for, in units of the block's largest |w| (zero point at zero)."""
 
     def dead_zone(self) -> tuple[float, float]:
-        """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|."""
+        """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|.
+
+        Nominal where `zero_on_grid` is false: the bin has this width and lies off centre, from group to group elsewhere.
+        """
         return zero_bin(self.levels())
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:

@@ -57,6 +57,10 @@ class GGUF(Quantizer):
         """Of most matrices' codes."""
         return BLOCK_FORMATS[FORMATS[self.format][0]].bits
 
+    @property
+    def zero_on_grid(self) -> bool:
+        return self.format != "q4_k_m"  # Q4_K fits a minimum to each group
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         """The fingerprints are of what llama.cpp dequantizes its own file to: it keeps nothing in memory."""
         layers = self._check_shapes(checkpoint)

@@ -60,6 +60,10 @@ class HQQ(Quantizer):
                 raise PalimpsestError(f"group_size is {self.group_size}: HQQ takes multiples of 8.")
         choose(SOLVERS, str(self.device), "device of backend 'hqq'")
 
+    @property
+    def zero_on_grid(self) -> bool:
+        return False  # zero points are real numbers
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         check_group_size(checkpoint, self.group_size)
         self._check_packing(checkpoint)

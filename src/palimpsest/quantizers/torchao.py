@@ -187,6 +187,10 @@ class TorchAOInt4(TorchAO):
         if self.group_size not in INT4_GROUPS or isinstance(self.group_size, bool):
             raise PalimpsestError(f"group_size is {self.group_size!r}: give one of {list(INT4_GROUPS)}.")
 
+    @property
+    def zero_on_grid(self) -> bool:
+        return False
+
     def levels(self) -> Float32:
         """Scale = the group's range / 15, as for a group centred on zero.
 

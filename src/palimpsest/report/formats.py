@@ -60,11 +60,12 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
     places = [f"{model}/seed{seed}/{precision}" for seed in seeds]
     manifests = [read_manifest(results / "quantized" / place) for place in places]
     costs = [read_json(results / f"cost/{place}.json") for place in places]
-    proof = manifests[0]["proof"]
+    proof, quantizer = manifests[0]["proof"], make_quantizer(manifests[0]["settings"]["quantizer"])
     return {
         "backend": f"{proof['backend']} {proof['backend_version']}",
         "bits_per_weight": proof["bits_per_weight"],
-        "dead_zone": make_quantizer(manifests[0]["settings"]["quantizer"]).dead_zone(),
+        "dead_zone": quantizer.dead_zone(),
+        "zero_on_grid": quantizer.zero_on_grid,
         "mib": mean(manifest["proof"]["bytes"] for manifest in manifests) / (1 << 20),
         "seconds": mean(cost["seconds"] for cost in costs),
         "peak_mib": max(cost["peak_mib"] for cost in costs),
@@ -89,6 +90,7 @@ def _line(record: Mapping[str, Any]) -> list[str]:
         return [*start, "16", "", *middle, "", "", ""]
     below, above = record["dead_zone"]
     zone = f"±{above:.4f}" if abs(below - above) < 5e-5 else f"−{below:.4f} +{above:.4f}"
+    zone += "" if record["zero_on_grid"] else ", anywhere"
     end = [number(record["mib"], 1), number(record["seconds"], 1), number(record["peak_mib"])]
     return [*start, number(record["bits_per_weight"], 2), zone, *middle, *end]
 
