@@ -10,6 +10,7 @@ import time
 import pytest
 import yaml
 
+from palimpsest.report.formats import formats, lines
 from palimpsest.verify import problems
 
 pytestmark = (
@@ -47,6 +48,15 @@ def test_every_kind_of_artefact_is_there(study):
     assert len(rows) == len(MODELS) * 3
     assert "<svg" in (study.results / "report.html").read_text()
     assert {path.name for path in (study.results / "figures").iterdir()} == {"retained.svg", "survival.svg"}
+
+
+def test_the_formats_table_has_a_line_for_each_precision(study):
+    records = formats(study.results)
+    assert [record["precision"] for record in records] == ["bf16", *QUANTIZERS]
+    for record in records[1:]:
+        assert 4 < record["bits_per_weight"] < 5 and record["seconds"] > 0 and record["peak_mib"] > 100
+        assert record["perplexity"] > 1
+    assert len(lines(records).splitlines()) == 2 + len(records)
 
 
 def test_a_second_run_has_nothing_to_do(study, read_steps):
