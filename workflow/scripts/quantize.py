@@ -33,7 +33,8 @@ def quantize(
         write_manifest(
             draft,
             inputs=inputs,
-            packages=quantizer.packages,
+            packages=(),
+            versions=quantizer.versions(),
             model=model,
             precision=precision,
             seed=seed,
