@@ -49,7 +49,10 @@ def build(requirements: Path, folder: Path) -> None:
         install = [*pip, "install", "--progress-bar", "off"]
         pins = requirements.read_text(encoding="utf-8").splitlines()
         first = [pin for pin in pins if re.split(r"[=<>~! ]", pin)[0].lower() in FIRST]
-        what, settings = f"installing {requirements}", {"BUILD_CUDA_EXT": "0"}  # auto-gptq's kernels, which nothing here calls
+        what, settings = (
+            f"installing {requirements}",
+            {"BUILD_CUDA_EXT": "0"},
+        )  # auto-gptq's kernels, which nothing here calls
         run_logged([*install, *first], what, settings)
         run_logged([*install, "--no-deps", "--no-build-isolation", "-r", str(requirements)], what, settings)
         frozen = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout

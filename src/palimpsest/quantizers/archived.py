@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from palimpsest.artefacts import read_json
+from palimpsest.artefacts import read_json, write_json
 from palimpsest.environments import installed_version, interpreter, run_logged
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers.base import (
@@ -40,6 +40,8 @@ WORKER = Path(__file__).with_name("archived_worker.py")
 MARK = ".qweight"
 SMOOTHING = "smoothing"
 """AutoAWQ's factors: a subfolder, out of sight of engines that load every safetensors file of a folder."""
+BIASES = "biases.json"
+"""The checkpoint's own biases: AutoGPTQ stores one for every layer."""
 AWQ_ORDER = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 """Where in its word AutoAWQ puts each of eight neighbouring outputs."""
 ROPE = {"rope_type", "rope_theta", "partial_rotary_factor"}
@@ -162,10 +164,15 @@ class AutoGPTQ(Archived):
         if isinstance(self.damping, bool) or not isinstance(self.damping, float) or not 0 < self.damping < 1:
             raise PalimpsestError(f"damping is {self.damping!r}: give a number between 0 and 1, such as 0.01.")
 
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        held = super().quantize(checkpoint, folder, calibration)
+        with open_checkpoint(checkpoint) as files:
+            write_json(folder / BIASES, [name for name in files.names() if name.endswith(".bias")])
+        return held
+
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
         """AutoGPTQ stores a bias with every packed layer, of zeros where the checkpoint has none: those are left out."""
-        with open_checkpoint(folder) as files:
-            real = json.loads(files.metadata(files.names()[0])["biases"])
+        real = read_json(folder / BIASES)
         for name, values in super().unquantized(folder, quantized):
             if name.removesuffix(".bias") not in quantized or name in real:
                 yield name, values
@@ -233,7 +240,9 @@ class AutoAWQ(Archived):
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         if not (folder / SMOOTHING).is_dir():
-            raise PalimpsestError(f"{folder} holds no {SMOOTHING} factors: quantize the checkpoint again, with autoawq.")
+            raise PalimpsestError(
+                f"{folder} holds no {SMOOTHING} factors: quantize the checkpoint again, with autoawq."
+            )
         with open_checkpoint(folder / SMOOTHING) as files:
             for matrix in super().read(folder):
                 rows, columns = (

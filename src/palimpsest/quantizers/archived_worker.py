@@ -30,11 +30,10 @@ def run_auto_gptq(job: dict[str, Any]) -> dict[str, str]:
     if model.config.model_type not in GPTQ_CAUSAL_LM_MODEL_MAP:
         sys.exit(f"auto-gptq knows no model of type {model.config.model_type}: use gptq.")
     to_float16(model.eval())
-    biases = [name for name, _ in model.named_parameters() if name.endswith(".bias")]
     held: dict[str, str] = {}
     pack_model = _base.pack_model
 
-    def pack_and_check(model: torch.nn.Module, quantizers: dict[str, Any], **settings: Any) -> None:
+    def pack_and_check(model: Any, quantizers: dict[str, Any], **settings: Any) -> None:
         solved = {name: model.get_submodule(name).weight.data for name in quantizers}
         pack_model(model=model, quantizers=quantizers, **settings)
         for name, weight in solved.items():
@@ -53,13 +52,12 @@ def run_auto_gptq(job: dict[str, Any]) -> dict[str, str]:
     wrapper = GPTQ_CAUSAL_LM_MODEL_MAP[model.config.model_type](
         model, False, BaseQuantizeConfig(model_file_base_name="model", **settings)
     )
-    wrapper.quantize([{"input_ids": [ids], "attention_mask": [[1] * len(ids)]} for ids in job["stretches"]])
-    # every packed layer gets a bias, of zeros where there is none: which ones are real
-    wrapper.save_quantized(job["folder"], safetensors_metadata={"biases": json.dumps(biases)})
+    wrapper.quantize([{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["stretches"]])
+    wrapper.save_quantized(job["folder"])
     return held
 
 
-def forward_matrix(module: torch.nn.Module) -> torch.Tensor:
+def forward_matrix(module: Any) -> torch.Tensor:
     """[out, in] the matrix that a packed layer of AutoGPTQ multiplies with: its forward pass of the identity, without its bias."""
     bias, module.bias = module.bias, None
     matrix = module(torch.eye(module.infeatures, dtype=torch.float16, device=module.qweight.device)).t()
@@ -89,7 +87,9 @@ def run_autoawq(job: dict[str, Any]) -> dict[str, str]:
                 rows[-len(values) :] = 1 / values
                 factors[f"{block}.{previous}.rows"] = rows
             elif not hasattr(prev_op, "weight"):
-                sys.exit(f"autoawq would put a layer of its own behind {block}.{previous}: use awq for this architecture.")
+                sys.exit(
+                    f"autoawq would put a layer of its own behind {block}.{previous}: use awq for this architecture."
+                )
             return found
 
         def _apply_quant(self, module: Any, named_linears: Any) -> None:
@@ -122,7 +122,7 @@ def run_autoawq(job: dict[str, Any]) -> dict[str, str]:
     return held
 
 
-def to_float16(model: torch.nn.Module) -> None:
+def to_float16(model: Any) -> None:
     """Parameters alone: the rotary embedding keeps its float32 frequencies, as where a model is loaded in float16."""
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.half()

@@ -113,7 +113,9 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
     """Distinct codes in each group of a matrix; a short last block of a flat grid is left out."""
     count = CodeCounts(0, 0, 256)
     size = -(-matrix.codes.size // matrix.scales.size)
-    codes = matrix.codes if matrix.group_index is None else matrix.codes[:, np.argsort(matrix.group_index, kind="stable")]
+    codes = (
+        matrix.codes if matrix.group_index is None else matrix.codes[:, np.argsort(matrix.group_index, kind="stable")]
+    )
     flat = codes.reshape(-1)[: matrix.codes.size // size * size].reshape(-1, size)
     for start in range(0, len(flat), BLOCK):
         part = flat[start : start + BLOCK].astype(np.int16) + 128
