@@ -74,13 +74,14 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
 def write_manifest(folder: Path, inputs: Iterable[Path] = (), **fields: Any) -> None:
     """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and the versions that made it.
 
+    packages: their versions are noted; versions: of packages that are installed elsewhere.
     inputs: the artefact folders, below `results`, that it was made from; their manifests' hashes chain the artefacts together.
 
     No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
     """
     packages = fields.pop("packages", ("torch", "transformers"))
     versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
-    versions |= {package: version(package) for package in packages}
+    versions |= {package: version(package) for package in packages} | fields.pop("versions", {})
     made_from = {str(_below_results(path) / MANIFEST): sha256_file(path / MANIFEST) for path in inputs}
     write_json(folder / MANIFEST, fields | {"inputs": made_from, "versions": versions, "files": hash_files(folder)})
 

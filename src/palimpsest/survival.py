@@ -27,6 +27,7 @@ class QuantizedMatrixLike(Protocol):
     name: str
     codes: NDArray
     scales: NDArray
+    group_index: NDArray | None
 
     @property
     def effective(self) -> NDArray[np.float32]: ...
@@ -96,12 +97,18 @@ def _matrix_sums(before: TensorFiles, after: TensorFiles, old: Any, new: Any) ->
 
 
 def _scale_sums(old: Any, new: Any) -> dict[str, float]:
-    scales0, scales = (np.asarray(part.scales, dtype=np.float64).ravel() for part in (old, new))
+    scales0, scales = (_scales(part).ravel() for part in (old, new))
     if scales0.shape != scales.shape:
         raise PalimpsestError(f"{old.name} has different numbers of scales in the two files: quantize both again.")
     used = scales0 != 0
     drift = np.abs(scales[used] / scales0[used] - 1).sum()
     return {"scales": float(scales.size), "drift": float(drift), "drift_n": float(np.count_nonzero(used))}
+
+
+def _scales(part: Any) -> NDArray[np.float64]:
+    """One per group; one per weight where groups are scattered, since a group's columns are others after unlearning."""
+    scales = np.asarray(part.scales, dtype=np.float64)
+    return scales if part.group_index is None else scales[:, part.group_index]
 
 
 def _blocks(*arrays: NDArray) -> Iterator[tuple[NDArray, ...]]:

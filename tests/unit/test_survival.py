@@ -41,7 +41,7 @@ class RoundToNearest:
         tensors = load_file(folder / "quantized.safetensors")
         for name in sorted(name.removesuffix(".weight.codes") for name in tensors if name.endswith(".codes")):
             codes, scales = tensors[f"{name}.weight.codes"], tensors[f"{name}.weight.scales"]
-            yield SimpleNamespace(name=name, codes=codes, scales=scales, effective=codes * scales)
+            yield SimpleNamespace(name=name, codes=codes, scales=scales, group_index=None, effective=codes * scales)
 
 
 def save(folder: Path, tensors: dict[str, np.ndarray], dtype: type = np.float32) -> Path:

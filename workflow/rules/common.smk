@@ -17,6 +17,7 @@ MODELS = ["target", "retrain", *METHODS]
 QUANTIZERS = list(config["quantizers"])
 PRECISIONS = ["bf16", *QUANTIZERS]
 METRICS = list(config["metrics"])
+ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
 
 
 wildcard_constraints:
@@ -25,12 +26,17 @@ wildcard_constraints:
     precision="|".join(PRECISIONS),
     metric="|".join(METRICS),
     text="|".join(TEXTS),
+    environment="|".join(ENVIRONMENTS),
+
+
+def repository(path):
+    """A path below the repository, which need not be the folder that Snakemake works in."""
+    return os.path.relpath(ROOT / path)
 
 
 def library(*modules):
     """The library files that a rule depends on, so that an edit of one reruns just the steps that use it."""
-    source = Path(os.path.relpath(ROOT / "src/palimpsest"))
-    return [str(source / module) for module in modules]
+    return [repository(f"src/palimpsest/{module}") for module in modules]
 
 
 def quantizer_of(wildcards):
@@ -54,6 +60,12 @@ def calibration_of(wildcards):
     """The calibration text that a quantizer needs, or nothing."""
     text = quantizer_of(wildcards).calibration_text
     return [f"results/calibration/{text}/manifest.json"] if text else []
+
+
+def environment_of(wildcards):
+    """What says that the isolated environment of a quantizer is built, or nothing."""
+    name = quantizer_of(wildcards).environment
+    return [repository(f".environments/{name}/ready.json")] if name else []
 
 
 localrules:

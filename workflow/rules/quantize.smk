@@ -20,10 +20,29 @@ rule calibration:
         "../scripts/calibration.py"
 
 
+rule environment:
+    input:
+        requirements=repository("workflow/envs/{environment}.txt"),
+    output:
+        ready=repository(".environments/{environment}/ready.json"),
+    log:
+        "results/logs/environments/{environment}.log",
+    benchmark:
+        "results/benchmarks/environments/{environment}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    message:
+        "Building the isolated environment {wildcards.environment}"
+    script:
+        "../scripts/environment.py"
+
+
 rule quantize:
     input:
         checkpoint="results/models/{model}/seed{seed}/manifest.json",
         calibration=calibration_of,
+        environment=environment_of,
         code=backend_code,
     output:
         manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",

@@ -6,6 +6,7 @@ from typing import Any
 
 from palimpsest.artefacts import atomic_directory, read_json, read_manifest, verify_files, write_json, write_manifest
 from palimpsest.cost import Cost
+from palimpsest.environments import VARIABLE
 from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer, prove
 
@@ -33,7 +34,8 @@ def quantize(
         write_manifest(
             draft,
             inputs=inputs,
-            packages=quantizer.packages,
+            packages=(),
+            versions=quantizer.versions(),
             model=model,
             precision=precision,
             seed=seed,
@@ -47,6 +49,8 @@ def quantize(
 if __name__ == "__main__":
     start_logging(snakemake.log[0])
     os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
+    if snakemake.input.environment:
+        os.environ[VARIABLE] = str(Path(snakemake.input.environment[0]).resolve().parents[1])
     quantize(
         snakemake.wildcards.model,
         snakemake.wildcards.precision,

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.quantizers.archived import AutoAWQ, AutoGPTQ
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
@@ -30,6 +31,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "awq": AWQ,
     "w8a8": EightBit,
     "microscale": Microscale,
+    "auto-gptq": AutoGPTQ,
+    "autoawq": AutoAWQ,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

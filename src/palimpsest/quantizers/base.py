@@ -5,6 +5,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +43,8 @@ class QuantizedMatrix:
     zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
     (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
     minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
+    group_index: [in], the group of each column, where a group's columns do not lie together (AutoGPTQ's order by activation);
+    None where groups are runs of equal length.
     bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
     stored_bytes: of the file that hold codes, scales, zero points and minimums.
@@ -58,6 +61,7 @@ class QuantizedMatrix:
     row_factors: Float32 | None = None
     column_factors: Float32 | None = None
     minimums: Float32 | None = None
+    group_index: NDArray[np.integer] | None = None
     bits: int | None = None
 
     @property
@@ -109,6 +113,10 @@ class Quantizer(ABC):
     @abstractmethod
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         """Yield the quantized matrices in name order, one in memory at a time. Imports NumPy only."""
+
+    def versions(self) -> dict[str, str]:
+        """The version of each of `packages`, wherever the backend is installed."""
+        return {package: version(package) for package in self.packages}
 
     @abstractmethod
     def levels(self) -> Float32:

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
 
     bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized
     matrices, W in bfloat16; distinct_codes are those of a matrix, codes_per_group those of weights that share a scale;
-    codes_sha256 covers codes, scales, zero points and minimums in name order; bytes is the whole folder.
+    codes_sha256 covers codes, scales, zero points, minimums and group indices in name order; bytes is the whole folder.
     Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a matrix is
     unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back from the file as
     another matrix than the backend held in memory.
@@ -63,7 +62,7 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
         raise PalimpsestError(f"{folder} leaves out {', '.join(forgotten)}: {AGAIN}")
     return {
         "backend": quantizer.packages[0],
-        "backend_version": version(quantizer.packages[0]),
+        "backend_version": quantizer.versions()[quantizer.packages[0]],
         "bits_per_weight": round(8 * stored_bytes / weights, 4),
         "quantized_layers": len(quantized),
         "skipped_layers": skipped,
@@ -114,7 +113,10 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
     """Distinct codes in each group of a matrix; a short last block of a flat grid is left out."""
     count = CodeCounts(0, 0, 256)
     size = -(-matrix.codes.size // matrix.scales.size)
-    flat = matrix.codes.reshape(-1)[: matrix.codes.size // size * size].reshape(-1, size)
+    codes = (
+        matrix.codes if matrix.group_index is None else matrix.codes[:, np.argsort(matrix.group_index, kind="stable")]
+    )
+    flat = codes.reshape(-1)[: matrix.codes.size // size * size].reshape(-1, size)
     for start in range(0, len(flat), BLOCK):
         part = flat[start : start + BLOCK].astype(np.int16) + 128
         seen = np.zeros((len(part), 384), bool)
@@ -126,6 +128,6 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
 
 def _update(digest: "hashlib._Hash", matrix: QuantizedMatrix) -> None:
     digest.update(f"{matrix.name} {matrix.codes.shape} {matrix.codes.dtype}".encode())
-    for part in (matrix.codes, matrix.scales, matrix.zero_points, matrix.minimums):
+    for part in (matrix.codes, matrix.scales, matrix.zero_points, matrix.minimums, matrix.group_index):
         if part is not None:
             digest.update(np.ascontiguousarray(part).data)

@@ -1,0 +1,10 @@
+"""Build the isolated environment of quantizers that cannot live in the project's own."""
+
+from pathlib import Path
+
+from palimpsest.environments import build
+from palimpsest.logs import start_logging
+
+if __name__ == "__main__":
+    start_logging(snakemake.log[0])
+    build(Path(snakemake.input.requirements), Path(snakemake.output.ready).parent)
