@@ -1,7 +1,8 @@
 """Isolated environments, for backends whose pins cannot live beside the project's. `python -m palimpsest.environments REQUIREMENTS FOLDER`.
 
 An environment is a virtual environment below the folder that the variable PALIMPSEST_ENVIRONMENTS names, built from
-workflow/envs/NAME.txt. Its `ready.json` is written last, so a build that was cut short is never taken for a whole one.
+workflow/envs/NAME.txt. Its `environment.json` is written last, so a build that was cut short is never taken for a whole one;
+`ready.json` is a copy for Snakemake, which removes what a rule writes before it runs the rule.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from palimpsest.artefacts import read_json, sha256_file, write_json
 from palimpsest.errors import PalimpsestError
 
 VARIABLE = "PALIMPSEST_ENVIRONMENTS"
+RECORD = "environment.json"
 READY = "ready.json"
 FIRST = ("torch", "setuptools", "wheel", "numpy")
 """Installed first, with what they depend on: the archived packages import them to build themselves."""
@@ -40,38 +42,44 @@ def build(requirements: Path, folder: Path) -> None:
     _check_python(requirements)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two studies may want the same environment
-        if _problem(requirements, folder) is None:
-            return
-        (folder / READY).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        run_logged([sys.executable, "-m", "venv", str(folder)], f"making the environment {folder}")
-        pip = [str(_python(folder)), "-I", "-m", "pip", "--disable-pip-version-check"]
-        install = [*pip, "install", "--progress-bar", "off"]
-        pins = requirements.read_text(encoding="utf-8").splitlines()
-        first = [pin for pin in pins if re.split(r"[=<>~! ]", pin)[0].lower() in FIRST]
-        what, settings = (
-            f"installing {requirements}",
-            {"BUILD_CUDA_EXT": "0"},
-        )  # auto-gptq's kernels, which nothing here calls
+        if _problem(requirements, folder):
+            _build(requirements, folder)
+        shutil.copyfile(folder / RECORD, folder / READY)
+
+
+def _build(requirements: Path, folder: Path) -> None:
+    for record in (READY, RECORD):
+        (folder / record).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    run_logged([sys.executable, "-m", "venv", str(folder)], f"making the environment {folder}")
+    pip = [str(_python(folder)), "-I", "-m", "pip", "--disable-pip-version-check"]
+    install = [*pip, "install", "--progress-bar", "off"]
+    pins = requirements.read_text(encoding="utf-8").splitlines()
+    first = [pin for pin in pins if re.split(r"[=<>~! ]", pin)[0].lower() in FIRST]
+    what, settings = (
+        f"installing {requirements}",
+        {"BUILD_CUDA_EXT": "0"},
+    )  # auto-gptq's kernels: nothing here calls them
+    if first:
         run_logged([*install, *first], what, settings)
-        run_logged([*install, "--no-deps", "--no-build-isolation", "-r", str(requirements)], what, settings)
-        frozen = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
-        write_json(
-            folder / READY,
-            {
-                "requirements": os.path.relpath(requirements.resolve(), folder.resolve()),
-                "sha256": sha256_file(requirements),
-                "python": sys.version.split()[0],
-                "packages": dict(pin.split("==", 1) for pin in frozen.splitlines() if "==" in pin),
-            },
-        )
+    run_logged([*install, "--no-deps", "--no-build-isolation", "-r", str(requirements)], what, settings)
+    frozen = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
+    write_json(
+        folder / RECORD,
+        {
+            "requirements": os.path.relpath(requirements.resolve(), folder.resolve()),
+            "sha256": sha256_file(requirements),
+            "python": sys.version.split()[0],
+            "packages": dict(pin.split("==", 1) for pin in frozen.splitlines() if "==" in pin),
+        },
+    )
 
 
 def interpreter(name: str) -> Path:
     """The Python of the environment `name`; raises PalimpsestError when it is missing, or stale."""
     folder = _folder(name)
-    ready = folder / READY
-    requirements = folder / read_json(ready)["requirements"] if ready.exists() else f"workflow/envs/{name}.txt"
+    record = folder / RECORD
+    requirements = folder / read_json(record)["requirements"] if record.exists() else f"workflow/envs/{name}.txt"
     problem = _problem(Path(requirements), folder)
     if problem:
         raise PalimpsestError(
@@ -83,10 +91,12 @@ def interpreter(name: str) -> Path:
 
 def installed_version(name: str, package: str) -> str:
     """The version of a package in the environment `name`; raises PalimpsestError when it is not installed there."""
-    ready = _folder(name) / READY
-    packages = {each.lower().replace("_", "-"): version for each, version in read_json(ready)["packages"].items()}
+    record = _folder(name) / RECORD
+    packages = {each.lower().replace("_", "-"): version for each, version in read_json(record)["packages"].items()}
     if package not in packages:
-        raise PalimpsestError(f"the environment {name} ({ready}) has no package {package}: add it to its requirements.")
+        raise PalimpsestError(
+            f"the environment {name} ({record}) has no package {package}: add it to its requirements."
+        )
     return packages[package]
 
 
@@ -126,11 +136,11 @@ def _python(folder: Path) -> Path:
 
 def _problem(requirements: Path, folder: Path) -> str | None:
     """What keeps an environment from being used, or None."""
-    if not (folder / READY).exists() or not _python(folder).exists():
+    if not (folder / RECORD).exists() or not _python(folder).exists():
         return f"the environment {folder} is not built"
     if not requirements.exists():
         return f"the requirements of the environment {folder} are missing ({requirements.resolve()})"
-    if read_json(folder / READY)["sha256"] != sha256_file(requirements):
+    if read_json(folder / RECORD)["sha256"] != sha256_file(requirements):
         return f"the environment {folder} was built from another {requirements.name} than the one that is there now"
     return None
 

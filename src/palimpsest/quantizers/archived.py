@@ -143,7 +143,8 @@ class AutoGPTQ(Archived):
     bits: 2, 3, 4 or 8; group_size: inputs that share a scale, null for one scale per output channel; symmetric: whether zero
     is the middle code; desc_act: columns in order of decreasing activation, so that a group's columns lie anywhere;
     damping: the share of the Hessian's mean diagonal that is added to it, between 0 and 1 (the authors': 0.01).
-    The package packs zero points minus one and so has none for zero itself: groups of weights on one side of zero are an error.
+    The package packs zero points minus one, and a zero point of 0 (a group whose weights are all positive) spoils its neighbours:
+    that is an error where it happens.
     """
 
     symmetric: bool
@@ -166,6 +167,7 @@ class AutoGPTQ(Archived):
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         held = super().quantize(checkpoint, folder, calibration)
+        _sort_metadata(folder / "model.safetensors")
         with open_checkpoint(checkpoint) as files:
             write_json(folder / BIASES, [name for name in files.names() if name.endswith(".bias")])
         return held
@@ -196,6 +198,8 @@ class AutoGPTQ(Archived):
         codes = self._unpack(files.load(f"{module}{MARK}").T)
         scales = np.ascontiguousarray(files.load(f"{module}.scales").T)
         zero_points = self._unpack(files.load(f"{module}.qzeros")).T.astype(np.int16) + np.int16(1)
+        if not (self.desc_act and self.group_size) and self.bits != 3:
+            zero_points &= np.int16(2**self.bits - 1)  # as the package's layer for groups in order does
         index = files.load(f"{module}.g_idx")
         dequantized = to_float16(scales[:, index] * (codes - zero_points[:, index]))
         size = module_bytes(files, module)
@@ -285,6 +289,18 @@ def _unpack_awq(words: NDArray[np.int32]) -> NDArray[np.uint8]:
     """[rows, words] to [rows, codes], eight codes to a word, in AutoAWQ's order."""
     codes = unpack_nibbles(np.ascontiguousarray(words), np.arange(16, dtype=np.uint8), high_first=False)
     return codes.reshape(len(words), -1, 8)[:, :, AWQ_ORDER].reshape(len(words), -1)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the free-text metadata of a safetensors file in order, in place: the library writes several keys in random order."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(ordered) <= length  # the same content, without the padding
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def _for_transformers_4(checkpoint: Path, folder: Path) -> Path:

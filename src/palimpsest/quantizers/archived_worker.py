@@ -42,8 +42,8 @@ def run_auto_gptq(job: dict[str, Any]) -> dict[str, str]:
             step = module.scales[module.g_idx.long()].t()
             if not ((packed - weight.to(packed.device)).abs() <= step / 2).all():
                 sys.exit(
-                    f"auto-gptq does not pack what it computed for {name}: it has no zero point for a group whose weights "
-                    "all lie on one side of zero. Use symmetric: true, or a larger group_size."
+                    f"auto-gptq does not pack what it computed for {name}: it has no zero point 0, which a group whose "
+                    "weights are all positive needs. Use symmetric: true, or a larger group_size."
                 )
             held[name] = fingerprint(packed)
 
