@@ -202,13 +202,13 @@ def test_the_loaded_model_is_near_the_checkpoint_and_runs_in_the_types_of_the_pa
 @pytest.mark.parametrize("name", ["gptq", "gptq-order"])
 def test_gptq_beats_rounding_on_its_calibration_text(quantized, tmp_path, name):
     quantizer, checkpoint, folder, _ = quantized(name)
-    rtn = make_quantizer({"backend": "rtn", "bits": 4, "group_size": 32, "symmetric": GPTQ["symmetric"]})
+    rtn = make_quantizer({"backend": "rtn", "bits": 4, "group_size": 32, "symmetric": quantizer.symmetric})
     rtn.quantize(checkpoint, tmp_path, [])
     assert output_error(quantizer, checkpoint, folder) < output_error(rtn, checkpoint, tmp_path, quantizer)
 
 
 def output_error(quantizer, checkpoint: Path, folder: Path, encoder=None) -> float:
-    """Of the first layer's gate_proj, on the inputs that it has in the unquantized model."""
+    """Of the first q_proj, on the inputs that it has in the unquantized model."""
     model, seen, name = load_checkpoint(checkpoint), [], "model.layers.0.self_attn.q_proj"
     model.get_submodule(name).register_forward_hook(lambda _, inputs, __: seen.append(dense(inputs[0][0])))
     for batch in (encoder or quantizer).encode(checkpoint, TEXTS):
