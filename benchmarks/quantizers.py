@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 from safetensors.numpy import save_file
 
+from palimpsest.environments import VARIABLE
 from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer, prove
 
@@ -33,7 +34,9 @@ PRESETS = {
     "54m": {"hidden": 1024, "mlp": 2816, "layers": 4, "heads": 16, "kv_heads": 16, "vocabulary": 1024},
     "1b": {"hidden": 2048, "mlp": 8192, "layers": 16, "heads": 32, "kv_heads": 8, "vocabulary": 32000},
 }
-SETTINGS = read_params(Path(__file__).parents[1] / "studies/all-quantizers/params.yaml")["quantizers"]
+ROOT = Path(__file__).parents[1]
+SETTINGS = read_params(ROOT / "studies/all-quantizers/params.yaml")["quantizers"]
+os.environ.setdefault(VARIABLE, str(ROOT / ".environments"))
 INTERVAL = 0.02  # seconds between two looks at a process's memory
 MIB = 2**20
 
