@@ -156,7 +156,7 @@ def compress_calibrated(
 ) -> dict[str, str]:
     """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
     import torch
-    from compressed_tensors.quantization.lifecycle.forward import fake_quantize
+    from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
     from llmcompressor import oneshot
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
@@ -170,10 +170,11 @@ def compress_calibrated(
     held = {}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None):
-            # on the CPU, where the weights are packed: a GPU divides by the scale with other last bits
+            # in two steps, as the file is packed and read: on a GPU the first has a kernel of its own, with other last bits
             parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point", "_global_scale")]
-            weight, scale, zero, whole = (None if part is None else part.detach().cpu() for part in parts)
+            weight, scale, zero, whole = (None if part is None else part.detach() for part in parts)
             grid = module.quantization_scheme.weights
-            held[name] = fingerprint(fake_quantize(weight, scale, zero, grid, global_scale=whole))
+            codes = quantize(weight, scale, zero, grid, global_scale=whole)
+            held[name] = fingerprint(dequantize(codes, scale, zero, grid, global_scale=whole).cpu())
     model.save_pretrained(folder, save_compressed=True)
     return held
