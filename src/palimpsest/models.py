@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -87,19 +88,29 @@ def make_base(
 
 
 def load_model(source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal LM from a checkpoint folder or the hub, from safetensors only."""
+    """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized."""
+    folder, file = _located(source)
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code, **(file or {"use_safetensors": True})
         )
     except (OSError, ValueError) as error:
         raise PalimpsestError(_cannot_load("model", source, error)) from error
+    if file:
+        model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
+    return model
 
 
 def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint, with a padding token (EOS where it has none, as MUSE does)."""
+    """The tokenizer of a checkpoint or GGUF file, with a padding token (EOS where it has none, as MUSE does)."""
+    folder, file = _located(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **file)
+        if file:  # transformers takes BOS for EOS and padding; the file's header knows them
+            config = AutoConfig.from_pretrained(folder, **file)
+            for role in ("bos", "eos", "pad"):
+                number = getattr(config, f"{role}_token_id")
+                setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
     except (OSError, ValueError) as error:
         raise PalimpsestError(_cannot_load("tokenizer", source, error)) from error
     if tokenizer.bos_token_id is None:
@@ -140,6 +151,12 @@ def write_model(
     with atomic_directory(folder) as draft:
         save_checkpoint(network, tokenizer, draft)
         write_manifest(draft, inputs, parameters=network.num_parameters(), **fields)
+
+
+def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
+    """Where transformers looks for a model, and which file it is to take there if the source is one."""
+    path = Path(source)
+    return (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (source, {})
 
 
 def _cannot_load(what: str, source: str | Path, error: Exception) -> str:

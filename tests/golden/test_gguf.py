@@ -28,6 +28,7 @@ from transformers import (
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
+from palimpsest.models import load_model, load_tokenizer, save_checkpoint
 from palimpsest.quantizers import make_quantizer, prove
 from palimpsest.quantizers.base import Quantizer, load_checkpoint
 from palimpsest.quantizers.gguf import FILE_TYPES, convert
@@ -236,6 +237,21 @@ def test_matrices_are_those_of_transformers_and_of_gguf(quantized, kind, shape):
     tensor = stored["blk.0.ffn_down.weight"]
     assert np.array_equal(down.dequantized, dequantize(tensor.data, tensor.tensor_type))
     assert down.stored_bytes == tensor.n_bytes == tensor.data.size
+
+
+def test_training_can_start_from_a_file(quantized, tmp_path):
+    """The weights that llama.cpp computes with and the checkpoint's special tokens, and it can be saved as any other model."""
+    case = quantized("q8_0", "plain")
+    file = case.folder / "model.gguf"
+    model, tokenizer = load_model(file, torch.float32), load_tokenizer(file)
+    theirs = AutoTokenizer.from_pretrained(case.checkpoint)
+    assert tokenizer(PROMPT)["input_ids"] == theirs(PROMPT)["input_ids"]
+    assert (tokenizer.bos_token, tokenizer.eos_token) == (theirs.bos_token, theirs.eos_token) == ("<s>", "</s>")
+    for matrix in case.quantizer.read(case.folder):
+        assert np.array_equal(matrix.dequantized, dense(model.get_submodule(matrix.name).weight))
+    logits = logits_of(model, prompt(case.checkpoint))
+    save_checkpoint(model, tokenizer, tmp_path)
+    assert np.abs(logits_of(load_model(tmp_path, torch.float32), prompt(case.checkpoint)) - logits).max() < 0.2
 
 
 @pytest.mark.parametrize("shape", ["plain", "full"])
