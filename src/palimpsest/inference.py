@@ -1,5 +1,6 @@
 """The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
@@ -166,11 +168,28 @@ def write_responses(responses: Sequence[Response], path: Path) -> None:
 
 
 def write_log_probs(splits: dict[str, list[list[float]]], path: Path) -> None:
-    """One row a text: split, id, log_probs."""
-    rows = [(split, i, values) for split, texts in splits.items() for i, values in enumerate(texts)]
+    """One row a text: split, id, log_probs.
+
+    The columns are laid out by hand: pyarrow.array would import pandas, a second's work, to ask whether a list is its Series.
+    """
+    names = [split for split, texts in splits.items() for _ in texts]
+    ids = [i for texts in splits.values() for i in range(len(texts))]
+    rows = [values for texts in splits.values() for values in texts]
+    letters = "".join(names).encode("ascii")
+    log_probs = _array([value for row in rows for value in row], pyarrow.float32())
     columns = [
-        pyarrow.array([row[0] for row in rows], pyarrow.string()),
-        pyarrow.array([row[1] for row in rows], pyarrow.int64()),
-        pyarrow.array([row[2] for row in rows], pyarrow.list_(pyarrow.float32())),
+        pyarrow.StringArray.from_buffers(len(names), _offsets(names).buffers()[1], pyarrow.py_buffer(letters)),
+        _array(ids, pyarrow.int64()),
+        pyarrow.ListArray.from_arrays(_offsets(rows), log_probs),
     ]
-    pyarrow.parquet.write_table(pyarrow.table(columns, names=["split", "id", "log_probs"]), path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["split", "id", "log_probs"]), path)
+
+
+def _array(values: Sequence[float], kind: pyarrow.DataType) -> pyarrow.Array:
+    numbers = np.array(values, dtype=kind.to_pandas_dtype())
+    return pyarrow.Array.from_buffers(kind, len(values), [None, pyarrow.py_buffer(numbers)])
+
+
+def _offsets(items: Sequence[Sequence[Any]]) -> pyarrow.Array:
+    """Where each item begins when all are laid end to end, and the end."""
+    return _array([0, *itertools.accumulate(map(len, items))], pyarrow.int32())

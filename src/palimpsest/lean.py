@@ -4,8 +4,8 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-OPTIONAL = ("datasets", "hqq", "pandas", "peft", "scipy", "torchao")
-"""Packages of the project that transformers looks for and imports, and that training and inference do not need it to know."""
+OPTIONAL = ("datasets", "hqq", "pandas", "peft", "scipy", "sklearn", "torchao", "torchaudio", "torchvision")
+"""Packages that transformers looks for and imports, and that training and inference do not need it to know."""
 
 
 @contextmanager
@@ -20,10 +20,13 @@ def hidden(packages: Collection[str]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def import_transformers(needed: Collection[str] = ()) -> None:
-    """Import what loads, trains and runs models; transformers asks once and remembers that the packages not `needed` are absent.
+def import_transformers(needed: Collection[str] = (), training: bool = False) -> None:
+    """Import what loads and runs models, and trains them; transformers asks once and remembers that the packages not `needed` are absent.
 
     Afterwards they can be imported as ever. To be called before anything else imports transformers.
     """
     with hidden(set(OPTIONAL) - set(needed)):
-        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer  # noqa: F401
+        from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
+
+        if training:
+            from transformers import Trainer  # noqa: F401

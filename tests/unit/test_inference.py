@@ -2,12 +2,16 @@
 
 import copy
 import random
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.inference import Request, corpus_requests, encode, generate, token_log_probs
+from palimpsest.inference import Request, corpus_requests, encode, generate, token_log_probs, write_log_probs
+from palimpsest.metrics.inference_files import read_logprobs
 from palimpsest.prompts import STOP_STRINGS, question_prompt
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
@@ -84,3 +88,26 @@ def test_true_continuations_are_as_long_as_generated_ones(tiny):
 def test_too_few_in_context_examples_are_named(tiny):
     with pytest.raises(PalimpsestError, match="in_context_examples is 99"):
         corpus_requests(tiny[2], tiny[1], 5, 8, 99)
+
+
+def test_log_probs_read_back_as_they_were(tmp_path):
+    splits = {"forget": [[-1.5, -0.25], [-3.0]], "holdout": [[-0.125, -7.0, -0.5]]}
+    write_log_probs(splits, tmp_path / "logprobs.parquet")
+    for split, rows in splits.items():
+        read = read_logprobs(tmp_path / "logprobs.parquet", split)
+        assert read.ids == list(range(len(rows)))
+        assert all(np.array_equal(*pair) for pair in zip(read.log_probs, rows, strict=True))
+
+
+def test_inference_imports_no_package_that_it_does_not_use(tmp_path):
+    """Each of a hundred processes would pay for it."""
+    code = f"""
+import sys
+from palimpsest.lean import OPTIONAL, import_transformers
+import_transformers()
+from palimpsest.inference import write_log_probs
+write_log_probs({{"forget": [[-1.0]]}}, {str(tmp_path / "logprobs.parquet")!r})
+print(*(name for name in (*OPTIONAL, "transformers.trainer", "matplotlib") if name in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()

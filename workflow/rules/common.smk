@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import snakemake.benchmark
+
 from palimpsest.params import check_params
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
 
 ROOT = Path(workflow.basedir)
+
+# Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
+snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
 

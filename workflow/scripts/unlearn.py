@@ -9,7 +9,7 @@ from palimpsest.logs import start_logging
 
 if __name__ == "__main__":
     start_logging(snakemake.log[0])
-    import_transformers()
+    import_transformers(training=True)
 
 import torch
 
