@@ -24,7 +24,10 @@ def audit():
     """Two unlearned models: one that forgot and comes back by three quarters in int4, one that never forgot."""
     methods = {name: {"weights": "bfloat16", "learning_rate": rate} for name, rate in (("a", 1e-5), ("b", 1e-4))}
     return {
-        "models": [{"model": name, "kind": "unlearned", "method": method} for name, method in methods.items()],
+        "models": [
+            {"model": name, "kind": "unlearned", "method": method, "training": [{"steps": 30, "forget_nats": 2.5}]}
+            for name, method in methods.items()
+        ],
         "over_seeds": [
             row("a", "bf16", 20.0),
             row("a", "rtn-int4", 80.0, 0.1),
@@ -47,13 +50,13 @@ def test_a_cell_has_the_share_that_came_back_unless_nothing_was_forgotten(audit)
     assert second["recovered"] is None and second["retained"] == 75.0
 
 
-def test_the_border_is_the_dead_zone_over_256(audit, tmp_path):
-    """Rows whose largest |w| is 0.15: the bin around zero of 4 bits ends at 0.15 / 15 = 0.01."""
+def test_the_border_is_the_power_of_two_below_the_dead_zone_over_256(audit, tmp_path):
+    """Rows whose largest |w| is 0.15: the bin around zero of 4 bits ends at 0.15 / 15 = 0.01, above 2^-7."""
     weights = np.random.default_rng(0).uniform(-0.15, 0.15, (200, 512)).astype(np.float32)
     weights[:, 0] = 0.15
     save_file({"model.layers.0.mlp.up_proj.weight": weights.astype(ml_dtypes.bfloat16)}, tmp_path / "model.safetensors")
     found = borders(audit, tmp_path)
-    assert found["rtn-int4"] == pytest.approx(0.01 / 256, rel=0.05)
+    assert found["rtn-int4"] == 2**-7 / 256
     assert found["hqq"] is None
 
 

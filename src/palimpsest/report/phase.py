@@ -1,13 +1,15 @@
 """The phase diagram, learning rate x format for each weight storage, and rho against recovery over several studies.
 
 `python -m palimpsest.report.phase diagram RESULTS FIGURE.svg` draws one study's cells and prints them as a table;
+`python -m palimpsest.report.phase methods RESULTS` prints a study's methods, with the steps that each took and the forgetting it reached;
 `python -m palimpsest.report.phase calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
 correlation with an interval over models (the pairs of one model are not independent).
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import matplotlib
@@ -37,20 +39,21 @@ RESAMPLES, CONFIDENCE = 2000, 0.95
 def cells(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record per unlearned model and precision, means over the seeds.
 
-    weights, learning_rate, precision, rho, retained_bf16, retained (percent at the precision), utility_bf16, recovered: the share of
+    weights, learning_rate, steps, forget_nats (per token, at the end), precision, rho, retained_bf16, retained (percent at the precision), utility_bf16, recovered: the share of
     what was forgotten that came back, None where the model had not forgotten in bf16 by the audit's rule.
     """
-    methods = {model["model"]: model["method"] for model in audit["models"] if model["kind"] == UNLEARNED}
+    models = {model["model"]: model for model in audit["models"] if model["kind"] == UNLEARNED}
     rows = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     found = []
     for (model, precision), row in rows.items():
-        if model not in methods or precision == FULL:
+        if model not in models or precision == FULL:
             continue
         before = rows[model, FULL]["retained"][HEADLINE]["value"]
         after = row["retained"][HEADLINE]["value"]
         forgotten = before is not None and after is not None and before < audit["rules"]["forgotten_below"]
         found.append(
-            {key: methods[model][key] for key in ("weights", "learning_rate")}
+            {key: models[model]["method"][key] for key in ("weights", "learning_rate")}
+            | {key: mean(run[key] for run in models[model]["training"]) for key in ("steps", "forget_nats")}
             | {"model": model, "precision": precision, "rho": row["rho"], "retained_bf16": before, "retained": after}
             | {"utility_bf16": rows[model, FULL]["metrics"]["utility"]}
             | {"recovered": (after - before) / (100 - before) if forgotten else None}
@@ -59,9 +62,9 @@ def cells(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
-    """By precision, the learning rate below which bfloat16 updates stay within the dead zone: its half-width over 256.
+    """By precision, the learning rate below which bfloat16 updates stay within the dead zone: the power of two below its half-width, over 256.
 
-    The half-width, in units of the weights, is the |w| at which half of the target's weights are rounded to zero; a format
+    A power of two, because bfloat16's spacing doubles there and with it what a step must exceed. The half-width, in units of the weights, is the |w| at which half of the target's weights are rounded to zero; a format
     whose arithmetic needs data has none (None).
     """
     found: dict[str, float | None] = {}
@@ -206,24 +209,32 @@ def _diagram(results: Path, figure: Path) -> str:
     records = cells(audit)
     limits = borders(audit, results / f"models/{target}/seed{audit['seeds'][0]}")
     draw_diagram(records, limits, figure)
-    head = ["weights", "learning rate", "retained bf16 (%)", "utility bf16 (%)"]
-    precisions = list(dict.fromkeys(record["precision"] for record in records))
-    by_model: dict[str, list[dict[str, Any]]] = {}
+    known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
+    return f"{_cells_table(records, [WEIGHTS, RATE])}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
+
+
+Column = tuple[str, Callable[[Mapping[str, Any]], str]]
+WEIGHTS: Column = ("weights", lambda record: record["weights"])
+RATE: Column = ("learning rate", lambda record: f"{record['learning_rate']:g}")
+METHOD: Column = ("method", lambda record: record["model"])
+STEPS: Column = ("steps", lambda record: number(record["steps"]))
+NATS: Column = ("forget nats", lambda record: number(record["forget_nats"], 1))
+
+
+def _cells_table(records: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    """A line per model: the columns, then what is retained in bf16 and at each precision."""
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         by_model.setdefault(record["model"], []).append(record)
-    lines = []
-    for group in by_model.values():
-        first = group[0]
-        start = [
-            first["weights"],
-            f"{first['learning_rate']:g}",
-            number(first["retained_bf16"]),
-            number(first["utility_bf16"]),
-        ]
-        lines.append([*start, *(f"{number(record['retained'])} ({number(record['rho'], 2)})" for record in group)])
-    text = table([*head, *(f"{name}: retained % (rho)" for name in precisions)], lines)
-    known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
-    return f"{text}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
+    precisions = list(dict.fromkeys(record["precision"] for record in records))
+    head = [name for name, _ in columns] + ["retained bf16 (%)", "utility bf16 (%)"]
+    lines = [
+        [value(group[0]) for _, value in columns]
+        + [number(group[0]["retained_bf16"]), number(group[0]["utility_bf16"])]
+        + [f"{number(record['retained'])} ({number(record['rho'], 2)})" for record in group]
+        for group in by_model.values()
+    ]
+    return table([*head, *(f"{name}: retained % (rho)" for name in precisions)], lines)
 
 
 def _calibration(figure: Path, results: Sequence[Path]) -> str:
@@ -243,12 +254,15 @@ def main() -> None:
     diagram = commands.add_parser("diagram")
     diagram.add_argument("results", type=Path)
     diagram.add_argument("figure", type=Path)
+    commands.add_parser("methods").add_argument("results", type=Path)
     calibration = commands.add_parser("calibration")
     calibration.add_argument("figure", type=Path)
     calibration.add_argument("results", type=Path, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "diagram":
         print(_diagram(arguments.results, arguments.figure))
+    elif arguments.command == "methods":
+        print(_cells_table(cells(read_json(arguments.results / "audit.json")), [METHOD, WEIGHTS, RATE, STEPS, NATS]))
     else:
         print(_calibration(arguments.figure, arguments.results))
 
