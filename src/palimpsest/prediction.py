@@ -9,6 +9,7 @@ at most the points that the study's audit calls negligible; *partly*: between th
 audit's own rule are left out: they have little to recover.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -34,12 +35,12 @@ Thresholds = tuple[float, float]
 def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
     """The table of some studies' results folders: {"thresholds", "pairs", "errors", "error_rate", "held_out", ...}.
 
-    errors: pairs that thresholds chosen without the pair's group get wrong. The groups (held_out) are studies and seeds where
-    there are several, else models. Raises PalimpsestError when a folder has no audit.json or there are fewer than two groups.
+    errors: pairs that thresholds chosen without the pair's group get wrong. The groups (held_out) are targets, with all that was
+    unlearned from each, where there are several, else models. Raises PalimpsestError when a folder has no audit.json or there are fewer than two groups.
     """
-    pairs = [pair for folder in results for pair in read_pairs(Path(folder))]
-    several = len({_study_and_seed(pair) for pair in pairs}) > 1
-    group = _study_and_seed if several else _model
+    pairs = gather(results)
+    several = len({pair["target"] for pair in pairs}) > 1
+    group = _target if several else _model
     groups = {group(pair) for pair in pairs}
     if len(groups) < 2:
         raise PalimpsestError(
@@ -56,18 +57,31 @@ def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
         "pairs": len(pairs),
         "errors": wrong,
         "error_rate": wrong / len(pairs),
-        "held_out": "study and seed" if several else "model",
+        "held_out": "target" if several else "model",
         "groups": len(groups),
         "largest_parameters": max(pair["parameters"] for pair in pairs),
         "studies": sorted({pair["study"] for pair in pairs}),
-        "measured": pairs,
+        "measured": [{key: value for key, value in pair.items() if key != "quantizer"} for pair in pairs],
     }
 
 
+def gather(results: Iterable[Path | str]) -> list[Pair]:
+    """The pairs of several studies; a model that two of them made alike, bit for bit, counts once at each format."""
+    found: dict[tuple[str, str], Pair] = {}
+    for folder in results:
+        for pair in read_pairs(Path(folder)):
+            found.setdefault((pair["unlearned"], json.dumps(pair["quantizer"], sort_keys=True)), pair)
+    return list(found.values())
+
+
 def read_pairs(results: Path) -> list[Pair]:
-    """Every unlearned model, seed and quantized precision of a study that has rho and recovery."""
+    """Every unlearned model, seed and quantized precision of a study that has rho and recovery.
+
+    target, unlearned: hashes of the two models' weights.
+    """
     audit = read_json(results / "audit.json")
-    parameters = {model["model"]: model["parameters"] for model in audit["models"]}
+    models = {model["model"]: model for model in audit["models"]}
+    target = next(model for model in audit["models"] if model["kind"] == "target")
     forgotten, negligible = (audit["rules"][name] for name in ("forgotten_below", "negligible"))
     retained = {
         (row["model"], row["seed"], row["precision"]): row["retained"][HEADLINE]["mean"]["value"]
@@ -82,7 +96,9 @@ def read_pairs(results: Path) -> list[Pair]:
         if there is None or before is None or before >= forgotten:
             continue
         pairs.append(
-            {"study": _study(results), "parameters": parameters[row["model"]]}
+            {"study": _study(results), "parameters": models[row["model"]]["parameters"]}
+            | {"target": _weights(target, row["seed"]), "unlearned": _weights(models[row["model"]], row["seed"])}
+            | {"quantizer": audit["settings"]["quantizers"][row["precision"]]}
             | {key: row[key] for key in ("model", "weights", "seed", "precision")}
             | {"rho": row["survival"]["rho"], "recovered_share": (there - before) / (100 - before)}
             | {"outcome": outcome(there, before, negligible)}
@@ -143,8 +159,14 @@ def _study(results: Path) -> str:
     return parts[parts.index("studies") + 1] if "studies" in parts else "default"
 
 
-def _study_and_seed(pair: Pair) -> tuple[str, int]:
-    return pair["study"], pair["seed"]
+def _weights(model: dict[str, Any], seed: int) -> str:
+    """A hash of the model's safetensors files, from those in the audit."""
+    hashes = [value for name, value in sorted(model["files"][str(seed)].items()) if name.endswith(".safetensors")]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def _target(pair: Pair) -> str:
+    return pair["target"]
 
 
 def _model(pair: Pair) -> tuple[str, str, int]:

@@ -19,8 +19,10 @@ from palimpsest.prediction import (
 )
 
 
-def audit(points: list[tuple[str, float, float, float]], seed: int = 0, parameters: int = 1000) -> dict:
-    """points: model, rho, retained in bf16 and at four bits."""
+def audit(
+    points: list[tuple[str, float, float, float]], seed: int = 0, parameters: int = 1000, target: str = "t"
+) -> dict:
+    """points: model, rho, retained in bf16 and at four bits. target: what tells its weights from another's."""
 
     def row(model: str, precision: str, retained: float | None, rho: float | None) -> dict:
         return {
@@ -36,8 +38,14 @@ def audit(points: list[tuple[str, float, float, float]], seed: int = 0, paramete
     for model, rho, before, after in points:
         rows += [row(model, "bf16", before, None), row(model, "int4", after, rho)]
     rows.append({"model": "target", "seed": seed, "precision": "int4", "retained": None, "survival": None})
-    models = [{"model": model, "parameters": parameters} for model, *_ in points]
-    return {"models": models, "rows": rows, "rules": {"forgotten_below": 50.0, "negligible": 10.0}}
+    kinds = [("target", "target"), *((model, "unlearned") for model, *_ in points)]
+    models = [
+        {"model": model, "kind": kind, "parameters": parameters}
+        | {"files": {str(seed): {"config.json": "same", "model.safetensors": f"{target}-{model}"}}}
+        for model, kind in kinds
+    ]
+    rules = {"forgotten_below": 50.0, "negligible": 10.0}
+    return {"models": models, "rows": rows, "rules": rules, "settings": {"quantizers": {"int4": {"backend": "rtn"}}}}
 
 
 def save(folder: Path, content: dict) -> Path:
@@ -82,12 +90,19 @@ def test_errors_are_those_of_thresholds_chosen_without_the_held_out_model(tmp_pa
     assert predict(None, table) is None
 
 
-def test_several_studies_are_held_out_by_study_and_seed(tmp_path):
+def test_several_targets_are_held_out_with_all_that_was_unlearned_from_each(tmp_path):
     first = save(tmp_path / "results", audit([("a", 0.0, 0.0, 90.0), ("b", 1.0, 0.0, 0.0)]))
-    second = audit([("a", 0.1, 0.0, 95.0), ("b", 0.8, 0.0, 0.0)], seed=1, parameters=5000)
+    second = audit([("a", 0.1, 0.0, 95.0), ("b", 0.8, 0.0, 0.0)], seed=1, parameters=5000, target="u")
     table = make_table([first, save(tmp_path / "studies/larger/results", second)])
-    assert table["held_out"] == "study and seed" and table["groups"] == 2 and table["errors"] == 0
+    assert table["held_out"] == "target" and table["groups"] == 2 and table["errors"] == 0
     assert table["studies"] == ["default", "larger"] and table["largest_parameters"] == 5000
+
+
+def test_a_model_that_two_studies_share_counts_once(tmp_path):
+    first = save(tmp_path / "results", audit([("a", 0.0, 0.0, 90.0), ("b", 1.0, 0.0, 0.0)]))
+    second = save(tmp_path / "studies/more/results", audit([("a", 0.0, 0.0, 90.0), ("c", 0.5, 0.0, 30.0)]))
+    table = make_table([first, second])
+    assert [pair["model"] for pair in table["measured"]] == ["a", "b", "c"] and table["held_out"] == "model"
 
 
 def test_too_little_is_refused(tmp_path):

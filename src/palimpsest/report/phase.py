@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.prediction import read_pairs
+from palimpsest.prediction import gather
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
@@ -62,10 +62,10 @@ def cells(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
-    """By precision, the learning rate below which bfloat16 updates stay within the dead zone: the power of two below its half-width, over 256.
+    """By precision, the learning rate below which bfloat16 updates stay within the dead zone: 2^floor(log2 of its half-width) / 256.
 
-    A power of two, because bfloat16's spacing doubles there and with it what a step must exceed. The half-width, in units of the weights, is the |w| at which half of the target's weights are rounded to zero; a format
-    whose arithmetic needs data has none (None).
+    A power of two, because there bfloat16's spacing doubles, and with it what a step must exceed. The half-width, in units of the
+    weights, is the |w| at which half of the target's weights are rounded to zero; a format whose arithmetic needs data has none (None).
     """
     found: dict[str, float | None] = {}
     for name, settings in audit["settings"]["quantizers"].items():
@@ -80,7 +80,8 @@ def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
                     weights = to_bfloat16(files.load(f"{module}.weight"))
                     magnitudes.append(np.abs(weights).ravel())
                     zero.append(quantizer.is_zero(quantizer.round(weights)).ravel())
-        found[name] = _half_point(np.concatenate(magnitudes), np.concatenate(zero)) / REACH
+        half = _half_point(np.concatenate(magnitudes), np.concatenate(zero))
+        found[name] = float(2 ** np.floor(np.log2(half))) / REACH
     return found
 
 
@@ -210,7 +211,9 @@ def _diagram(results: Path, figure: Path) -> str:
     limits = borders(audit, results / f"models/{target}/seed{audit['seeds'][0]}")
     draw_diagram(records, limits, figure)
     known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
-    return f"{_cells_table(records, [WEIGHTS, RATE])}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
+    return (
+        f"{_cells_table(records, [WEIGHTS, RATE])}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
+    )
 
 
 Column = tuple[str, Callable[[Mapping[str, Any]], str]]
@@ -238,7 +241,7 @@ def _cells_table(records: Sequence[Mapping[str, Any]], columns: Sequence[Column]
 
 
 def _calibration(figure: Path, results: Sequence[Path]) -> str:
-    pairs = [pair for folder in results for pair in read_pairs(folder)]
+    pairs = gather(results)
     draw_calibration(pairs, figure)
     found = rank_correlation(pairs)
     low, high = found["ci"]
