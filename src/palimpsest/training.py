@@ -4,7 +4,8 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from palimpsest.updates import WEIGHT_STORAGE
 log = logging.getLogger(__name__)
 
 Batch = dict[str, list[dict[str, Tensor]]]
+
+SHORT = 512
+"""Tokens up to which a matrix of all attention weights is no burden."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,18 @@ def train(
     return fit(NextTokenTrainer, model, collator, schedule)
 
 
+@contextmanager
+def quickest_attention(model: Any, longest: int) -> Iterator[None]:
+    """On a CPU, for texts of at most SHORT tokens, eager attention: a step in bfloat16 is a seventh faster than with torch's fused kernel."""
+    before = model.config._attn_implementation
+    if longest <= SHORT and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 def fit(
     make_trainer: Callable[..., NextTokenTrainer], model: nn.Module, collator: Collator, schedule: Schedule
 ) -> dict[str, Any]:
@@ -141,7 +157,8 @@ def fit(
     for weight in model.parameters():
         if weight.requires_grad:
             weight.data = weight.data.to(storage.dtype)
-    with tempfile.TemporaryDirectory() as scratch:
+    longest = max(map(len, (*collator.sequences, *collator.retain)))
+    with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=schedule.epochs,
