@@ -4,9 +4,10 @@
 writes the table that `palimpsest survive` predicts from.
 
 A pair is an unlearned model of a study at a quantized precision: rho, and the share of what was forgotten that came back,
-(retained there - retained in bf16) / (100 - retained in bf16). *restored*: at least half of it; *kept*: recovery, the numerator, is
-at most the points that the study's audit calls negligible; *partly*: between the two. Models that had not forgotten in bf16 by the
-audit's own rule are left out: they have little to recover.
+(retained there - retained in bf16) / (100 - retained in bf16), retained being the mean over those of VerMem and KnowMem that had been
+forgotten in bf16 by the audit's own rule; a model that had forgotten neither is left out, since it has little to recover.
+*restored*: at least half of it; *kept*: recovery, the numerator, is at most the points that the study's audit calls negligible;
+*partly*: between the two.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from itertools import combinations_with_replacement
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from palimpsest.artefacts import read_json
@@ -84,7 +86,9 @@ def read_pairs(results: Path) -> list[Pair]:
     target = next(model for model in audit["models"] if model["kind"] == "target")
     forgotten, negligible = (audit["rules"][name] for name in ("forgotten_below", "negligible"))
     retained = {
-        (row["model"], row["seed"], row["precision"]): row["retained"][HEADLINE]["mean"]["value"]
+        (row["model"], row["seed"], row["precision"]): {
+            metric: cell["value"] for metric, cell in row["retained"][HEADLINE].items() if metric != "mean"
+        }
         for row in audit["rows"]
         if row["retained"]
     }
@@ -92,16 +96,18 @@ def read_pairs(results: Path) -> list[Pair]:
     for row in audit["rows"]:
         if not row["survival"] or row["survival"]["rho"] is None:
             continue
-        there, before = retained[row["model"], row["seed"], row["precision"]], retained[row["model"], row["seed"], FULL]
-        if there is None or before is None or before >= forgotten:
+        cells, cells_before = (retained[row["model"], row["seed"], name] for name in (row["precision"], FULL))
+        lost = [metric for metric, value in cells_before.items() if value is not None and value < forgotten]
+        if not lost or any(cells[metric] is None for metric in lost):
             continue
+        there, before = (mean(values[metric] for metric in lost) for values in (cells, cells_before))
         pairs.append(
             {"study": _study(results), "parameters": models[row["model"]]["parameters"]}
             | {"target": _weights(target, row["seed"]), "unlearned": _weights(models[row["model"]], row["seed"])}
             | {"quantizer": audit["settings"]["quantizers"][row["precision"]]}
             | {key: row[key] for key in ("model", "weights", "seed", "precision")}
             | {"rho": row["survival"]["rho"], "recovered_share": (there - before) / (100 - before)}
-            | {"outcome": outcome(there, before, negligible)}
+            | {"forgotten": lost, "outcome": outcome(there, before, negligible)}
         )
     return pairs
 

@@ -30,7 +30,7 @@ def audit(
             "seed": seed,
             "precision": precision,
             "weights": "bfloat16",
-            "retained": {"same_precision": {"mean": {"value": retained}}},
+            "retained": {"same_precision": {name: {"value": retained} for name in ("verbmem", "knowmem", "mean")}},
             "survival": None if precision == "bf16" else {"rho": rho},
         }
 
@@ -103,6 +103,16 @@ def test_a_model_that_two_studies_share_counts_once(tmp_path):
     second = save(tmp_path / "studies/more/results", audit([("a", 0.0, 0.0, 90.0), ("c", 0.5, 0.0, 30.0)]))
     table = make_table([first, second])
     assert [pair["model"] for pair in table["measured"]] == ["a", "b", "c"] and table["held_out"] == "model"
+
+
+def test_recovery_is_of_what_was_forgotten(tmp_path):
+    """The answers were never forgotten: only the text can come back."""
+    content = audit([("a", 0.0, 0.0, 90.0), ("b", 1.0, 0.0, 0.0)])
+    for row in content["rows"]:
+        if row["model"] == "a":
+            row["retained"]["same_precision"]["knowmem"]["value"] = 100.0
+    first, _ = make_table([save(tmp_path / "results", content)])["measured"]
+    assert first["forgotten"] == ["verbmem"] and first["recovered_share"] == 0.9 and first["outcome"] == RESTORED
 
 
 def test_too_little_is_refused(tmp_path):
