@@ -62,7 +62,7 @@ def test_the_border_is_the_power_of_two_below_the_dead_zone_over_256(audit, tmp_
 
 def test_figures_are_the_same_bytes_each_time(audit, tmp_path):
     pairs = [
-        {"study": "s", "model": name, "seed": 0, "precision": "rtn-int4", "rho": rho, "recovered_share": 1 - rho}
+        {"study": "s", "model": name, "weights": "bfloat16", "seed": 0, "rho": rho, "recovered_share": 1 - rho}
         for name, rho in (("a", 0.1), ("b", 0.5), ("c", 0.9))
     ]
     for name in ("one.svg", "two.svg"):

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
@@ -97,12 +98,12 @@ def _half_point(magnitudes: np.ndarray, zero: np.ndarray) -> float:
 def draw_diagram(records: Sequence[Mapping[str, Any]], limits: Mapping[str, float | None], path: Path | str) -> None:
     """A panel for each storage: learning rate x format, coloured by the measured share that came back, with rho in the cell.
 
-    A white cell had not forgotten in bf16. The bar in the bfloat16 panel is the predicted border of the format.
+    A hatched cell had not forgotten in bf16. The two strokes in the bfloat16 panel are the predicted border of the format.
     """
     storages = [name for name in STORAGES if any(record["weights"] == name for record in records)]
     rates = sorted({record["learning_rate"] for record in records})
     precisions = list(dict.fromkeys(record["precision"] for record in records))
-    colours = matplotlib.colormaps["RdYlBu_r"]
+    colours = matplotlib.colormaps["YlOrRd"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.1 * len(storages) + 1.2, 0.55 * len(precisions) + 1.6), layout="constrained")
         panels = figure.subplots(1, len(storages), squeeze=False, sharey=True)[0]
@@ -113,15 +114,20 @@ def draw_diagram(records: Sequence[Mapping[str, Any]], limits: Mapping[str, floa
                 x, y = rates.index(record["learning_rate"]), precisions.index(record["precision"])
                 share = record["recovered"]
                 face = "white" if share is None else colours(min(max(share, 0.0), 1.0))
-                axes.fill_between([x - 0.48, x + 0.48], y - 0.46, y + 0.46, color=face, edgecolor=GRID, linewidth=0.8)
+                hatch = "////" if share is None else None
+                axes.fill_between(
+                    [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=face, edgecolor=GRID, linewidth=0.8, hatch=hatch
+                )
                 text = "–" if record["rho"] is None else f"{record['rho']:.2f}"
-                axes.annotate(text, (x, y), ha="center", va="center", fontsize=9, color=MUTED if share is None else INK)
+                colour = MUTED if share is None else "white" if share > 0.6 else INK
+                axes.annotate(text, (x, y), ha="center", va="center", fontsize=9, color=colour)
             if storage == "bfloat16":
                 for y, precision in enumerate(precisions):
                     limit = limits.get(precision)
                     if limit:
                         at = np.interp(np.log(limit), np.log(rates), range(len(rates)))
-                        axes.plot([at, at], [y - 0.46, y + 0.46], color=INK, linewidth=2.5, solid_capstyle="butt")
+                        for end in (y - 0.46, y + 0.46):
+                            axes.plot([at, at], [end, y + 0.5 * (end - y)], color=INK, linewidth=2.5)
             axes.set_title(storage, fontsize=10)
             axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], rotation=45)
             axes.set_xlim(-0.6, len(rates) - 0.4)
@@ -137,31 +143,39 @@ def draw_diagram(records: Sequence[Mapping[str, Any]], limits: Mapping[str, floa
 
 
 def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> None:
-    """rho against the share of what was forgotten that came back: a mark per model, seed and format, coloured by format."""
-    precisions = list(dict.fromkeys(pair["precision"] for pair in pairs))
+    """rho against the share of what was forgotten that came back: a mark per model, seed and format.
+
+    Coloured by how the weights were stored while unlearning, shaped by study.
+    """
     studies = list(dict.fromkeys(pair["study"] for pair in pairs))
     markers = dict(zip(studies, "osD^vPX*<>hp", strict=False))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.3), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.8), layout="constrained")
         axes = figure.add_subplot()
         for value in (0, 1):
             axes.axvline(value, color=GRID, linewidth=1)
             axes.axhline(value, color=GRID, linewidth=1)
-        for number_of, precision in enumerate(precisions):
+        for storage, colour in zip(STORAGES, PALETTE, strict=False):
             for study in studies:
-                part = [pair for pair in pairs if (pair["precision"], pair["study"]) == (precision, study)]
+                part = [pair for pair in pairs if (pair["weights"], pair["study"]) == (storage, study)]
                 axes.plot(
                     [pair["rho"] for pair in part],
                     [pair["recovered_share"] for pair in part],
                     markers.get(study, "o"),
-                    color=PALETTE[number_of % len(PALETTE)],
-                    alpha=0.7,
+                    color=colour,
+                    alpha=0.6,
                     markeredgewidth=0,
-                    label=precision if study == studies[0] else None,
                 )
+        storages = [
+            Line2D([], [], marker="s", linestyle="", color=colour, label=storage)
+            for storage, colour in zip(STORAGES, PALETTE, strict=False)
+        ]
+        shapes = [
+            Line2D([], [], marker=markers.get(study, "o"), linestyle="", color=MUTED, label=study) for study in studies
+        ]
+        figure.legend(handles=storages + shapes, fontsize=9, loc="outside right upper")
         axes.set_xlabel("update survival rho, from the weights alone")
         axes.set_ylabel("share of the forgotten that came back")
-        axes.legend(fontsize=9, loc="upper right")
         save(figure, path)
 
 
