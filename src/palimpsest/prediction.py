@@ -22,12 +22,13 @@ from typing import Any
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.report.records import FULL, TARGET
+from palimpsest.report.retained import HEADLINE
 
 RESTORED, PARTLY, KEPT = "restored", "partly", "kept"
 OUTCOMES = (RESTORED, PARTLY, KEPT)
 """In the order of growing rho."""
 HALF = 0.5
-HEADLINE, FULL = "same_precision", "bf16"
 TABLE = files("palimpsest") / "prediction.json"
 
 Pair = dict[str, Any]
@@ -42,16 +43,16 @@ def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
     """
     pairs = gather(results)
     several = len({pair["target"] for pair in pairs}) > 1
-    group = _target if several else _model
-    groups = {group(pair) for pair in pairs}
+    group = "target" if several else "unlearned"
+    groups = {pair[group] for pair in pairs}
     if len(groups) < 2:
         raise PalimpsestError(
             f"{', '.join(map(str, results))} hold pairs of rho and recovery of {len(groups)} models: two are needed."
         )
     wrong = 0
     for held_out in groups:
-        thresholds = choose_thresholds([pair for pair in pairs if group(pair) != held_out])
-        wrong += count_errors([pair for pair in pairs if group(pair) == held_out], thresholds)
+        thresholds = choose_thresholds([pair for pair in pairs if pair[group] != held_out])
+        wrong += count_errors([pair for pair in pairs if pair[group] == held_out], thresholds)
     low, high = choose_thresholds(pairs)
     return {
         "restored_below": low,
@@ -83,7 +84,7 @@ def read_pairs(results: Path) -> list[Pair]:
     """
     audit = read_json(results / "audit.json")
     models = {model["model"]: model for model in audit["models"]}
-    target = next(model for model in audit["models"] if model["kind"] == "target")
+    target = next(model for model in audit["models"] if model["kind"] == TARGET)
     forgotten, negligible = (audit["rules"][name] for name in ("forgotten_below", "negligible"))
     retained = {
         (row["model"], row["seed"], row["precision"]): {
@@ -169,14 +170,6 @@ def _weights(model: dict[str, Any], seed: int) -> str:
     """A hash of the model's safetensors files, from those in the audit."""
     hashes = [value for name, value in sorted(model["files"][str(seed)].items()) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-def _target(pair: Pair) -> str:
-    return pair["target"]
-
-
-def _model(pair: Pair) -> tuple[str, str, int]:
-    return pair["study"], pair["model"], pair["seed"]
 
 
 if __name__ == "__main__":

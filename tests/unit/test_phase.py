@@ -62,7 +62,7 @@ def test_the_border_is_the_power_of_two_below_the_dead_zone_over_256(audit, tmp_
 
 def test_figures_are_the_same_bytes_each_time(audit, tmp_path):
     pairs = [
-        {"study": "s", "model": name, "weights": "bfloat16", "seed": 0, "rho": rho, "recovered_share": 1 - rho}
+        {"study": "s", "unlearned": name, "weights": "bfloat16", "rho": rho, "recovered_share": 1 - rho}
         for name, rho in (("a", 0.1), ("b", 0.5), ("c", 0.9))
     ]
     for name in ("one.svg", "two.svg"):
@@ -79,7 +79,7 @@ def test_the_interval_is_over_models_not_over_pairs():
 
     def pairs(copies):
         return [
-            {"study": "s", "model": f"m{place}", "seed": 0, "rho": rho, "recovered_share": share}
+            {"study": "s", "unlearned": f"m{place}", "rho": rho, "recovered_share": share}
             for place, (rho, share) in enumerate(points)
             for _ in range(copies)
         ]

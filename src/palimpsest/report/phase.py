@@ -36,6 +36,13 @@ REACH = 256
 STORAGES = ("bfloat16", "bfloat16-stochastic", "float32")
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
+Column = tuple[str, Callable[[Mapping[str, Any]], str]]
+WEIGHTS: Column = ("weights", lambda record: record["weights"])
+RATE: Column = ("learning rate", lambda record: f"{record['learning_rate']:g}")
+METHOD: Column = ("method", lambda record: record["model"])
+STEPS: Column = ("steps", lambda record: number(record["steps"]))
+NATS: Column = ("forget nats", lambda record: number(record["forget_nats"], 1))
+
 
 def cells(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One record per unlearned model and precision, means over the seeds.
@@ -180,17 +187,15 @@ def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> No
 
 
 def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over models and seeds.
+    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over unlearned models.
 
     {"spearman", "ci", "pairs", "models"}; raises PalimpsestError when there are fewer than three models.
     """
     import scipy.stats
 
-    groups: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    groups: dict[str, list[tuple[float, float]]] = {}
     for pair in pairs:
-        groups.setdefault((pair["study"], pair["model"], pair["seed"]), []).append(
-            (pair["rho"], pair["recovered_share"])
-        )
+        groups.setdefault(pair["unlearned"], []).append((pair["rho"], pair["recovered_share"]))
     if len(groups) < 3:
         raise PalimpsestError(f"{len(groups)} models with rho and recovery: three are needed for an interval.")
     members = [np.array(group) for group in groups.values()]
@@ -228,14 +233,6 @@ def _diagram(results: Path, figure: Path) -> str:
     return (
         f"{_cells_table(records, [WEIGHTS, RATE])}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
     )
-
-
-Column = tuple[str, Callable[[Mapping[str, Any]], str]]
-WEIGHTS: Column = ("weights", lambda record: record["weights"])
-RATE: Column = ("learning rate", lambda record: f"{record['learning_rate']:g}")
-METHOD: Column = ("method", lambda record: record["model"])
-STEPS: Column = ("steps", lambda record: number(record["steps"]))
-NATS: Column = ("forget nats", lambda record: number(record["forget_nats"], 1))
 
 
 def _cells_table(records: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
