@@ -243,3 +243,16 @@ def test_just_beyond_the_dead_zone_rho_exceeds_1(scale):
     zone = float(QUANTIZERS["rtn-int4"].dead_zone()[0] * np.abs(weights).max(1).mean())
     assert zone < 0.9 * reach < 2.2 * zone
     assert survival("rtn-int4", weights, in_place(weights, reach / 300, 3)) == pytest.approx(2 * zone / reach, rel=0.12)
+
+
+# 6: a target that lies on the format's own grid
+
+
+@pytest.mark.parametrize("name", ["rtn-int4", "rtn-int4-g128", "bnb-nf4", "gguf-q4_0"])
+def test_on_the_formats_own_grid_a_small_update_of_all_weights_is_erased(name):
+    """Kept in float32: a hundredth of a step flips no code there, and arrives once the weights are spread over their bins again."""
+    on_grid = round_all(name, normal()).astype(np.float32)
+    step = largest_magnitude(on_grid).mean() / 8
+    spread = on_grid + np.random.default_rng(2).normal(0, step, on_grid.shape).astype(np.float32)
+    assert abs(survival(name, on_grid, on_grid + step / 100 * signs())) < 0.1
+    assert survival(name, spread, spread + step / 100 * signs()) == pytest.approx(1, abs=0.1)
