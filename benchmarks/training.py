@@ -94,7 +94,7 @@ def main() -> None:
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
     spec = next((rate for part, rate in SPEC.items() if part in name), None)
     measured = matmul_rate()
-    print(f"{name}, torch {torch.__version__}; bfloat16 matrix products {measured / 1e12:.0f} TFLOP/s measured", end="")
+    print(f"{name}, torch {torch.__version__}; bfloat16 matrix products {measured / 1e12:.3g} TFLOP/s measured", end="")
     print(f", {spec / 1e12:.0f} by the data sheet" if spec else "")
     settings = ("batch_size", "length", "steps", "weights", "optimizer", "gradient_checkpointing")
     print(f"{arguments.shape}, seed 0; " + ", ".join(f"{key} {getattr(arguments, key)}" for key in settings))
