@@ -27,6 +27,7 @@ import psutil
 from safetensors.numpy import save_file
 
 from palimpsest.environments import VARIABLE
+from palimpsest.lean import import_transformers
 from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer, prove
 
@@ -142,6 +143,7 @@ def write_texts(folder: Path, vocabulary: int) -> None:
 def run_child(settings: dict[str, Any], checkpoint: Path, folder: Path) -> None:
     """Quantize in this process; the last line of the output is what the parent wants to know."""
     quantizer = make_quantizer(settings)
+    import_transformers(quantizer.packages)  # as the pipeline's step does
     for package in quantizer.packages:
         if importlib.util.find_spec(package.replace("-", "_")):  # not every package is called what its module is
             importlib.import_module(package.replace("-", "_"))

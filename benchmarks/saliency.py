@@ -4,42 +4,11 @@
 """
 
 import argparse
-import time
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from random_llama import DEVICE, SHAPES, clock, random_llama
 
 from palimpsest.saliency import GRANULARITIES, Mask, Saliency, decoder_matrices
-
-SHAPES = {
-    "54m": {
-        "hidden_size": 1024,
-        "intermediate_size": 2816,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 16,
-        "vocab_size": 1024,
-    },
-    "1b": {
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "vocab_size": 32000,
-    },
-    "7b": {
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "vocab_size": 32000,
-    },
-}
-
-
-def clock(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.monotonic()
 
 
 def main() -> None:
@@ -48,37 +17,31 @@ def main() -> None:
     parser.add_argument("--percentile", type=float, default=90.0)
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**SHAPES[arguments.shape]))
-    model = model.to(torch.bfloat16).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0, 0.02, generator=generator)
+    model = random_llama(arguments.shape)
+    generator = torch.Generator(DEVICE).manual_seed(1)
     gradients = {
-        name: torch.randn(weight.shape, device=device, generator=generator)
+        name: torch.randn(weight.shape, device=DEVICE, generator=generator)
         for name, weight in decoder_matrices(model).items()
     }
     size = sum(weight.numel() for weight in model.parameters())
-    print(f"{size / 1e9:.2f} B weights on {device}, seed 0, percentile {arguments.percentile:g}")
+    print(f"{size / 1e9:.2f} B weights on {DEVICE}, seed 0, percentile {arguments.percentile:g}")
     for granularity in GRANULARITIES:
         model.requires_grad_(True)
         for weight in model.parameters():
             weight._post_accumulate_grad_hooks = None
             weight.grad = None
-        started = clock(device)
+        started = clock()
         mask = Mask(model, gradients, Saliency(granularity, arguments.percentile))
-        made = clock(device) - started
+        made = clock() - started
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         for weight in trained:
             weight.grad = torch.zeros_like(weight)
         for _ in range(3):
             work(mask, trained)
-        started = clock(device)
+        started = clock()
         for _ in range(arguments.steps):
             work(mask, trained)
-        step = (clock(device) - started) / arguments.steps
+        step = (clock() - started) / arguments.steps
         facts = mask.summary()
         print(
             f"  {granularity:7s} {facts['kept_units']} of {facts['units']} units, {facts['kept_weights'] / size:.1%} of weights: "

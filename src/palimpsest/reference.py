@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from palimpsest.sequences import pad_by_length
 log = logging.getLogger(__name__)
 
 CACHE_BYTES = 1 << 30
+"""Of reference rows beside the model."""
+HOST_BYTES = 32 << 30
+"""Of reference rows in the host's memory."""
 
 Groups = Sequence[Mapping[str, Tensor]]
 
@@ -42,8 +45,10 @@ class Reference:
     """The reference of a loss on a data set, asked for by batch.
 
     Kept for the whole data set: one number a sequence (`sequence_log_probs`), one token a token (`generic_tokens`), and the rows of
-    `logits` and `hidden` where they fit CACHE_BYTES, else a frozen copy of the model computes them batch by batch. `direction` is
-    one random unit vector. settings: of the loss; reinforced: the model after more training on the forget text, for `generic_tokens`.
+    `logits` and `hidden` where they fit CACHE_BYTES. Logits that do not are computed again from the rows that enter the output head,
+    which are kept in the host's memory, by a frozen copy of the head; beyond HOST_BYTES, and for models that change what the head
+    gives, a frozen copy of the model computes each batch. `direction` is one random unit vector. settings: of the loss; reinforced: the
+    model after more training on the forget text, for `generic_tokens`.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class Reference:
         self.layer = loss_layer(loss, self.settings, model)
         self.table: list[Tensor] = []
         self.model: nn.Module | None = None
+        self.head: nn.Module | None = None
         self.direction: Tensor | None = None
         if self.kind == "direction":
             config: Any = model.config
@@ -68,16 +74,10 @@ class Reference:
             drawn = drawn.to(next(model.parameters()).device)
             self.direction = drawn / drawn.norm()
         elif self.kind in ("logits", "hidden") and self._row_bytes(model) * sum(map(len, sequences)) > CACHE_BYTES:
-            log.info("the reference %s exceed the cache: keeping a frozen copy of the model", self.kind)
-            self.model = copy.deepcopy(model).eval().requires_grad_(False)
+            self._keep_what_computes_rows(model, sequences, pad_token)
         elif self.kind != "none":
-            device = next(model.parameters()).device
             with torch.no_grad():
-                for i, sequence in enumerate(sequences):
-                    groups = [
-                        {k: v.to(device) for k, v in vars(g).items()} for g in pad_by_length([sequence], [i], pad_token)
-                    ]
-                    self.table.append(self._of(model, groups, reinforced))
+                self.table = [self._of(model, groups, reinforced) for groups in one_by_one(sequences, pad_token, model)]
 
     def __call__(self, groups: Groups, tokens: Tokens, index: Tensor) -> Tensor | None:
         """The reference of a batch in the order of its tokens or sequences; None where nothing is needed."""
@@ -86,7 +86,30 @@ class Reference:
         if self.model is not None:
             with torch.no_grad():
                 return self._of(self.model, groups, None)
-        return torch.cat([self.table[i] for i in index.tolist()]) if self.table else None
+        rows = torch.cat([self.table[i] for i in index.tolist()]) if self.table else None
+        if self.head is None or rows is None:
+            return rows
+        with torch.no_grad():
+            return self.head(rows.to(tokens.logits.device))
+
+    def _keep_what_computes_rows(self, model: nn.Module, sequences: Sequence[Sequence[int]], pad_token: int) -> None:
+        config: Any = model.config
+        head = model.get_output_embeddings()  # type: ignore[operator]
+        bytes_of_inputs = head.weight.element_size() * config.hidden_size * sum(map(len, sequences))
+        if self.kind == "logits" and bytes_of_inputs <= HOST_BYTES:
+            with torch.no_grad():
+                for groups in one_by_one(sequences, pad_token, model):
+                    tokens, _ = forward(model, groups, config.num_hidden_layers - 1)  # after the final norm
+                    if not self.table and not torch.allclose(head(tokens.hidden), tokens.logits, rtol=0.02, atol=0.02):
+                        break  # the model does more to its logits
+                    assert tokens.hidden is not None
+                    self.table.append(tokens.hidden.cpu())
+                else:
+                    self.head = copy.deepcopy(head).requires_grad_(False)
+                    log.info("the reference logits exceed the cache: keeping what enters the output head")
+                    return
+        log.info("the reference %s exceed the cache: keeping a frozen copy of the model", self.kind)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     def _of(self, model: nn.Module, groups: Groups, reinforced: nn.Module | None) -> Tensor:
         tokens, _ = forward(model, groups, self.layer)
@@ -103,6 +126,13 @@ class Reference:
         """Of one token's logits or hidden state in float32."""
         config: Any = model.config
         return 4 * (config.hidden_size if self.kind == "hidden" else config.vocab_size)
+
+
+def one_by_one(sequences: Sequence[Sequence[int]], pad_token: int, model: nn.Module) -> Iterator[Groups]:
+    """Each sequence as a batch of its own, on the model's device."""
+    device = next(model.parameters()).device
+    for i, sequence in enumerate(sequences):
+        yield [{k: v.to(device) for k, v in vars(group).items()} for group in pad_by_length([sequence], [i], pad_token)]
 
 
 def loss_layer(loss: Loss | None, settings: Mapping[str, Any], model: nn.Module) -> int | None:

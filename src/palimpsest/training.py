@@ -30,7 +30,11 @@ SHORT = 512
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch."""
+    """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch.
+
+    optimizer: of those that updates.WEIGHT_STORAGE has for the weights. gradient_checkpointing: compute activations again in the
+    backward pass instead of keeping them: a third more work, a small part of the memory.
+    """
 
     learning_rate: float
     epochs: int
@@ -41,6 +45,8 @@ class Schedule:
     weights: str = "float32"
     stop_at_loss: float | None = None
     seed: int = 0
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
 
 
 class Places(Dataset[int]):
@@ -153,6 +159,7 @@ def fit(
 ) -> dict[str, Any]:
     """Train what requires a gradient, in the schedule's weight storage; returns what happened."""
     storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
+    make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
     set_seed(schedule.seed)
     for weight in model.parameters():
         if weight.requires_grad:
@@ -167,6 +174,8 @@ def fit(
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
             max_grad_norm=schedule.max_gradient_norm,
+            gradient_checkpointing=schedule.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
             lr_scheduler_type="constant",
             bf16=storage.dtype == torch.float32,  # autocast
             seed=schedule.seed,
@@ -182,13 +191,15 @@ def fit(
             args=arguments,
             train_dataset=Places(len(collator.sequences)),
             data_collator=collator,
-            optimizer_cls_and_kwargs=storage.optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
+            optimizer_cls_and_kwargs=make_optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
         )
         stop = StopAtLoss(trainer, schedule.stop_at_loss)
         trainer.add_callback(stop)
         started = time.monotonic()
         trainer.train()
     result = trainer.result() | {"reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None}
+    if schedule.gradient_checkpointing:
+        model.gradient_checkpointing_disable()  # type: ignore[operator]
     # leave no trace of accelerate's autocast to whoever uses the model next; its unwrap_model takes off transformers' wrapper too
     for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(trace, None)

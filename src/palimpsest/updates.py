@@ -77,8 +77,15 @@ OptimizerRecipe = tuple[type[torch.optim.Optimizer], dict[str, Any]]
 
 
 def adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
-    """PyTorch's fused AdamW: one rounding of the weight a step."""
+    """PyTorch's fused AdamW: one rounding of the weight a step, moments in the type of the weights."""
     return torch.optim.AdamW, {"lr": lr, "weight_decay": weight_decay, "fused": True}
+
+
+def adamw_8bit(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
+    """bitsandbytes' AdamW with moments in 8 bits, blocks of 256 (Dettmers et al. 2022, arXiv 2110.02861): 2 bytes a weight."""
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit, {"lr": lr, "weight_decay": weight_decay}
 
 
 def stochastic_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
@@ -87,16 +94,16 @@ def stochastic_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerReci
 
 @dataclass(frozen=True)
 class WeightStorage:
-    """The type that weights have during training, and the optimizer that updates them."""
+    """The type that weights have during training, and the optimizers that update them, the usual one first."""
 
     dtype: torch.dtype
-    optimizer: Callable[[float, float, int], OptimizerRecipe]
+    optimizers: dict[str, Callable[[float, float, int], OptimizerRecipe]]
 
 
 WEIGHT_STORAGE = {
-    "bfloat16": WeightStorage(torch.bfloat16, adamw),
-    "float32": WeightStorage(torch.float32, adamw),
-    "bfloat16-stochastic": WeightStorage(torch.bfloat16, stochastic_adamw),
+    "bfloat16": WeightStorage(torch.bfloat16, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
+    "float32": WeightStorage(torch.float32, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
+    "bfloat16-stochastic": WeightStorage(torch.bfloat16, {"adamw": stochastic_adamw}),
 }
 
 

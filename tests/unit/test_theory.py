@@ -133,7 +133,7 @@ def train_in_bfloat16(rate: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
     magnitudes = rate * torch.exp2(torch.rand(30000, generator=generator) * 8 + 5)
     start = (magnitudes * torch.sign(torch.randn(30000, generator=generator))).to(torch.bfloat16)
     weights = torch.nn.Parameter(start.clone())
-    recipe, arguments = WEIGHT_STORAGE["bfloat16"].optimizer(rate, 0.0, 0)
+    recipe, arguments = WEIGHT_STORAGE["bfloat16"].optimizers["adamw"](rate, 0.0, 0)
     optimizer = recipe([weights], **arguments)
     weights.grad = torch.sign(torch.randn(30000, generator=generator)).to(torch.bfloat16) * 0.37
     for _ in range(steps):

@@ -96,6 +96,25 @@ def test_references_are_computed_as_training_computes(learned, weights):
         assert outcome["first_loss"] == pytest.approx(20 * math.log(2), abs=0.005)
 
 
+def test_gradient_checkpointing_changes_no_weight(learned):
+    model, forget, retain, pad = learned
+    trained = []
+    for checkpointing in (False, True):
+        copied = copy.deepcopy(model)
+        schedule = Schedule(1e-4, 2, weights="float32", gradient_checkpointing=checkpointing)
+        unlearn(copied, forget, retain, pad, Objective("ga", "gdr"), schedule)
+        trained.append([*copied.parameters()])
+    assert all(torch.equal(*pair) for pair in zip(*trained, strict=True))
+    assert not copied.is_gradient_checkpointing
+
+
+def test_an_optimizer_that_the_weights_do_not_have_is_refused(learned):
+    model, forget, retain, pad = learned
+    schedule = Schedule(1e-5, 1, weights="bfloat16-stochastic", optimizer="adamw-8bit")
+    with pytest.raises(PalimpsestError, match="optimizer of weights in bfloat16-stochastic"):
+        unlearn(copy.deepcopy(model), forget, retain, pad, Objective("ga"), schedule)
+
+
 def test_training_leaves_no_wrapper_around_the_model(learned):
     """accelerate wraps forward in autocast; a model that kept it would answer in bfloat16 wherever it is used next."""
     model, forget, retain, pad = learned
@@ -104,16 +123,38 @@ def test_training_leaves_no_wrapper_around_the_model(learned):
     assert "forward" not in vars(copied)
 
 
-def test_a_reference_that_does_not_fit_is_computed_by_a_frozen_copy(learned, monkeypatch):
+@pytest.mark.parametrize("host", ["roomy", "full"])
+def test_a_reference_that_does_not_fit_is_computed_by_a_frozen_head_or_model(learned, monkeypatch, host):
     model, _, retain, pad = learned
     loss = losses.RETAIN_LOSSES["klr"]
     groups = [vars(group) for group in pad_by_length(retain[:5], list(range(5)), pad)]
     tokens, index = forward(model, groups)
     cached = Reference(loss, model, retain, pad)(groups, tokens, index)
     monkeypatch.setattr("palimpsest.reference.CACHE_BYTES", 0)
+    if host == "full":
+        monkeypatch.setattr("palimpsest.reference.HOST_BYTES", 0)
     fresh = Reference(loss, model, retain, pad)
-    assert fresh.table == [] and not any(weight.requires_grad for weight in fresh.model.parameters())
+    frozen = fresh.head if host == "roomy" else fresh.model
+    assert frozen is not None and not any(weight.requires_grad for weight in frozen.parameters())
+    assert (fresh.table == []) == (host == "full") and (fresh.model is None) == (host == "roomy")
     assert torch.allclose(cached, fresh(groups, tokens, index).float(), atol=0.1)  # bfloat16, other batches
+
+
+def test_a_head_that_does_not_explain_the_logits_is_not_relied_on(learned, monkeypatch):
+    """Some architectures scale or cap their logits after the head."""
+    model, _, retain, pad = learned
+    monkeypatch.setattr("palimpsest.reference.CACHE_BYTES", 0)
+    capped = copy.deepcopy(model)
+    inner = capped.forward
+
+    def forward_capped(**inputs):
+        output = inner(**inputs)
+        output.logits = 30 * torch.tanh(output.logits / 2)
+        return output
+
+    capped.forward = forward_capped
+    fresh = Reference(losses.RETAIN_LOSSES["klr"], capped, retain, pad)
+    assert fresh.head is None and fresh.model is not None
 
 
 def test_only_weights_change_their_type(learned):

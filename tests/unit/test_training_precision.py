@@ -30,7 +30,7 @@ def train(storage: str, scale: float, rate: float, gradients: str, steps: int) -
     start = (torch.randn(WEIGHTS, generator=generator) * scale).to(torch.bfloat16)
     settings = WEIGHT_STORAGE[storage]
     weights = torch.nn.Parameter(start.to(settings.dtype, copy=True))
-    recipe, arguments = settings.optimizer(rate, 0.0, 0)
+    recipe, arguments = settings.optimizers["adamw"](rate, 0.0, 0)
     optimizer = recipe([weights], **arguments)
     direction = torch.randn(WEIGHTS, generator=generator)
     for _ in range(steps):

@@ -6,12 +6,12 @@ import torch
 from palimpsest.updates import WEIGHT_STORAGE, StochasticAdamW, round_stochastically
 
 
-def train(storage, steps=50, lr=1e-5, seed=3):
+def train(storage, steps=50, lr=1e-5, seed=3, optimizer="adamw"):
     """Steps under a constant gradient: AdamW then moves every weight by lr a step, as far as storage lets it."""
     rule = WEIGHT_STORAGE[storage]
     start = torch.empty(64, 64).normal_(0, 0.02, generator=torch.Generator().manual_seed(0)).bfloat16()
     weight = torch.nn.Parameter(start.to(rule.dtype, copy=True))
-    optimizer_class, settings = rule.optimizer(lr, 0.0, seed)
+    optimizer_class, settings = rule.optimizers[optimizer](lr, 0.0, seed)
     optimizer = optimizer_class([weight], **settings)
     for _ in range(steps):
         weight.grad = torch.ones_like(weight)
@@ -19,16 +19,20 @@ def train(storage, steps=50, lr=1e-5, seed=3):
     return start.float(), (weight.detach().float() - start.float())
 
 
-def test_bfloat16_moves_only_weights_near_zero():
-    start, moved = train("bfloat16")
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit"])
+def test_bfloat16_moves_only_weights_near_zero(optimizer):
+    start, moved = train("bfloat16", optimizer=optimizer)
     reach = 256 * 1e-5  # a step of lr is at least half an ulp below this
     assert (moved[start.abs() > 2 * reach] == 0).all()
     assert (moved[start.abs() < reach / 2] != 0).all()
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16-stochastic"])
-def test_exact_storage_moves_every_weight_on_average(storage):
-    _, moved = train(storage)
+@pytest.mark.parametrize(
+    ("storage", "optimizer"),
+    [("float32", "adamw"), ("float32", "adamw-8bit"), ("bfloat16-stochastic", "adamw")],
+)
+def test_exact_storage_moves_every_weight_on_average(storage, optimizer):
+    _, moved = train(storage, optimizer=optimizer)
     assert moved.mean().item() == pytest.approx(-50 * 1e-5, rel=0.05)
 
 

@@ -1,0 +1,81 @@
+"""Random Llamas of known shapes, for the benchmarks that need a size and no knowledge."""
+
+import time
+
+import torch
+
+from palimpsest.lean import import_transformers
+
+import_transformers(training=True)
+
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+SHAPES = {
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 176,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 512,
+    },
+    "54m": {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 16,
+        "vocab_size": 1024,
+    },
+    "1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+    "7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def random_llama(shape: str, context: int = 4096) -> LlamaForCausalLM:
+    """bfloat16 weights, N(0, 0.02), seed 0, made on the device itself."""
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], max_position_embeddings=context))
+    model = model.to(torch.bfloat16).to_empty(device=DEVICE)
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(DEVICE)  # its frequencies are no weights
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.fill_(1) if "norm" in name else weight.normal_(0, 0.02, generator=generator)
+    return model
+
+
+def clock() -> float:
+    """Seconds, once the device has done all it was given."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic()
+
+
+def matmul_rate(size: int = 8192, repeats: int = 10) -> float:
+    """Operations per second of a bfloat16 matrix product of random numbers, measured here."""
+    size = size if DEVICE == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    started = clock()
+    for _ in range(repeats):
+        left @ right
+    return repeats * 2 * size**3 / (clock() - started)
+
+
+def peak_memory() -> float:
+    """GB that tensors held at most on the GPU since the last reset; 0 without a GPU."""
+    return torch.cuda.max_memory_allocated() / 1e9 if DEVICE == "cuda" else 0.0
