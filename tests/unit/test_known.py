@@ -120,12 +120,14 @@ def test_a_changed_setting_is_a_protocol_difference_where_it_counts():
     before = compare(audit(settings, everywhere), "muse-books")
     settings["methods"]["ga_gdr"]["alpha"] = 7.0
     settings["metrics"]["verbmem"]["rouge"] = "rougeL_recall"
+    settings["models"]["target"] = "../target"
     after = compare(audit(settings, everywhere), "muse-books")
     alpha, rouge = "methods.ga_gdr.alpha: 7.0 (paper: 100.0)", "metrics.verbmem.rouge: rougeL_recall (paper: rougeL_f1)"
     assert alpha not in markdown(before) and rouge not in markdown(before)
     (tuned,) = [line for line in lines(after, model="ga_gdr", format="bnb-int8")]
     assert alpha in told(after, tuned) and rouge in told(after, tuned)
     (target, _) = lines(after, model="target", format="bf16")
+    assert "models.target.checkpoint: ../target (paper: muse-bench/MUSE-Books_target)" in told(after, target)
     assert alpha not in told(after, target) and rouge in told(after, target)
 
 

@@ -150,10 +150,10 @@ def _cells(
 
 
 def _setting(settings: Mapping[str, Any], dotted: str) -> Any:
-    """The value at a dotted key; None where the study has no such key."""
+    """The value at a dotted key, or the one that stands in its place (`models.target: train`); None where the study has neither."""
     value: Any = settings
     for name in dotted.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, Mapping) else value
     return value
 
 
