@@ -109,6 +109,9 @@ def test_what_either_side_lacks_has_no_difference():
     (line,) = lines(comparison, model="retrain", format="bnb-int8")
     assert [cell["paper"] for cell in line["cells"]] == [None] * 4
     assert [cell["ours"] for cell in line["cells"]] == [1.0, 2.0, 3.0, 4.0]
+    assert len(lines(comparison, model="ga")) == 3, (
+        "a model that the study lacks has one line for each precision of the table"
+    )
     others = [line for line in lines(comparison) if line["format"] is None]
     assert others and all(cell["ours"] is None and not line["notes"] for line in others for cell in line["cells"])
     assert all(cell["difference"] is None for line in lines(comparison) for cell in line["cells"])

@@ -47,7 +47,7 @@ def compare(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
             (model, precision, form, numbers)
             for model, row in table["rows"].items()
             for precision, numbers in row.items()
-            for form in _formats(precision, audit["precisions"])
+            for form in _formats(precision, [row["precision"] for row in audit["over_seeds"] if row["model"] == model])
         ]
         lines = [_line(audit, pack["protocol"], table["columns"], letters, *cell) for cell in cells]
         labels = [column["label"] for column in table["columns"]]
@@ -132,7 +132,7 @@ def texts(cell: Mapping[str, float | None]) -> tuple[str, str, str]:
 
 
 def _formats(precision: str, ours: Sequence[str]) -> list[str]:
-    """The study's formats that a table's precision compares with; the first it could have had, where it has none."""
+    """Which of the formats that a model has a table's precision compares with; the first it could have had, where it has none."""
     known = read_packs()["precisions"][precision]
     return [form for form in known if form in ours] or known[:1]
 
