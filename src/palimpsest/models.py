@@ -1,5 +1,6 @@
 """Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -24,6 +26,9 @@ from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
+
+CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
+"""What a folder of each must hold."""
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -80,29 +85,54 @@ def make_base(
     The tokenizer has seen the holdout text too, so that PrivLeak compares texts which it splits alike.
     """
     if base != "scratch":
-        model, tokenizer = load_model(base, torch.float32), load_tokenizer(base)
+        model, tokenizer = load_model(base, torch.float32, key="models.base"), load_tokenizer(base, key="models.base")
         check_tokenizer(model, tokenizer, base)
         return model, tokenizer
     tokenizer = train_tokenizer([*corpus.forget, *corpus.retain, *corpus.holdout], scratch["vocabulary"])
     return build_llama(tokenizer, scratch, seed), tokenizer
 
 
-def load_model(source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized."""
+def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A published checkpoint in bfloat16 and its tokenizer, from a folder or the hub.
+
+    source: where both are, or "checkpoint" and "tokenizer" apart; key: of params.yaml, for messages. The tokenizer comes first: it is
+    small, and may be gated.
+    """
+    if isinstance(source, str):
+        tokenizer, model = load_tokenizer(source, key=key), load_model(source, torch.bfloat16, key=key)
+        check_tokenizer(model, tokenizer, source)
+        return model, tokenizer
+    tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
+    model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
+    check_tokenizer(model, tokenizer, source["tokenizer"])
+    return model, tokenizer
+
+
+def load_model(
+    source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False, key: str = ""
+) -> PreTrainedModel:
+    """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized.
+
+    key: of params.yaml, where a user gave the source.
+    """
     folder, file = _located(source)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, **(file or {"use_safetensors": True})
         )
     except (OSError, ValueError) as error:
-        raise PalimpsestError(_cannot_load("model", source, error)) from error
+        raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
+    _drop_unused_sampling(model)
     return model
 
 
-def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint or GGUF file, with a padding token (EOS where it has none, as MUSE does)."""
+def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint or GGUF file, with a padding token (EOS where it has none, as MUSE does).
+
+    key: of params.yaml, where a user gave the source.
+    """
     folder, file = _located(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **file)
@@ -112,7 +142,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False) -> PreTr
                 number = getattr(config, f"{role}_token_id")
                 setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
     except (OSError, ValueError) as error:
-        raise PalimpsestError(_cannot_load("tokenizer", source, error)) from error
+        raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
     if tokenizer.bos_token_id is None:
         raise PalimpsestError(
             f"the tokenizer of {source} has no BOS token, which starts every chunk: set one in its tokenizer_config.json."
@@ -153,15 +183,24 @@ def write_model(
         write_manifest(draft, inputs, parameters=network.num_parameters(), **fields)
 
 
+def _drop_unused_sampling(model: Any) -> None:
+    """Llama 2 was published with a temperature for sampling and sampling off; transformers 5 refuses to save that."""
+    config, usual = model.generation_config, GenerationConfig()
+    if config is not None and not config.do_sample:
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+            setattr(config, name, getattr(usual, name))
+
+
 def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
     """Where transformers looks for a model, and which file it is to take there if the source is one."""
     path = Path(source)
     return (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (source, {})
 
 
-def _cannot_load(what: str, source: str | Path, error: Exception) -> str:
+def _cannot_load(what: str, source: str | Path, error: Exception, key: str) -> str:
     reason = str(error).strip().splitlines()[0]
-    return (
-        f"cannot load the {what} {str(source)!r}: {reason} Give a local folder with config.json, *.safetensors and "
-        "tokenizer files, or a hub name that this machine can reach (gated models: accept the licence, log in)."
-    )
+    hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) and not Path(source).exists()
+    asked = f"Request it at https://huggingface.co/{source} (if it is gated: accept the licence) and log in with `hf auth login`, or "
+    local = f"point {key} of params.yaml at" if key else "give"
+    remedy = f"{asked if hub else ''}{local} a local folder with {CONTENT[what]}."
+    return f"cannot load the {what} {str(source)!r}: {reason.rstrip('.: ')}. {remedy[0].upper()}{remedy[1:]}"

@@ -11,6 +11,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import make_quantizer
+from palimpsest.report.known import choose_pack
 
 
 def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
@@ -28,6 +29,11 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
     for key, known in (("method", params["methods"]), ("precision", params["quantizers"])):
         if shown[key] not in known:
             raise PalimpsestError(f"{name}: report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
+    if "known_answers" in shown:
+        try:
+            choose_pack(shown["known_answers"])
+        except PalimpsestError as wrong:
+            raise PalimpsestError(f"{name}: report.known_answers: {wrong}") from None
     clash = {"target", "retrain"} & set(params["methods"])
     if clash:
         raise PalimpsestError(

@@ -110,35 +110,9 @@ def test_wrong_settings_are_named(source, settings, message):
 
 
 @pytest.fixture
-def hub_like(corpus, tmp_path, monkeypatch) -> Path:
-    """A local folder that `datasets` loads with the configs and splits of muse-bench/MUSE-News."""
-    splits = {
-        "raw": {"forget": corpus.forget, "retain1": corpus.retain, "retain2": corpus.retain, "holdout": corpus.holdout},
-        "privleak": {
-            "forget": corpus.privleak_forget,
-            "retain": corpus.privleak_retain,
-            "holdout": corpus.privleak_holdout,
-        },
-        "verbmem": {"forget": [vars(prompt) for prompt in corpus.verbmem]},
-        "knowmem": {
-            "forget_qa": [vars(question) for question in corpus.forget_qa],
-            "forget_qa_icl": [vars(question) for question in corpus.forget_icl],
-            "retain_qa": [vars(question) for question in corpus.retain_qa],
-            "retain_qa_icl": [vars(question) for question in corpus.retain_icl],
-        },
-    }
-    card = ["---", "configs:"]
-    for config, parts in splits.items():
-        card += [f"- config_name: {config}", "  data_files:"]
-        for split, rows in parts.items():
-            file = tmp_path / "hub" / config / f"{split}.jsonl"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lines = [json.dumps(row if isinstance(row, dict) else {"text": row}) for row in rows]
-            file.write_text("\n".join(lines), encoding="utf-8")
-            card += [f"  - split: {split}", f"    path: {config}/{split}.jsonl"]
-    (tmp_path / "hub" / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
+def hub_like(corpus, tmp_path, monkeypatch, write_hub_layout) -> Path:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "hub"
+    return write_hub_layout(corpus, tmp_path / "hub")
 
 
 def test_hub_layout(corpus, hub_like):
@@ -154,7 +128,7 @@ def test_unreachable_hub_dataset_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path))
-    with pytest.raises(PalimpsestError, match=r"Request 'muse-bench/MUSE-News', or set source: folder"):
+    with pytest.raises(PalimpsestError, match=r"datasets/muse-bench/MUSE-News .* or set corpus.source to folder"):
         load_corpus("hub", {"path": "muse-bench/MUSE-News", "retain_split": "retain1"})
 
 

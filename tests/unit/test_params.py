@@ -63,6 +63,18 @@ def test_every_study_fits_the_schema(file):
         ),
         ("report.method", "rmu", "report.method is 'rmu', which is none of ga, "),
         ("report.precision", "bf16", "report.precision is 'bf16', which is none of "),
+        (
+            "report.known_answers",
+            "muse-new",
+            "report.known_answers: unknown pack of known answers 'muse-new'. Did you mean 'muse-news'?",
+        ),
+        ("models.target", {"checkpoint": "a/b"}, "models.target lacks the key 'tokenizer'"),
+        (
+            "models.retrain",
+            {"checkpoint": "a", "tokeniser": "b"},
+            "unknown key 'tokeniser' in models.retrain. Did you mean 'tokenizer'?",
+        ),
+        ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
         ("corpus.settings.forget_documents", 0, "corpus.settings.forget_documents is 0: "),

@@ -21,6 +21,7 @@ from palimpsest.metrics import score
 from palimpsest.report.audit import collect, write_csv
 from palimpsest.report.figures import draw_retained, draw_survival
 from palimpsest.report.html import render
+from palimpsest.report.known import compare
 from palimpsest.report.markdown import tables
 from palimpsest.report.retained import HEADLINE
 from palimpsest.report.samples import select_samples
@@ -390,6 +391,18 @@ def test_two_renders_are_byte_identical(study: dict, audit: dict, tmp_path: Path
     assert names == ["report.html", "retained.svg", "survival.svg"]
     for name in names:
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_published_numbers_stand_on_the_page_where_they_are_asked_for(study: dict, audit: dict, tmp_path: Path) -> None:
+    plain = pages(study, audit, tmp_path).read_text()
+    assert "Beside the published numbers" not in plain
+    figures = {name: tmp_path / f"{name}.svg" for name in ("retained", "survival")}
+    render(audit, figures, [], tmp_path / "known.html", compare(audit, "muse-news"))
+    page = (tmp_path / "known.html").read_text()
+    ours = find(audit["over_seeds"], model="target", precision="bf16")["metrics"]["verbmem"]
+    beside = f"<td>58.4 / {ours:.1f} / {ours - 58.4:+.1f}</td>".replace("-", "−")
+    assert "table 1, NEWS" in page and beside in page
+    assert "corpus.settings.path: none (paper: muse-bench/MUSE-News)" in page
 
 
 def test_samples_are_chosen_by_the_target_alone(study: dict) -> None:

@@ -62,6 +62,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(learned):
     assert not torch.equal(run(1), run(2))
 
 
+def test_two_accumulated_batches_are_one_twice_as_large(learned):
+    model, forget, _, pad = learned
+    sequences = [sequence for sequence in forget if len(sequence) == 64][:4]
+    assert len(sequences) == 4
+
+    def run(**sizes):
+        copied = copy.deepcopy(model)
+        outcome = unlearn(copied, sequences, [], pad, Objective("ga"), Schedule(1e-3, 2, weights="float32", **sizes))
+        return outcome["steps"], torch.cat([weight.flatten() for weight in copied.parameters()])
+
+    (steps, whole), (accumulated_steps, accumulated) = run(batch_size=4), run(batch_size=2, gradient_accumulation=2)
+    assert steps == accumulated_steps == 2
+    assert torch.nn.functional.mse_loss(accumulated, whole) < 1e-3 * torch.nn.functional.mse_loss(
+        run(batch_size=2)[1], whole
+    )
+
+
 def test_storage_decides_how_many_weights_move(learned):
     model, forget, retain, pad = learned
 

@@ -86,7 +86,13 @@ rule page:
             seed=SEEDS[0],
             precision=PRECISIONS,
         ),
-        code=library("report/html.py", "report/samples.py", "report/template.html.j2"),
+        code=library(
+            "report/html.py",
+            "report/known.py",
+            "report/known.yaml",
+            "report/samples.py",
+            "report/template.html.j2",
+        ),
     output:
         report(
             "results/report.html",

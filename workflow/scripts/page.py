@@ -6,6 +6,7 @@ from typing import Any
 from palimpsest.artefacts import read_json
 from palimpsest.logs import start_logging
 from palimpsest.report.html import render
+from palimpsest.report.known import compare
 from palimpsest.report.samples import select_samples
 
 
@@ -26,7 +27,9 @@ def page(
         for task in ("verbmem", "knowmem_forget")
         for sample in select_samples(files, "target, bf16", task, show["samples"])
     ]
-    render(read_json(audit), dict(zip(("retained", "survival"), figures, strict=True)), samples, output)
+    table = read_json(audit)
+    known = compare(table, show["known_answers"]) if "known_answers" in show else None
+    render(table, dict(zip(("retained", "survival"), figures, strict=True)), samples, output, known)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.sources import read_corpus
-from palimpsest.models import check_tokenizer, load_model, load_tokenizer, make_base, write_model
+from palimpsest.models import load_published, make_base, write_model
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
 
@@ -22,7 +22,7 @@ from palimpsest.training import Schedule, train
 def make_model(
     model: str,
     seed: int,
-    source: str,
+    source: str | dict[str, str],
     base: str,
     scratch: dict[str, Any],
     training: dict[str, Any],
@@ -40,8 +40,7 @@ def make_model(
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
         outcome = train(network, sequences, tokenizer.pad_token_id, Schedule(**settings, seed=seed))
     else:
-        network, tokenizer = load_model(source, torch.bfloat16), load_tokenizer(source)
-        check_tokenizer(network, tokenizer, source)
+        network, tokenizer = load_published(source, f"models.{model}")
     write_model(
         folder,
         network,

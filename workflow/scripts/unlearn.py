@@ -22,9 +22,6 @@ from palimpsest.training import Schedule
 from palimpsest.unlearning import Objective, unlearn
 from palimpsest.updates import saved_share
 
-SCHEDULE = ("learning_rate", "epochs", "batch_size", "weights", "optimizer", "gradient_checkpointing")
-"""The keys of a method's block that say how to train."""
-
 
 def unlearn_model(
     model: str,
@@ -44,7 +41,7 @@ def unlearn_model(
         corpus_sequences(texts, split, tokenizer, max_length, questions) for split in ("forget", "retain")
     )
     objective = Objective.from_settings(method)
-    schedule = Schedule(**{key: method[key] for key in SCHEDULE if key in method}, seed=seed)
+    schedule = Schedule(**{key: method[key] for key in Schedule.__dataclass_fields__ if key in method}, seed=seed)
     saliency = Saliency(**method["saliency"]) if "saliency" in method else None
     adapter = Adapter(**method["adapter"]) if "adapter" in method else None
     outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, objective, schedule, saliency, adapter)

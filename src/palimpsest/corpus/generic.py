@@ -53,7 +53,8 @@ def hub_texts(path: str, name: str | None, split: str, column: str, documents: i
     try:
         rows = list(islice(datasets.load_dataset(path, name, split=split, streaming=True), documents))
     except (OSError, ValueError) as error:
-        raise cannot_load(path, f"config {name!r}, split {split!r}", error) from error
+        file = "set calibration.generic.source to file and settings.path to a local text, or to python-docs"
+        raise cannot_load(path, f"config {name!r}, split {split!r}", error, file) from error
     if rows and column not in rows[0]:
         raise PalimpsestError(f"dataset {path!r} has no column {column!r}; it has {', '.join(sorted(rows[0]))}.")
     return [row[column] for row in rows]

@@ -15,6 +15,9 @@ from palimpsest.corpus.generator import generate_corpus
 from palimpsest.corpus.subset import choose_subset
 from palimpsest.errors import PalimpsestError, choose
 
+FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy in MUSE layout (data/README.md)"
+"""What to do where a hub dataset cannot be had."""
+
 Reader = Callable[[str, str], list[Any]]
 """Maps (part, split), as in ("raw", "forget"), to rows: strings, or objects with the columns of the part."""
 
@@ -60,7 +63,7 @@ def load_hub(path: str, retain_split: str) -> Corpus:
         try:
             return datasets.load_dataset(path, part, split=split).to_list()
         except OSError as error:  # no such dataset, no network, offline mode: datasets raises all of them as OSError
-            raise cannot_load(path, f"config {part!r}", error) from error
+            raise cannot_load(path, f"config {part!r}", error, FOLDER) from error
         except ValueError as error:  # unknown config or split
             raise PalimpsestError(
                 f"dataset {path!r} has no split {split!r} in config {part!r} ({first_line(error)}): it is not in MUSE layout, "
@@ -151,11 +154,11 @@ def bind(what: str, function: Callable[..., Any], settings: Mapping[str, Any]) -
         raise PalimpsestError(f"{what}: {error}. Its settings: {known}.") from None
 
 
-def cannot_load(path: str, what: str, error: Exception) -> PalimpsestError:
-    """No such dataset, no network, offline mode: what to do when the hub gives nothing."""
+def cannot_load(path: str, what: str, error: Exception, otherwise: str) -> PalimpsestError:
+    """No such dataset, no network, offline mode: where to ask for it, and what to do otherwise."""
     return PalimpsestError(
-        f"dataset {path!r} ({what}) cannot be loaded from the hub: {first_line(error)}. Request {path!r}, "
-        "or set source: folder (for calibration text: file) and give the path of a local copy."
+        f"dataset {path!r} ({what}) cannot be loaded from the hub: {first_line(error)}. Request {path!r} at "
+        f"https://huggingface.co/datasets/{path} and log in with `hf auth login`, or {otherwise}."
     )
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
+from palimpsest.report.known import texts
 from palimpsest.report.records import FULL, UNLEARNED
 from palimpsest.report.retained import HEADLINE
 
@@ -29,8 +30,10 @@ def render(
     figures: Mapping[str, Path | str],
     samples: Sequence[Mapping[str, Any]],
     path: Path | str,
+    known: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples."""
+    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples; known: of
+    palimpsest.report.known.compare, where the study repeats a published one."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -43,6 +46,7 @@ def render(
         "heat": _heat,
         "interval": _interval,
         "unbroken": _unbroken,
+        "beside": _beside,
     }
     source = files("palimpsest.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
@@ -59,6 +63,7 @@ def render(
         denominators={k: v for k, v in audit["denominators"].items() if k != "headline"},
         figures={name: _inline(Path(svg), name) for name, svg in figures.items()},
         samples=samples,
+        known=known,
         settings={name: _flatten(value) for name, value in audit["settings"].items()},
         provenance=_provenance(audit),
         versions=_versions(audit),
@@ -160,6 +165,11 @@ def _percent(value: float | None) -> str:
 
 def _interval(ci: Sequence[float] | None) -> str:
     return "" if ci is None else f"{_percent(ci[0])} to {_percent(ci[1])}"
+
+
+def _beside(cell: Mapping[str, float | None]) -> str:
+    """Paper / ours / difference."""
+    return " / ".join(texts(cell)).replace("-", "−")
 
 
 def _unbroken(text: str) -> str:

@@ -1,0 +1,96 @@
+"""The paper's own studies without the hub: on stand-ins of the same format, and with one clear message where something is missing."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+STUDIES = ("paper-news", "paper-books")
+TARGET = "results/models/target/seed0/manifest.json"
+
+pytestmark = pytest.mark.slow
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(folder.parent / "hub-cache"),  # empty: whatever this machine has cached does not count
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [Path(sys.prefix) / "bin/snakemake", *arguments, "--directory", folder]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def copy_study(name: str, folder: Path) -> dict:
+    folder.mkdir()
+    text = (REPOSITORY / "studies" / name / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(text)
+    return yaml.safe_load(text)
+
+
+@pytest.fixture
+def stand_ins(tiny, tmp_path, write_hub_layout) -> Path:
+    """dataset/, in the hub's layout; model/, weights as published, with the sampling settings of Llama-2 that contradict each
+    other, and no tokenizer; tokenizer/."""
+    model, tokenizer, corpus = tiny
+    write_hub_layout(corpus, tmp_path / "dataset")
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"temperature": 0.9, "top_p": 0.6}))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_runs_on_stand_ins(name, stand_ins):
+    folder = stand_ins / "study"
+    params = copy_study(name, folder)
+    params["corpus"]["settings"]["path"] = "../dataset"
+    for model in ("target", "retrain"):
+        params["models"][model] = {"checkpoint": "../model", "tokenizer": "../tokenizer"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    planned = snakemake(folder, "--dry-run")
+    assert planned.returncode == 0, planned.stdout
+    done = snakemake(folder, "--cores", "1", TARGET)
+    assert done.returncode == 0, done.stdout
+    corpus = json.loads((folder / "results/corpus/manifest.json").read_text())
+    assert corpus["counts"]["forget"] == 2 and corpus["counts"]["prompts_found"] == 1.0
+    target = json.loads((folder / TARGET).read_text())
+    assert target["settings"]["source"] == params["models"]["target"] and target["training"] is None
+    assert {"model.safetensors", "tokenizer.json"} <= set(target["files"])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_missing_dataset_is_one_message(name, tmp_path):
+    params = copy_study(name, tmp_path / "study")
+    done = snakemake(tmp_path / "study", "--cores", "1", "corpus")
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert f"Error: dataset '{params['corpus']['settings']['path']}'" in done.stdout
+    assert f"at https://huggingface.co/datasets/{params['corpus']['settings']['path']} " in done.stdout
+    assert "set corpus.source to folder and corpus.settings.path to a local copy" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("local", "missing", "what"),
+    [
+        ({}, "tokenizer", "meta-llama/Llama-2-7b-hf"),
+        ({"tokenizer": "../tokenizer"}, "checkpoint", "muse-bench/MUSE-News_target"),
+    ],
+)
+def test_a_missing_model_is_one_message(local, missing, what, stand_ins):
+    folder = stand_ins / "study"
+    params = copy_study("paper-news", folder)
+    params["corpus"]["settings"]["path"] = "../dataset"
+    params["models"]["target"] |= local
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    done = snakemake(folder, "--cores", "1", TARGET)
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    (message,) = [line for line in done.stdout.splitlines() if line.startswith("Error: ")]
+    assert f"{what!r}" in message and f"https://huggingface.co/{what} " in message
+    assert f"or point models.target.{missing} of params.yaml at a local folder with " in message
