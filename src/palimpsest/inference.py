@@ -1,9 +1,10 @@
 """The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
 
+import copy
 import itertools
 import json
-import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.prompts import STOP_STRINGS, question_prompt
 from palimpsest.sequences import pad
 
-log = logging.getLogger(__name__)
+SHARED = 32
+"""Tokens from which on a start that all prompts of a task share is run through the model once, for all of them."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,16 @@ def generate(
 ) -> list[Response]:
     """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
 
-    Text from a stop string on is cut off; white space at both ends is stripped.
+    In-context examples, the same for every question of a task, are run through the model once. Text from a stop string on is cut off;
+    white space at both ends is stripped.
     """
     prompts = [encode(tokenizer, request.prompt) for request in requests]
+    starts = _shared_starts(requests, prompts)
     texts = [""] * len(requests)
-    for batch in tqdm(list(_batches(requests, prompts, batch_size)), desc="responses", unit="batch"):
+    for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
         first = requests[batch[0]]
-        for i, text in zip(batch, _continue(model, tokenizer, [prompts[i] for i in batch], first), strict=True):
+        answers = _continue(model, tokenizer, [prompts[i] for i in batch], starts[first.task], first)
+        for i, text in zip(batch, answers, strict=True):
             texts[i] = text
     return [
         Response(request.task, request.id, request.prompt, request.answer, text)
@@ -97,11 +102,44 @@ def generate(
     ]
 
 
-def _batches(requests: Sequence[Request], prompts: Sequence[list[int]], size: int) -> Iterator[list[int]]:
-    """Places of requests that share their way of ending, longest prompts first, so that lack of memory shows at once."""
+@dataclass
+class Start:
+    """What prompts begin with, and the model's keys and values for it, computed when first asked for."""
+
+    tokens: tuple[int, ...]
+    cache: Any = None
+
+    def past(self, model: PreTrainedModel, rows: int) -> Any:
+        """Keys and values for that many rows; None where there is nothing to share."""
+        if not self.tokens:
+            return None
+        if self.cache is None:
+            tokens = torch.tensor([self.tokens], device=model.device)
+            self.cache = model(input_ids=tokens, use_cache=True).past_key_values
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, Start]:
+    """By task, the tokens that all its prompts begin with; none where they are few. Something of each prompt is left."""
+    tasks: dict[str, list[list[int]]] = {}
+    for request, prompt in zip(requests, prompts, strict=True):
+        tasks.setdefault(request.task, []).append(prompt)
+    starts = {}
+    for task, mine in tasks.items():
+        shared = os.path.commonprefix([*mine, min(mine, key=len)[:-1]])  # type: ignore[type-var] # of any sequences
+        starts[task] = Start(tuple(shared) if len(mine) > 1 and len(shared) >= SHARED else ())
+    return starts
+
+
+def _batches(
+    requests: Sequence[Request], prompts: Sequence[list[int]], starts: Mapping[str, Start], size: int
+) -> Iterator[list[int]]:
+    """Places of requests that share start and way of ending, longest prompts first, so that lack of memory shows at once."""
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for i, request in enumerate(requests):
-        kinds.setdefault((request.max_new_tokens, request.stop), []).append(i)
+        kinds.setdefault((request.max_new_tokens, request.stop, starts[request.task].tokens), []).append(i)
     for places in kinds.values():
         places.sort(key=lambda i: (-len(prompts[i]), i))
         yield from (places[start : start + size] for start in range(0, len(places), size))
@@ -109,17 +147,24 @@ def _batches(requests: Sequence[Request], prompts: Sequence[list[int]], size: in
 
 @torch.inference_mode()
 def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], ending: Request
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    start: Start,
+    ending: Request,
 ) -> list[str]:
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id, device=model.device)
+    """Padding stands between the shared start and the rest of a prompt."""
+    shared, longest = len(start.tokens), max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=model.device)
-        mask[row, longest - len(prompt) :] = 1
+        rest = longest - len(prompt) + shared
+        ids[row, :shared], ids[row, rest:] = torch.tensor(start.tokens), torch.tensor(prompt[shared:])
+        mask[row, :shared] = mask[row, rest:] = 1
     output = model.generate(  # type: ignore[operator]
-        input_ids=ids,
-        attention_mask=mask,
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        past_key_values=start.past(model, len(prompts)),
         max_new_tokens=ending.max_new_tokens,
         do_sample=False,
         temperature=None,
@@ -139,6 +184,19 @@ def _cut(text: str, stops: Sequence[str]) -> str:
     return text[: min(found)] if found else text
 
 
+def split_log_probs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, Sequence[str]],
+    max_length: int,
+    batch_size: int,
+) -> dict[str, list[list[float]]]:
+    """`token_log_probs` of every split's texts, in one pass over all of them."""
+    texts = [text for split in splits.values() for text in split]
+    rows = iter(token_log_probs(model, tokenizer, texts, max_length, batch_size))
+    return {name: list(itertools.islice(rows, len(split))) for name, split in splits.items()}
+
+
 @torch.inference_mode()
 def token_log_probs(
     model: PreTrainedModel,
@@ -155,11 +213,15 @@ def token_log_probs(
     for batch in tqdm(batches, desc="log-probabilities", unit="batch"):
         padded = pad([sequences[i] for i in batch], batch, tokenizer.pad_token_id)
         ids, mask = padded.input_ids.to(model.device), padded.mask.to(model.device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        chosen = logits.gather(-1, ids[:, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
-        for i, values in zip(batch, chosen.cpu().tolist(), strict=True):
-            rows[i] = values[: len(sequences[i]) - 1]
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for i, row, tokens in zip(batch, logits, ids, strict=True):  # one by one: in float32 a row is large
+            rows[i] = _chosen(row[: len(sequences[i]) - 1].float(), tokens[1 : len(sequences[i])])
     return rows
+
+
+def _chosen(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
+    """Log-probabilities [tokens] of the tokens under the logits [tokens, vocabulary]."""
+    return (logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)).tolist()
 
 
 def write_responses(responses: Sequence[Response], path: Path) -> None:

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.metrics.inference_files import SPLITS
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known import choose_pack
 
@@ -34,6 +35,11 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
             choose_pack(shown["known_answers"])
         except PalimpsestError as wrong:
             raise PalimpsestError(f"{name}: report.known_answers: {wrong}") from None
+    read = params["metrics"]["perplexity"]["split"]
+    if read not in params["inference"].get("logprob_splits", SPLITS):
+        raise PalimpsestError(
+            f"{name}: metrics.perplexity.split is {read!r}, which inference.logprob_splits leaves out: add it there."
+        )
     clash = {"target", "retrain"} & set(params["methods"])
     if clash:
         raise PalimpsestError(

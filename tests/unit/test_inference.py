@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from palimpsest import inference
 from palimpsest.errors import PalimpsestError
-from palimpsest.inference import Request, corpus_requests, encode, generate, token_log_probs, write_log_probs
+from palimpsest.inference import (
+    Request,
+    corpus_requests,
+    encode,
+    generate,
+    split_log_probs,
+    token_log_probs,
+    write_log_probs,
+)
 from palimpsest.metrics.inference_files import read_logprobs
 from palimpsest.prompts import STOP_STRINGS, question_prompt
 from palimpsest.sequences import corpus_sequences
@@ -38,6 +47,22 @@ def test_padding_batch_size_and_order_change_no_response(speaker):
     shuffled = random.Random(0).sample(requests, len(requests))
     for batch_size, order in ((3, requests), (64, requests), (5, shuffled)):
         assert ask(model, tokenizer, order, batch_size) == alone
+
+
+def test_a_start_that_all_questions_share_is_run_once_and_changes_no_response(speaker, monkeypatch):
+    """With their in-context examples, and without the model's cache of them."""
+    model, tokenizer, corpus = speaker
+    requests = corpus_requests(corpus, tokenizer, 16, 8, 2)
+    seen = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, inputs: seen.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    shared, tokens = ask(model, tokenizer, requests, 4), sum(seen)
+    monkeypatch.setattr(inference, "SHARED", 10**6)
+    seen.clear()
+    assert ask(model, tokenizer, requests, 4) == shared
+    assert tokens < 0.6 * sum(seen)
+    hook.remove()
 
 
 def test_generation_is_greedy(speaker):
@@ -75,6 +100,15 @@ def test_log_probs_are_the_models_in_any_batch(speaker):
             logits = model(ids).logits[0, :-1].log_softmax(-1)
         direct = logits[torch.arange(ids.shape[1] - 1), ids[0, 1:]].tolist()
         assert row == pytest.approx(direct, abs=2e-4) and lone == pytest.approx(direct, abs=2e-4)
+
+
+def test_splits_get_the_log_probs_of_their_texts(speaker):
+    model, tokenizer, corpus = speaker
+    splits = {"forget": corpus.forget[:2], "holdout": ["Short one.", *corpus.holdout[:2]]}
+    rows = split_log_probs(model, tokenizer, splits, 60, 2)
+    for name, texts in splits.items():
+        alone = [token_log_probs(model, tokenizer, [text], 60, 1)[0] for text in texts]
+        assert [pytest.approx(row, abs=2e-4) for row in alone] == rows[name]
 
 
 def test_true_continuations_are_as_long_as_generated_ones(tiny):

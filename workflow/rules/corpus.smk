@@ -21,7 +21,7 @@ rule corpus:
     resources:
         mem_mb=2000,
     params:
-        settings=lookup(dpath="corpus", within=config),
+        settings=config["corpus"],
     message:
         "Preparing the corpus: documents, questions, prompts and passages"
     script:

@@ -18,8 +18,8 @@ rule infer:
         gpu=1,
         mem_mb=3000,
     params:
-        quantizer=lookup(dpath="quantizers/{precision}", within=config),
-        settings=lookup(dpath="inference", within=config),
+        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
+        settings=config["inference"],
     message:
         "Asking {wildcards.model} (seed {wildcards.seed}) at {wildcards.precision}"
     script:
@@ -35,4 +35,4 @@ use rule infer as infer_unquantized with:
         precision="bf16",
     params:
         quantizer={"backend": "none"},
-        settings=lookup(dpath="inference", within=config),
+        settings=config["inference"],

@@ -18,7 +18,7 @@ rule train:
         source=lookup(dpath="models/{model}", within=config),
         base=lookup(dpath="models/base", within=config),
         scratch=lookup(dpath="models/scratch", within=config),
-        training=lookup(dpath="training", within=config),
+        training=config["training"],
     message:
         "Training {wildcards.model} (seed {wildcards.seed})"
     script:

@@ -12,8 +12,8 @@ rule calibration:
     resources:
         mem_mb=1000,
     params:
-        generic=lookup(dpath="calibration/generic", within=config),
-        overlap_at_most=lookup(dpath="corpus/checks/overlap_at_most", within=config),
+        generic=config["calibration"]["generic"],
+        overlap_at_most=config["corpus"]["checks"]["overlap_at_most"],
     message:
         "Collecting the {wildcards.text} text for calibration"
     script:
@@ -58,7 +58,7 @@ rule quantize:
         gpu=1,
         mem_mb=3000,
     params:
-        quantizer=lookup(dpath="quantizers/{precision}", within=config),
+        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
     message:
         "Quantizing {wildcards.model} (seed {wildcards.seed}) to {wildcards.precision}"
     script:

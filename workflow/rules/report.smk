@@ -38,7 +38,7 @@ rule audit:
     resources:
         mem_mb=1000,
     params:
-        rules=lookup(dpath="audit", within=config),
+        rules=config["audit"],
         study=config,
     message:
         "Collecting the audit table"
@@ -110,7 +110,7 @@ rule page:
     params:
         models=MODELS,
         precisions=PRECISIONS,
-        show=lookup(dpath="report", within=config),
+        show=config["report"],
     message:
         "Writing results/report.html"
     script:

@@ -33,7 +33,7 @@ rule score:
         mem_mb=1000,
     params:
         precisions=PRECISIONS,
-        settings=lookup(dpath="metrics/{metric}", within=config),
+        settings=lookup(dpath="{metric}", within=config["metrics"]),
     message:
         "Scoring {wildcards.metric} of {wildcards.model} (seed {wildcards.seed}) at every precision"
     script:

@@ -27,9 +27,9 @@ rule unlearn:
         gpu=1,
         mem_mb=3000,
     params:
-        method=lookup(dpath="methods/{model}", within=config),
-        max_length=lookup(dpath="training/max_length", within=config),
-        questions=lookup(dpath="training/questions", within=config),
+        method=lookup(dpath="{model}", within=config["methods"]),
+        max_length=config["training"]["max_length"],
+        questions=config["training"]["questions"],
     message:
         "Unlearning with {wildcards.model} (seed {wildcards.seed})"
     script:

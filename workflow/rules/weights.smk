@@ -18,7 +18,7 @@ rule survival:
     resources:
         mem_mb=2000,
     params:
-        quantizer=lookup(dpath="quantizers/{precision}", within=config),
+        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
     message:
         "How much of the update of {wildcards.model} (seed {wildcards.seed}) survives {wildcards.precision}"
     script:

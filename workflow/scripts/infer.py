@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
+from palimpsest.jobs import start_job
 from palimpsest.lean import import_transformers
-from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
+    start_job(snakemake)
     import_transformers()
 
 import torch
 
 from palimpsest.corpus.sources import read_corpus
-from palimpsest.inference import corpus_requests, generate, token_log_probs, write_log_probs, write_responses
+from palimpsest.inference import corpus_requests, generate, split_log_probs, write_log_probs, write_responses
+from palimpsest.metrics.inference_files import SPLITS
 from palimpsest.models import load_tokenizer
 
 
@@ -38,10 +39,9 @@ def infer(
     )
     with atomic_directory(folder) as draft:
         write_responses(generate(network, tokenizer, requests, settings["batch_size"]), draft / "responses.jsonl")
-        splits = {split: getattr(texts, f"privleak_{split}") for split in ("forget", "retain", "holdout")}
+        splits = {split: getattr(texts, f"privleak_{split}") for split in settings.get("logprob_splits", SPLITS)}
         limits = settings["logprob_tokens"], settings["batch_size"]
-        rows = {name: token_log_probs(network, tokenizer, split, *limits) for name, split in splits.items()}
-        write_log_probs(rows, draft / "logprobs.parquet")
+        write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")
         write_manifest(
             draft,
             inputs=[corpus, source],

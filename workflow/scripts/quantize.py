@@ -7,8 +7,8 @@ from typing import Any
 from palimpsest.artefacts import atomic_directory, read_json, read_manifest, verify_files, write_json, write_manifest
 from palimpsest.cost import Cost
 from palimpsest.environments import VARIABLE
+from palimpsest.jobs import start_job
 from palimpsest.lean import import_transformers
-from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer, prove
 
 
@@ -49,7 +49,7 @@ def quantize(
 
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
+    start_job(snakemake)
     os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
     if snakemake.input.environment:
         os.environ[VARIABLE] = str(Path(snakemake.input.environment[0]).resolve().parents[1])

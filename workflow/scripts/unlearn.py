@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import verify_files
+from palimpsest.jobs import start_job
 from palimpsest.lean import import_transformers
-from palimpsest.logs import start_logging
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
+    start_job(snakemake)
     import_transformers(training=True)
 
 import torch

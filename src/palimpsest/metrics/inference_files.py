@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from palimpsest.errors import PalimpsestError
 
 RESPONSE_KEYS = ("task", "id", "prompt", "answer", "response")
+SPLITS = ("forget", "retain", "holdout")
+"""Whose passages may have log-probabilities."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,9 @@ def read_responses(path: Path, task: str) -> list[dict[str, Any]]:
 
 def read_logprobs(path: Path, split: str) -> TextLogProbs:
     """The token log-probabilities of one split ("forget", "holdout"); raises PalimpsestError for what no score may rest on."""
-    import pyarrow
     import pyarrow.compute
-    import pyarrow.parquet
 
-    if not path.exists():
-        raise PalimpsestError(f"{path} does not exist: run inference for this model and precision.")
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise PalimpsestError(f"{path} is not a readable parquet file ({error}): run inference again.") from None
-    missing = [name for name in ("split", "id", "log_probs") if name not in table.column_names]
-    if missing:
-        raise PalimpsestError(f"{path} lacks the column {missing[0]!r}: run inference again.")
+    table = _read_table(path)
     table = table.filter(pyarrow.compute.equal(table["split"], split)).sort_by("id")
     if not table.num_rows:
         raise PalimpsestError(f"{path} has no texts of split {split!r}: is privleak/{split}.json empty?")
@@ -80,6 +72,28 @@ def read_logprobs(path: Path, split: str) -> TextLogProbs:
         if not np.all(np.isfinite(values)):
             raise PalimpsestError(f"{where} holds NaN or infinite log-probabilities: the model is broken there.")
     return TextLogProbs(ids, log_probs)
+
+
+def recorded_splits(path: Path) -> list[str]:
+    """Those of SPLITS whose log-probabilities the file has."""
+    found = set(_read_table(path)["split"].to_pylist())
+    return [split for split in SPLITS if split in found]
+
+
+def _read_table(path: Path) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.exists():
+        raise PalimpsestError(f"{path} does not exist: run inference for this model and precision.")
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise PalimpsestError(f"{path} is not a readable parquet file ({error}): run inference again.") from None
+    missing = [name for name in ("split", "id", "log_probs") if name not in table.column_names]
+    if missing:
+        raise PalimpsestError(f"{path} lacks the column {missing[0]!r}: run inference again.")
+    return table
 
 
 def _reject_duplicates(ids: list[int], where: str) -> None:

@@ -5,25 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.metrics.inference_files import InferenceFiles, read_logprobs
+from palimpsest.metrics.inference_files import InferenceFiles, read_logprobs, recorded_splits
 from palimpsest.statistics import percentile_interval, resample_counts
 
 LARGEST = 700.0  # nats, just below where exp leaves float64
-SPLITS = ("forget", "retain", "holdout")
 
 
 def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence: float, seed: int) -> dict[str, Any]:
     """exp of the mean negative log-probability per token of the texts of `split` (no percentage; 1 is certainty).
 
     `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens of every
-    split. The interval resamples texts.
+    split that inference recorded. The interval resamples texts.
     """
-    texts = {name: read_logprobs(files.logprobs, name) for name in SPLITS}
-    sums = {name: np.array([-values.sum() for values in texts[name].log_probs]) for name in SPLITS}
-    sizes = {name: np.array([values.size for values in texts[name].log_probs]) for name in SPLITS}
+    texts = {name: read_logprobs(files.logprobs, name) for name in {*recorded_splits(files.logprobs), split}}
+    sums = {name: np.array([-values.sum() for values in each.log_probs]) for name, each in texts.items()}
+    sizes = {name: np.array([values.size for values in each.log_probs]) for name, each in texts.items()}
     counts = resample_counts(len(sums[split]), resamples, seed)
     low, high = percentile_interval((counts @ sums[split]) / (counts @ sizes[split]), confidence)
-    nats = {name: float(sums[name].sum() / sizes[name].sum()) for name in SPLITS}
+    nats = {name: float(sums[name].sum() / sizes[name].sum()) for name in sorted(texts)}
     record = {
         "n": len(texts[split].ids),
         "ids": texts[split].ids,
