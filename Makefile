@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: audit test setup lint benchmark restore repro dvc-params verify rulegraph clean
+.PHONY: audit test test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
 
 audit: setup ## the default study, and where its report is
 	snakemake --cores all
@@ -12,6 +12,10 @@ audit: setup ## the default study, and where its report is
 
 test: setup ## every test, the tiny study end to end included
 	pytest -n 2 --dist loadfile
+
+test-slurm: setup ## the tiny study through a real Slurm on this machine (Debian, root); not part of `make test`
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	python tests/slurm/run.py
 
 setup: $(VENV)/.ready ## the virtual environment, from pyproject.toml under constraints.txt
 

@@ -5,11 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
+from moto.server import ThreadedMotoServer
 
 REPOSITORY = Path(__file__).parents[2]
 VENV = Path(sys.prefix)
@@ -61,6 +64,11 @@ class Tree:
         shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(*leave_out))
         return Tree(folder)
 
+    def clone(self, folder: Path) -> "Tree":
+        """A git clone: the committed files alone."""
+        self.run("git", "clone", "--quiet", str(self.folder), str(folder))
+        return Tree(folder)
+
 
 def steps(output: str) -> set[str]:
     """What Snakemake did (or would do): the messages of its jobs."""
@@ -103,10 +111,31 @@ def fresh(study: Tree, tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def clone(study: Tree, tmp_path: Path) -> Tree:
-    """A git clone: the committed files alone."""
-    tree = Tree(tmp_path / "tree")
-    study.run("git", "clone", "--quiet", str(study.folder), str(tree.folder))
-    return tree
+    return study.clone(tmp_path / "tree")
+
+
+@dataclass(frozen=True)
+class S3:
+    """A server that speaks S3, with an empty bucket, and what a client's environment needs."""
+
+    address: str
+    bucket: str
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def s3() -> Iterator[S3]:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    client = boto3.client(
+        "s3", endpoint_url=address, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="outputs")
+    yield S3(address, "outputs", keys)
+    server.stop()
 
 
 @pytest.fixture

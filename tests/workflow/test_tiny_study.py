@@ -106,6 +106,22 @@ def test_a_restored_clone_reruns_just_what_an_edit_concerns(clone, read_steps):
     assert "Data and pipelines are up to date" in clone.run("dvc", "status")
 
 
+def test_a_second_machine_restores_from_s3_and_continues(copy, s3, tmp_path, read_steps):
+    """Through a server that speaks S3 over HTTP."""
+    copy.environment |= s3.environment
+    copy.run("dvc", "remote", "add", "--default", "cloud", f"s3://{s3.bucket}/study")
+    copy.run("dvc", "remote", "modify", "cloud", "endpointurl", s3.address)
+    copy.run("dvc", "push")
+    copy.run("git", "commit", "--quiet", "--all", "--message", "outputs go to the cloud")
+    second = copy.clone(tmp_path / "second")
+    second.environment |= s3.environment
+    second.run("dvc", "remote", "remove", "store")  # of the first machine
+    second.make("restore")
+    assert "Nothing to be done" in second.run(*SNAKEMAKE, "--dry-run")
+    second.edit(*LEARNING_RATE, value=2.0e-4)
+    assert read_steps(second.run(*SNAKEMAKE, "--dry-run")) == OF_NPO_KLR | REPORT
+
+
 def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
     """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.verify must stop the stage."""
     clone.run("dvc", "pull")
