@@ -32,7 +32,12 @@ class OneBos(HFLM):
         return tokens
 
     def tok_batch_encode(
-        self, strings: Sequence[str], padding_side: str = "left", left_truncate_len: int | None = None, *_: Any, **__: Any
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        *_: Any,
+        **__: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows = [encode(self.tokenizer, string) for string in strings]
         self._check_length(max(map(len, rows)), left_truncate_len or self.max_length)

@@ -32,7 +32,10 @@ class Source:
         where = f"battery.tasks.{self.task}.data: dataset {self.data!r} (config {self.config!r}, split {split!r})"
         try:
             rows = datasets.load_dataset(self.data, self.config, split=split)
-        except (OSError, ValueError) as error:  # no such dataset or folder, no network, offline mode; no such config or split
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # no such dataset or folder, no network, offline mode; no such config or split
             raise PalimpsestError(
                 f"{where} cannot be loaded: {first_line(error)}. Give the name of a hub dataset, where the hub can be reached, or a "
                 "local folder with the same files (`hf download --repo-type dataset NAME --local-dir FOLDER`, docs/battery.md), "
