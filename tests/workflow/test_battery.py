@@ -1,5 +1,6 @@
 """The utility battery in the workflow: only where it is asked for, on the model that inference would load, and one message without data."""
 
+import copy
 import json
 import os
 import re
@@ -53,8 +54,6 @@ def test_it_is_planned_for_what_is_asked_for_alone(tmp_path):
     write_study(tmp_path / "off")
     off = jobs(snakemake(tmp_path / "off", "--dry-run"))
     assert not any("battery" in rule for rule in off)
-    write_study(tmp_path / "null", battery=None)
-    assert jobs(snakemake(tmp_path / "null", "--dry-run")) == off
     write_study(tmp_path / "some", battery=ASKED)
     some = {"battery_questions": 1, "battery": 2, "battery_unquantized": 2}
     assert jobs(snakemake(tmp_path / "some", "--dry-run")) == off | some | {"total": off["total"] + 5}
@@ -68,9 +67,9 @@ def test_it_measures_the_models_on_disk(tiny, tmp_path, write_battery_data):
     harness = pytest.importorskip("palimpsest.battery.harness", reason="lm-eval is not installed", exc_type=ImportError)
     write_battery_data(tmp_path)
     model, tokenizer, _ = tiny
-    model.config.max_position_embeddings = 1024
+    model = copy.deepcopy(model)
+    model.config.max_position_embeddings = 1024  # room for the examples
     model.save_pretrained(tmp_path / "model")
-    model.config.max_position_embeddings = 256
     tokenizer.save_pretrained(tmp_path / "model")
     study = tmp_path / "study"
     params = write_study(study, battery=ASKED)
