@@ -6,12 +6,12 @@ from typing import Any
 
 from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files, write_json
 from palimpsest.battery import require_lm_eval
+from palimpsest.jobs import start_job
 from palimpsest.lean import import_transformers
-from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
+    start_job(snakemake)
     require_lm_eval()
     import_transformers()
 
