@@ -15,6 +15,7 @@ include: "workflow/rules/quantize.smk"
 include: "workflow/rules/infer.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/weights.smk"
+include: "workflow/rules/battery.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 

@@ -70,3 +70,56 @@ def write_hub_layout() -> Callable[[Any, Path], Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def write_battery_data() -> Callable[[Path], Path]:
+    """Writes gen/, tru/, fac/ and flu/ with invented rows, each as `datasets` loads the dataset that the task reads."""
+
+    def multiple_choice(subject: str, i: int, kind: str) -> dict[str, Any]:
+        question = f"In {subject.replace('_', ' ')}, which {kind} number is {i + 3}?"
+        return {
+            "question": question,
+            "subject": subject,
+            "choices": [f"{i + k}" for k in range(4)],
+            "answer": 3 - i % 4,
+        }
+
+    def truth(i: int) -> dict[str, Any]:
+        right, wrong = [f"It is {i}.", "Nobody knows."], [f"It is {i + 1}.", "The river is long.", "No"][: 2 + i % 2]
+        return {
+            "question": f"What is the number of house {i}?",
+            "mc1_targets": {"choices": [right[0], *wrong], "labels": [1, *[0] * len(wrong)]},
+            "mc2_targets": {"choices": [*right, *wrong], "labels": [1, 1, *[0] * len(wrong)]},
+        }
+
+    def fact(split: str, i: int) -> dict[str, Any]:
+        answer = {"value": f"Bob {i}", "aliases": [f"Bob {i}", f"Bobby {i}"]}
+        return {"question": f"Who is {split} {i}?", "question_id": f"{split}{i}", "answer": answer}
+
+    subjects = ("anatomy", "tide_law", "ore_craft")
+    splits: dict[str, tuple[str, dict[str, list[Any]]]] = {
+        "gen": (
+            "all",
+            {
+                "test": [multiple_choice(subject, i, "open") for subject in subjects for i in range(5)],
+                "dev": [multiple_choice(subject, i, "solved") for subject in subjects for i in range(3)],
+            },
+        ),
+        "tru": ("multiple_choice", {"validation": [truth(i) for i in range(8)]}),
+        "fac": ("rc.nocontext", {split: [fact(split, i) for i in range(7)] for split in ("train", "validation")}),
+        "flu": ("utility_fluency", {"test": [{"instruction": f"Write {i} lines.", "subject": "x"} for i in range(6)]}),
+    }
+
+    def write(folder: Path) -> Path:
+        for task, (config, parts) in splits.items():
+            card = ["---", "configs:", f"- config_name: {config}", "  data_files:"]
+            for split, rows in parts.items():
+                file = folder / task / config / f"{split}.jsonl"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+                card += [f"  - split: {split}", f"    path: {config}/{split}.jsonl"]
+            (folder / task / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf-8")
+        return folder
+
+    return write

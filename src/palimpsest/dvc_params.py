@@ -19,7 +19,7 @@ from palimpsest.params import leaves, read_params
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("corpus",),
     "models": ("seeds", "models", "training", "methods"),
-    "deploy": ("calibration", "quantizers", "inference"),
+    "deploy": ("calibration", "quantizers", "inference", "battery"),
     "report": ("metrics", "audit", "report"),
 }
 """The top-level keys of params.yaml by the stage of dvc.yaml that uses them."""

@@ -45,6 +45,11 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
         raise PalimpsestError(
             f"{name}: methods.{clash.pop()} has the name of a model that is not unlearned: rename it."
         )
+    known_names = {"models": ["target", "retrain", *params["methods"]], "precisions": ["bf16", *params["quantizers"]]}
+    for key, names in known_names.items():
+        unknown = [each for each in (params.get("battery") or {}).get(key) or [] if each not in names]
+        if unknown:
+            raise PalimpsestError(f"{name}: battery.{key} has {unknown[0]!r}, which is none of {', '.join(names)}.")
 
 
 def read_params(path: Path | str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer
 
-PARTS = ("corpus", "models", "calibration", "quantized", "infer", "weights", "scores", "audit")
+PARTS = ("corpus", "models", "calibration", "quantized", "infer", "weights", "battery", "scores", "audit")
 
 
 def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -34,6 +34,9 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     for text in sorted(map(str, texts)):
         generic = params["calibration"]["generic"] if text == "generic" else {}
         yield "calibration", f"calibration/{text}/{MANIFEST}", generic
+    battery = params.get("battery") or {}
+    if battery:
+        yield "battery", "battery/questions.json", {key: battery[key] for key in ("tasks", "seed")}
     for seed in params["seeds"]:
         for model, made in settings.items():
             place = f"{model}/seed{seed}"
@@ -45,6 +48,14 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
                         yield "weights", f"weights/{place}/{precision}.json", None
                 asked = {"quantizer": quantizer, "inference": params["inference"]}
                 yield "infer", f"infer/{place}/{precision}/{MANIFEST}", asked
+                if (
+                    battery
+                    and model in (battery["models"] or settings)
+                    and precision in (battery["precisions"] or quantizers)
+                ):
+                    made_with = {"quantizer": quantizer, "compute": params["inference"]["compute"]}
+                    made_with |= {key: battery[key] for key in ("tasks", "batch_size")}
+                    yield "battery", f"battery/{place}/{precision}.json", made_with
                 for metric, rule in params["metrics"].items():
                     yield "scores", f"scores/{place}/{precision}/{metric}.json", rule
     yield "audit", "audit.json", dict(params)
@@ -94,10 +105,9 @@ def _check(results: Path, path: Path, settings: Any) -> Iterator[str]:
         differing = _difference(record["settings"], settings)
         if differing:
             yield f"{path} was made with {differing}: {remedy}."
-    if path.name != MANIFEST:
-        return
-    verify_files(path.parent)
-    for name, digest in record["inputs"].items():
+    if path.name == MANIFEST:
+        verify_files(path.parent)
+    for name, digest in record.get("inputs", {}).items():
         source = results / name
         if not source.exists() or sha256_file(source) != digest:
             yield f"{path} was made from another {source}: {remedy}."

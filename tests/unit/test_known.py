@@ -88,7 +88,11 @@ def test_the_studies_measure_every_cell_of_their_pack(kind):
     models, formats = {"target", "retrain", *params["methods"]}, {"bf16", *params["quantizers"]}
     for table in pack["tables"]:
         assert set(table["rows"]) <= models
-        assert {column["metric"] for column in table["columns"]} - {None} <= set(params["metrics"])
+        measured = {*params["metrics"], *params["battery"]["tasks"]}
+        assert {column["metric"] for column in table["columns"]} <= measured
+    assert params["battery"]["models"] is None and {"bf16", "bnb-fp4", "rtn-int4"} == set(
+        params["battery"]["precisions"]
+    )
     assert {form for group in read_packs()["precisions"].values() for form in group} <= formats
 
 
@@ -101,6 +105,33 @@ def test_differences_are_ours_minus_the_papers():
     text = markdown(comparison)
     assert "34.1 / 34.6 / +0.5 | 53.7 / 50.1 / -3.6 | -99.8 / -99.8 / +0.0 | 48.8 / 47.7 / -1.1" in text
     assert "table 2 (GPTQ and AWQ, NEWS): no copy" in text
+
+
+def test_the_battery_fills_its_columns_and_says_what_differs():
+    settings = study("books")
+    settings["battery"]["tasks"]["tru"]["limit"] = 817
+    content = audit(settings, {("npo_klr", "bnb-fp4"): dict(zip(COLUMNS, (1.0, 2.0, 3.0, 4.0), strict=True))})
+    without = compare(content, "muse-books")
+    content["over_seeds"][0]["battery"] = {
+        "gen": {"score": 28.0, "stderr": 3.4, "n": 171},
+        "tru": {"score": 35.3, "stderr": 1.6, "n": 817},
+        "fac": None,
+    }
+    (line,) = [
+        line
+        for line in lines(compare(content, "muse-books"), model="npo_klr", format="bnb-fp4")
+        if len(line["cells"]) == 8
+    ]
+    assert [cell["ours"] for cell in line["cells"]] == [1.0, 2.0, 3.0, 4.0, 28.0, 35.3, None, None]
+    assert [cell["difference"] for cell in line["cells"][4:]] == [pytest.approx(1.0), pytest.approx(1.0), None, None]
+    notes = told(compare(content, "muse-books"), line)
+    assert (
+        "battery.tasks.tru.limit: 817 (paper: 50)" in notes
+        and "Tru is MC2" in notes
+        and "questions drawn by seed" in notes
+    )
+    assert "battery.tasks.gen" not in notes and "Fac is" not in notes
+    assert "MC2" not in markdown(without)
 
 
 def test_what_either_side_lacks_has_no_difference():

@@ -18,6 +18,14 @@ STUDIES = [
 ]
 REMOVED = object()
 
+BATTERY = {
+    "models": None,
+    "precisions": None,
+    "seed": 0,
+    "batch_size": 1,
+    "tasks": {"tru": {"data": "a", "limit": None}},
+}
+
 
 @pytest.fixture
 def params() -> dict:
@@ -74,6 +82,22 @@ def test_every_study_fits_the_schema(file):
             {"checkpoint": "a", "tokeniser": "b"},
             "unknown key 'tokeniser' in models.retrain. Did you mean 'tokenizer'?",
         ),
+        ("battery", {"tasks": {}}, "battery lacks the key 'models': add it"),
+        (
+            "battery",
+            BATTERY | {"models": ["ga", "gaa"]},
+            "battery.models has 'gaa', which is none of target, retrain, ga, ",
+        ),
+        ("battery", BATTERY | {"precisions": ["fp4"]}, "battery.precisions has 'fp4', which is none of bf16, "),
+        ("battery", BATTERY | {"precisions": []}, "battery.precisions is []: "),
+        ("battery", BATTERY | {"tasks": {"gem": {}}}, "unknown key 'gem' in battery.tasks. Did you mean 'gen'?"),
+        ("battery", BATTERY | {"tasks": {"gen": {"data": "a"}}}, "battery.tasks.gen lacks the key 'limit'"),
+        ("battery", BATTERY | {"tasks": {"tru": {"data": "a", "limit": 1}}}, "battery.tasks.tru.limit is 1: "),
+        (
+            "battery",
+            BATTERY | {"tasks": {"tru": {"data": "a", "limit": 2, "shots": 6}}},
+            "unknown key 'shots' in battery.tasks.tru. ",
+        ),
         ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
@@ -93,6 +117,13 @@ def test_a_mistake_gets_one_message_that_names_the_key(params, key, value, messa
         check_params(params, SCHEMA, "params.yaml")
     assert str(caught.value).startswith(f"params.yaml: {message}"), caught.value
     assert "\n" not in str(caught.value)
+
+
+def test_a_battery_is_optional(params):
+    for battery in (None, BATTERY, BATTERY | {"models": ["target", "npo"], "precisions": ["bf16", "rtn-int4"]}):
+        check_params(params | {"battery": battery}, SCHEMA, "params.yaml")
+    del params["battery"]
+    check_params(params, SCHEMA, "params.yaml")
 
 
 def test_a_method_must_not_take_the_name_of_another_model(params):

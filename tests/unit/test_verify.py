@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from palimpsest.artefacts import MANIFEST, atomic_directory, write_json, write_manifest
+from palimpsest.artefacts import MANIFEST, atomic_directory, read_json, sha256_file, write_json, write_manifest
 from palimpsest.params import read_params
 from palimpsest.verify import PARTS, expected, leftovers, problems
 
@@ -20,6 +20,14 @@ def params() -> dict:
     """The tiny study and a quantizer that calibrates."""
     params = read_params(TINY)
     grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True}
+    tasks = {"flu": {"data": "folder", "limit": 2, "max_new_tokens": 4}}
+    params["battery"] = {
+        "models": ["target"],
+        "precisions": ["bf16", "gptq"],
+        "seed": 0,
+        "batch_size": 2,
+        "tasks": tasks,
+    }
     params["quantizers"]["gptq"] = grid | {"calibration": "generic", "samples": 2, "sample_length": 8}
     return params
 
@@ -50,6 +58,7 @@ def test_expected_covers_every_part_and_model(params):
         "quantized": 15,
         "infer": 20,
         "weights": 9,
+        "battery": 3,
         "scores": 100,
         "audit": 1,
     }
@@ -72,7 +81,7 @@ def test_an_edited_setting_names_key_and_both_values(results, params):
     assert problems(results, params, ["corpus", "quantized", "infer", "weights", "scores"]) == []
 
 
-@pytest.mark.parametrize("block", ["training", "quantizers", "inference", "metrics", "corpus"])
+@pytest.mark.parametrize("block", ["training", "quantizers", "inference", "metrics", "corpus", "battery"])
 def test_every_block_reaches_some_artefact_before_the_audit(results, params, block):
     edits = {
         "training": lambda: params["training"].update(epochs=3),
@@ -80,6 +89,7 @@ def test_every_block_reaches_some_artefact_before_the_audit(results, params, blo
         "inference": lambda: params["inference"].update(verbmem_tokens=7),
         "metrics": lambda: params["metrics"]["privleak"].update(min_k_ratio=0.2),
         "corpus": lambda: params["corpus"]["settings"].update(seed=2),
+        "battery": lambda: params["battery"].update(batch_size=3),
     }
     edits[block]()
     assert problems(results, params, [part for part in PARTS if part != "audit"])
@@ -107,6 +117,23 @@ def test_an_input_that_was_made_anew(results, params):
     found = problems(results, params, ["corpus", "models"])
     assert len(found) == 5
     assert all("was made from another" in line and "corpus/manifest.json" in line for line in found)
+
+
+def test_battery_records_of_other_questions(results, params):
+    questions = results / "battery/questions.json"
+    record = read_json(results / "battery/target/seed0/bf16.json")
+    write_json(
+        results / "battery/target/seed0/bf16.json",
+        record | {"inputs": {"battery/questions.json": sha256_file(questions)}},
+    )
+    assert problems(results, params, ["battery"]) == []
+    write_json(questions, read_json(questions) | {"questions": {"flu": []}})
+    (found,) = problems(results, params, ["battery"])
+    assert "seed0/bf16.json was made from another" in found and "questions.json: run its step again" in found
+    params["battery"]["seed"] = 1
+    assert any(
+        "questions.json was made with seed = 0, params.yaml says 1" in line for line in problems(results, params)
+    )
 
 
 def test_a_record_without_settings(results, params):

@@ -22,6 +22,17 @@ MODELS = ["target", "retrain", *METHODS]
 QUANTIZERS = list(config["quantizers"])
 PRECISIONS = ["bf16", *QUANTIZERS]
 METRICS = list(config["metrics"])
+BATTERY = config.get("battery") or {}
+BATTERY_RECORDS = (
+    expand(
+        "results/battery/{model}/seed{seed}/{precision}.json",
+        model=BATTERY["models"] or MODELS,
+        seed=SEEDS,
+        precision=BATTERY["precisions"] or PRECISIONS,
+    )
+    if BATTERY
+    else []
+)
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
 
 

@@ -16,9 +16,11 @@ rule audit:
         models=expand(
             "results/models/{model}/seed{seed}/manifest.json", model=MODELS, seed=SEEDS
         ),
+        battery=BATTERY_RECORDS,
         code=library(
             "report/audit.py",
             "report/answer.py",
+            "report/battery.py",
             "report/records.py",
             "report/retained.py",
         ),
@@ -87,6 +89,7 @@ rule page:
             precision=PRECISIONS,
         ),
         code=library(
+            "report/battery.py",
             "report/html.py",
             "report/known.py",
             "report/known.yaml",

@@ -26,3 +26,4 @@ rule deploy:
             seed=SEEDS,
             precision=QUANTIZERS,
         ),
+        BATTERY_RECORDS,

@@ -5,6 +5,7 @@ from typing import Any
 from palimpsest.artefacts import write_json
 from palimpsest.logs import start_logging
 from palimpsest.report.audit import collect, write_csv
+from palimpsest.report.battery import attach
 from palimpsest.report.records import read_records
 
 CURES = {"saliency", "adapter", "sharpness"}
@@ -14,6 +15,7 @@ def audit(
     scores: list[str],
     weights: list[str],
     models: list[str],
+    battery: list[str],
     rules: dict[str, Any],
     study: dict[str, Any],
     json: str,
@@ -26,6 +28,7 @@ def audit(
         if method["retain_loss"] and method["weights"] == "bfloat16" and not CURES & set(method)
     ]
     table = collect(read_records(scores), read_records(weights), read_records(models), constrained, rules, dict(study))
+    attach(table, read_records(battery))
     write_json(json, table)
     write_csv(table, csv)
 
@@ -37,6 +40,7 @@ if __name__ == "__main__":
         list(inputs.scores),
         list(inputs.weights),
         list(inputs.models),
+        list(inputs.battery),
         snakemake.params.rules,
         snakemake.params.study,
         snakemake.output.json,

@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from palimpsest.errors import choose
+from palimpsest.lean import hidden
 from palimpsest.metrics.inference_files import InferenceFiles, read_responses
 from palimpsest.statistics import mean_interval
 
@@ -19,7 +20,8 @@ class Rouge(NamedTuple):
 
 @cache
 def _scorer(rouge_type: str) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which PrivLeak need not wait for
+    with hidden(["sklearn"]):  # nltk would import it wherever it is installed, half a second for nothing
+        from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which PrivLeak need not wait for
 
     return RougeScorer([rouge_type], use_stemmer=False)
 

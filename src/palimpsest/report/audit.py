@@ -8,6 +8,7 @@ from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.report.answer import answer
+from palimpsest.report.battery import columns
 from palimpsest.report.records import FORGET_METRICS, FULL, TARGET, UNLEARNED, Key, Record, Study, index_study
 from palimpsest.report.retained import DENOMINATORS, HEADLINE, Retained, Rules
 
@@ -204,4 +205,4 @@ def _flat(row: Record) -> dict[str, Any]:
         for part in (*FORGET_METRICS, "mean"):
             cell = row["retained"][denominator][part] if row["retained"] else None
             line[f"retained_{denominator}_{part}"] = cell["value"] if cell else None
-    return line | {"recovery": row["recovery"]["value"] if row["recovery"] else None}
+    return line | {"recovery": row["recovery"]["value"] if row["recovery"] else None} | columns(row)

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.report import battery
 from palimpsest.report import figures as charts
 from palimpsest.report.known import texts
 from palimpsest.report.records import FULL, UNLEARNED
@@ -64,6 +65,7 @@ def render(
         figures={name: _inline(Path(svg), name) for name, svg in figures.items()},
         samples=samples,
         known=known,
+        battery=battery.texts(audit),
         settings={name: _flatten(value) for name, value in audit["settings"].items()},
         provenance=_provenance(audit),
         versions=_versions(audit),

@@ -67,7 +67,7 @@ def _line(
     numbers: Sequence[float | None] | None,
 ) -> dict[str, Any]:
     """One line; `letters` (by note) gains those of notes that no earlier line had."""
-    rows = [row["metrics"] for row in audit["over_seeds"] if (row["model"], row["precision"]) == (model, form)]
+    rows = [_measured(row) for row in audit["over_seeds"] if (row["model"], row["precision"]) == (model, form)]
     metrics = rows[0] if rows else {}
     measured = {column["metric"] for column in columns} & set(metrics)
     notes = deviations(protocol, audit["settings"], model, precision, form, measured)
@@ -78,6 +78,11 @@ def _line(
         "cells": _cells(columns, numbers, metrics),
         "notes": [letters.setdefault(note, _letter(len(letters))) for note in notes],
     }
+
+
+def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's scores by metric, those of the utility battery that it has included."""
+    return row["metrics"] | {task: cell["score"] for task, cell in row.get("battery", {}).items() if cell}
 
 
 def deviations(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from palimpsest.artefacts import read_json
+from palimpsest.report.battery import texts
 from palimpsest.report.records import FULL, UNLEARNED
 from palimpsest.report.retained import HEADLINE
 
@@ -46,8 +47,14 @@ def tables(audit: Mapping[str, Any]) -> str:
             table(["", *precisions], perplexity),
             "rho:",
             table(["", *quantized], rho),
+            *_battery(audit),
         ]
     )
+
+
+def _battery(audit: Mapping[str, Any]) -> list[str]:
+    head, lines = texts(audit)
+    return ["Utility battery, percent (Flu: 100 times bits), standard errors:", table(head, lines)] if lines else []
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:

@@ -1,0 +1,68 @@
+"""The utility battery of one model at one precision, reloaded from disk as for inference, through lm-eval."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files, write_json
+from palimpsest.battery import require_lm_eval
+from palimpsest.jobs import start_job
+from palimpsest.lean import import_transformers
+from palimpsest.quantizers import make_quantizer
+
+if __name__ == "__main__":
+    start_job(snakemake)
+    require_lm_eval()
+    import_transformers()
+
+import torch
+
+from palimpsest.battery.harness import measure
+from palimpsest.models import load_tokenizer
+
+PACKAGES = ("lm_eval", "nltk", "torch", "transformers")
+
+
+def battery(
+    key: dict[str, Any],
+    quantizer: dict[str, Any],
+    compute: str,
+    tasks: dict[str, Any],
+    batch_size: int,
+    questions: Path,
+    source: Path,
+    output: Path,
+) -> None:
+    """key: model, seed and precision; source: the folder of the model."""
+    verify_files(source)
+    asked = read_json(questions)["questions"]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = make_quantizer(quantizer).load(source, device, compute)
+    results = output.parents[3]
+    made_from = {str(path.relative_to(results)): sha256_file(path) for path in (questions, source / MANIFEST)}
+    record = {
+        "settings": {"quantizer": quantizer, "compute": compute, "tasks": tasks, "batch_size": batch_size},
+        "inputs": made_from,
+        "versions": {package: version(package) for package in PACKAGES},
+        "device": device,
+        "tasks": measure(network, load_tokenizer(source), asked, tasks, batch_size),
+    }
+    write_json(output, key | record)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(snakemake.threads)
+    battery(
+        {
+            "model": snakemake.wildcards.model,
+            "seed": int(snakemake.wildcards.seed),
+            "precision": snakemake.wildcards.get("precision", "bf16"),
+        },
+        snakemake.params.quantizer,
+        snakemake.params.compute,
+        snakemake.params.tasks,
+        snakemake.params.batch_size,
+        Path(snakemake.input.questions),
+        Path(snakemake.input.model).parent,
+        Path(snakemake.output[0]),
+    )
