@@ -150,7 +150,7 @@ def part_of_mean(loss: Callable[[], Tensor], tokens: Tokens, unit: Unit) -> Tens
     here = torch.as_tensor(tokens.count(unit), device=tokens.logits.device)
     everywhere = total(here)
     if not here:  # nothing to add; but the others' backward pass waits for this process's
-        return (tokens.logits if tokens.hidden is None else tokens.hidden).sum()
+        return (tokens.logits if tokens.hidden is None else tokens.hidden).float().sum()
     return loss() * (here / everywhere)
 
 
