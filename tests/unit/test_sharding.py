@@ -127,9 +127,10 @@ def difference(run):
 @pytest.mark.parametrize("name", [name for name, (_, schedule) in CASES.items() if not schedule.autocast])
 def test_two_processes_train_as_one_does(runs, name):
     run = runs[name]
-    assert difference(run) < 1e-4
+    assert difference(run) < 1e-3
     assert run.outcome["steps"] == run.single["steps"] > 1
-    assert run.outcome == pytest.approx(run.single, rel=1e-4, abs=1e-4)
+    for key, value in run.single.items():
+        assert run.outcome[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)
 
 
 def test_both_ways_to_stop_were_taken(runs):
