@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.losses import Tokens, Unit
-from palimpsest.ranks import place, total
+from palimpsest.ranks import gathered, place, total
 
 MEMORY = Path("/dev/shm")
 
@@ -83,6 +83,8 @@ def sharded(given: Published, products: torch.dtype) -> Iterator[nn.Module]:
         type(model)(model.config)  # transformers notes here, not in a copy, which outputs a class can hand over
     shapes = list(model.parameters())
     views = _views(given.file, shapes)
+    gathered(None)  # until all have it open
+    given.file.unlink(missing_ok=True)  # so that nothing is left of it, however the processes end
     weights = {id(shape): nn.Parameter(view, shape.requires_grad) for shape, view in zip(shapes, views, strict=True)}
     for module in model.modules():
         for name, shape in module._parameters.items():
