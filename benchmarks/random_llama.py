@@ -40,17 +40,32 @@ SHAPES = {
         "num_attention_heads": 32,
         "vocab_size": 32000,
     },
+    "13b": {
+        "hidden_size": 5120,
+        "intermediate_size": 13824,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "vocab_size": 32000,
+    },
+    "70b": {
+        "hidden_size": 8192,
+        "intermediate_size": 28672,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+    },
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_llama(shape: str, context: int = 4096) -> LlamaForCausalLM:
+def random_llama(shape: str, context: int = 4096, device: str = DEVICE) -> LlamaForCausalLM:
     """bfloat16 weights, N(0, 0.02), seed 0, made on the device itself."""
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], max_position_embeddings=context))
-    model = model.to(torch.bfloat16).to_empty(device=DEVICE)
-    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(DEVICE)  # its frequencies are no weights
-    generator = torch.Generator(DEVICE).manual_seed(0)
+    model = model.to(torch.bfloat16).to_empty(device=device)
+    model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)  # its frequencies are no weights
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.fill_(1) if "norm" in name else weight.normal_(0, 0.02, generator=generator)

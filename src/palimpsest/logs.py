@@ -9,6 +9,8 @@ from types import TracebackType
 
 from palimpsest.errors import PalimpsestError
 
+FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
+
 
 def start_logging(path: Path | str) -> None:
     """Send standard output, standard error and logging of this process to `path`; uncaught errors go there whole and, as one
@@ -23,9 +25,7 @@ def start_logging(path: Path | str) -> None:
     sys.stderr.flush()
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
-    logging.basicConfig(
-        level=logging.INFO, stream=log, format="%(asctime)s %(name)s %(levelname)s: %(message)s", force=True
-    )
+    logging.basicConfig(level=logging.INFO, stream=log, format=FORMAT, force=True)
     for chatty in ("httpx", "matplotlib", "fontTools", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

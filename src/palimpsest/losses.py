@@ -17,6 +17,7 @@ from torch.nn import functional
 IGNORED = -100
 
 Reference = Literal["none", "sequence_log_probs", "logits", "hidden", "direction", "generic_tokens"]
+Unit = Literal["predicted", "tokens", "sequences"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class Tokens:
     def scored(self) -> Tensor:
         """[tokens] bool: the tokens that have a next token to predict."""
         return self.targets != IGNORED
+
+    def count(self, unit: Unit) -> int | Tensor:
+        """How many there are: predicted tokens, tokens or sequences."""
+        if unit == "sequences":
+            return self.sequences
+        return len(self.targets) if unit == "tokens" else self.scored.sum()
 
 
 def flatten(logits: Tensor, labels: Tensor, mask: Tensor, hidden: Tensor | None = None) -> Tokens:
@@ -180,22 +187,23 @@ class Loss:
 
     function: (tokens, reference, **settings) -> scalar. reference: nothing, a number per sequence (sequence_log_probs), a row per
     token (logits; hidden, of the layer in the setting `layer`; direction, the same for all), or a token per token (generic_tokens).
-    prepared_with: settings that only the making of the reference takes.
+    prepared_with: settings that only the making of the reference takes. mean_over: what the loss is a mean over.
     """
 
     function: Callable[..., Tensor]
     reference: Reference = "none"
     settings: tuple[str, ...] = ()
     prepared_with: tuple[str, ...] = ()
+    mean_over: Unit = "predicted"
 
 
 FORGET_LOSSES = {
     "ga": Loss(gradient_ascent),
-    "npo": Loss(negative_preference, "sequence_log_probs", ("beta",)),
-    "simnpo": Loss(simple_negative_preference, settings=("beta", "gamma")),
+    "npo": Loss(negative_preference, "sequence_log_probs", ("beta",), mean_over="sequences"),
+    "simnpo": Loss(simple_negative_preference, settings=("beta", "gamma"), mean_over="sequences"),
     "uniform-kl": Loss(uniform_kl),
     "quail": Loss(logit_margin, "logits", ("margin_weight", "logit_step")),
-    "rmu": Loss(misdirection, "direction", ("layer", "steering")),
+    "rmu": Loss(misdirection, "direction", ("layer", "steering"), mean_over="tokens"),
     "whp": Loss(
         generic_cross_entropy,
         "generic_tokens",
@@ -206,15 +214,18 @@ FORGET_LOSSES = {
 RETAIN_LOSSES = {
     "gdr": Loss(retain_cross_entropy),
     "klr": Loss(retain_kl, "logits"),
-    "rmu": Loss(retain_hidden, "hidden", ("layer",)),
+    "rmu": Loss(retain_hidden, "hidden", ("layer",), mean_over="tokens"),
 }
-_RELEASED_NPO = {"npo": Loss(released_negative_preference, "logits", ("beta",))}
+_RELEASED_NPO = {"npo": Loss(released_negative_preference, "logits", ("beta",), mean_over="tokens")}
 VARIANTS: dict[str, tuple[dict[str, Loss], dict[str, Loss]]] = {
     "published": (FORGET_LOSSES, RETAIN_LOSSES),
-    "released": (FORGET_LOSSES | _RELEASED_NPO, RETAIN_LOSSES | {"klr": Loss(released_retain_kl, "logits")}),
+    "released": (
+        FORGET_LOSSES | _RELEASED_NPO,
+        RETAIN_LOSSES | {"klr": Loss(released_retain_kl, "logits", mean_over="sequences")},
+    ),
     "released-sure": (
         {name: twice(loss) for name, loss in (FORGET_LOSSES | _RELEASED_NPO).items()},
-        RETAIN_LOSSES | {"klr": Loss(released_sure_retain_kl, "logits")},
+        RETAIN_LOSSES | {"klr": Loss(released_sure_retain_kl, "logits", mean_over="sequences")},
     ),
 }
 """Forget and retain losses: per the published equations, as the paper's code computes them, and as its code of SURE does."""

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from palimpsest import losses
 from palimpsest.errors import PalimpsestError
 from palimpsest.losses import Loss, Tokens
+from palimpsest.ranks import gathered, place
 from palimpsest.sequences import pad_by_length
+from palimpsest.sharding import frozen_linear, is_sharded
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ Groups = Sequence[Mapping[str, Tensor]]
 def forward(model: Callable[..., Any], groups: Groups, layer: int | None = None) -> tuple[Tokens, Tensor]:
     """Logits of every real token of the groups (each a `Padded` as a mapping), and [sequences] their places in the data.
 
-    layer: the decoder layer, counted from 0, whose output is handed over as `hidden`.
+    layer: the decoder layer, counted from 0, whose output is handed over as `hidden`. A row without a place is run and left out.
     """
     parts = []
     for group in groups:
@@ -37,7 +39,11 @@ def forward(model: Callable[..., Any], groups: Groups, layer: int | None = None)
             output_hidden_states=layer is not None,
         )
         hidden = None if layer is None else output.hidden_states[layer + 1]  # the first are the embeddings
-        parts.append(losses.flatten(output.logits, group["labels"], group["mask"], hidden))
+        rows: Any = [output.logits, group["labels"], group["mask"], hidden]
+        placed = len(group["index"])
+        if placed < len(group["labels"]):
+            rows = [None if row is None else row[:placed] for row in rows]
+        parts.append(losses.flatten(*rows))
     return losses.concatenate(parts), torch.cat([group["index"] for group in groups])
 
 
@@ -77,7 +83,8 @@ class Reference:
             self._keep_what_computes_rows(model, sequences, pad_token)
         elif self.kind != "none":
             with torch.no_grad():
-                self.table = [self._of(model, groups, reinforced) for groups in one_by_one(sequences, pad_token, model)]
+                rows = each(sequences, pad_token, model, lambda groups: self._of(model, groups, reinforced))
+                self.table = [row.to(next(model.parameters()).device) for row in rows]
 
     def __call__(self, groups: Groups, tokens: Tokens, index: Tensor) -> Tensor | None:
         """The reference of a batch in the order of its tokens or sequences; None where nothing is needed."""
@@ -96,18 +103,31 @@ class Reference:
         config: Any = model.config
         head = model.get_output_embeddings()  # type: ignore[operator]
         bytes_of_inputs = head.weight.element_size() * config.hidden_size * sum(map(len, sequences))
-        if self.kind == "logits" and bytes_of_inputs <= HOST_BYTES:
+        if self.kind == "logits" and bytes_of_inputs <= HOST_BYTES // place()[1] and isinstance(head, nn.Linear):
+            frozen = frozen_linear(head)
+
+            def inputs_of_head(groups: Groups) -> Tensor | None:
+                tokens, _ = forward(model, groups, config.num_hidden_layers - 1)  # after the final norm
+                assert tokens.hidden is not None
+                if not self.table and not torch.allclose(frozen(tokens.hidden), tokens.logits, rtol=0.02, atol=0.02):
+                    return None  # the model does more to its logits
+                return tokens.hidden.cpu()
+
             with torch.no_grad():
-                for groups in one_by_one(sequences, pad_token, model):
-                    tokens, _ = forward(model, groups, config.num_hidden_layers - 1)  # after the final norm
-                    if not self.table and not torch.allclose(head(tokens.hidden), tokens.logits, rtol=0.02, atol=0.02):
-                        break  # the model does more to its logits
-                    assert tokens.hidden is not None
-                    self.table.append(tokens.hidden.cpu())
+                for row in each(sequences, pad_token, model, inputs_of_head):
+                    if row is None:
+                        break
+                    self.table.append(row)
                 else:
-                    self.head = copy.deepcopy(head).requires_grad_(False)
+                    self.head = frozen
                     log.info("the reference logits exceed the cache: keeping what enters the output head")
                     return
+            self.table = []
+        if is_sharded(model):
+            raise PalimpsestError(
+                f"the reference {self.kind} exceed the memory that is set aside for them, and a second model is not sharded: use "
+                "gpu=1, fewer retain sequences or a retain loss without a reference (gdr)."
+            )
         log.info("the reference %s exceed the cache: keeping a frozen copy of the model", self.kind)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -128,11 +148,26 @@ class Reference:
         return 4 * (config.hidden_size if self.kind == "hidden" else config.vocab_size)
 
 
-def one_by_one(sequences: Sequence[Sequence[int]], pad_token: int, model: nn.Module) -> Iterator[Groups]:
-    """Each sequence as a batch of its own, on the model's device."""
+def each(
+    sequences: Sequence[Sequence[int]],
+    pad_token: int,
+    model: nn.Module,
+    compute: Callable[[Groups], Any],
+) -> Iterator[Any]:
+    """compute(sequence) of each sequence in order, as a batch of its own on the model's device.
+
+    Several processes work in rounds of one sequence each, and all get all, in the host's memory; in the last round some compute one twice.
+    """
     device = next(model.parameters()).device
-    for i, sequence in enumerate(sequences):
-        yield [{k: v.to(device) for k, v in vars(group).items()} for group in pad_by_length([sequence], [i], pad_token)]
+    rank, number = place()
+    for start in range(0, len(sequences), number):
+        i = min(start + rank, len(sequences) - 1)
+        groups = [vars(group) for group in pad_by_length([sequences[i]], [i], pad_token)]
+        value = compute([{k: v.to(device) for k, v in group.items()} for group in groups])
+        if number == 1:
+            yield value
+        else:
+            yield from gathered(None if value is None else value.cpu())[: len(sequences) - start]
 
 
 def loss_layer(loss: Loss | None, settings: Mapping[str, Any], model: nn.Module) -> int | None:

@@ -4,7 +4,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from palimpsest import losses
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.ranks import place, run_on_ranks, total
 from palimpsest.reference import forward
-from palimpsest.sequences import pad_by_length
-from palimpsest.updates import WEIGHT_STORAGE
+from palimpsest.sequences import Padded, pad_by_length
+from palimpsest.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
+from palimpsest.updates import SHARDED, WEIGHT_STORAGE
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ class Schedule:
     """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch.
 
     optimizer: of those that updates.WEIGHT_STORAGE has for the weights. gradient_checkpointing: compute activations again in the
-    backward pass instead of keeping them: a third more work, a small part of the memory.
+    backward pass instead of keeping them: a third more work, a small part of the memory. autocast: multiply float32 weights in
+    bfloat16.
     """
 
     learning_rate: float
@@ -47,6 +50,12 @@ class Schedule:
     seed: int = 0
     optimizer: str = "adamw"
     gradient_checkpointing: bool = False
+    autocast: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], seed: int) -> "Schedule":
+        """From a block of params.yaml that may hold more."""
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings}, seed=seed)
 
 
 class Places(Dataset[int]):
@@ -65,7 +74,8 @@ class Places(Dataset[int]):
 class Collator:
     """Batches of the sequences at the given places, joined by as many retain sequences, drawn anew from all of them each time.
 
-    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen.
+    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen. Several processes
+    all draw the same batch, and each takes its share.
     """
 
     def __init__(
@@ -89,7 +99,19 @@ class Collator:
         return batch
 
     def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:
-        return [vars(group) for group in pad_by_length([sequences[i] for i in places], places, self.pad_token)]
+        rank, number = place()
+        if number == 1:
+            return [vars(group) for group in pad_by_length([sequences[i] for i in places], places, self.pad_token)]
+        order = sorted(places, key=lambda i: -len(sequences[i]))  # so that all have about as much to do
+        shares = [order[start::number] for start in range(number)]
+        batches = [pad_by_length([sequences[i] for i in share], share, self.pad_token) for share in shares]
+        missing = max(map(len, batches)) - len(batches[rank])
+        return [vars(group) for group in [*batches[rank], *[self._nobodys()] * missing]]
+
+    def _nobodys(self) -> Padded:
+        """A row without a place, for a rank that has fewer batches: all ranks must make as many passes."""
+        token = torch.full((1, 1), self.pad_token)
+        return Padded(token, token, torch.ones_like(token), torch.empty(0, dtype=torch.long))
 
 
 class StopAtLoss(TrainerCallback):
@@ -115,7 +137,9 @@ class NextTokenTrainer(Trainer):
         self.history: list[float] = []
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
-        return losses.cross_entropy(forward(model, inputs["forget"])[0])
+        """The loss of a batch; of several processes each gives its part."""
+        tokens, _ = forward(model, inputs["forget"])
+        return part_of_mean(lambda: losses.cross_entropy(tokens), tokens, "predicted")
 
     def result(self) -> dict[str, Any]:
         """What happened, for the manifest."""
@@ -125,21 +149,37 @@ class NextTokenTrainer(Trainer):
         self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
         loss = self.batch_loss(model, inputs)
-        self.history.append(loss.item())
+        whole = total(loss.detach())
+        self.history.append(whole.item())
         if not math.isfinite(self.history[-1]):
             raise PalimpsestError(
                 f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check the "
                 "weights that training started from."
             )
-        return loss
+        number = place()[1]
+        if number == 1:
+            return loss
+        scaled = number * loss  # FSDP takes the mean of the ranks' gradients, and these are parts of a sum
+        return scaled + (whole - scaled.detach())  # the value is for the Trainer's log
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not is_sharded(model):  # whose parts are in their places
+            super()._move_model_to_device(model, device)
 
 
 def train(
-    model: PreTrainedModel, sequences: Sequence[Sequence[int]], pad_token: int, schedule: Schedule
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    pad_token: int,
+    schedule: Schedule,
+    processes: int = 1,
 ) -> dict[str, Any]:
-    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached)."""
+    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached).
+
+    processes: over how many the model is sharded, each with a GPU of its own.
+    """
     collator = Collator(sequences, pad_token, seed=schedule.seed)
-    return fit(NextTokenTrainer, model, collator, schedule)
+    return fit(NextTokenTrainer, model, collator, schedule, processes)
 
 
 @contextmanager
@@ -155,15 +195,29 @@ def quickest_attention(model: Any, longest: int) -> Iterator[None]:
 
 
 def fit(
-    make_trainer: Callable[..., NextTokenTrainer], model: nn.Module, collator: Collator, schedule: Schedule
+    make_trainer: Callable[..., NextTokenTrainer],
+    model: nn.Module,
+    collator: Collator,
+    schedule: Schedule,
+    processes: int = 1,
 ) -> dict[str, Any]:
-    """Train what requires a gradient, in the schedule's weight storage; returns what happened."""
+    """Train what requires a gradient, in the schedule's weight storage; returns what happened.
+
+    processes: over how many the model is sharded, each with a GPU of its own.
+    """
     storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
     make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
+    autocast = schedule.autocast and storage.dtype == torch.float32
     set_seed(schedule.seed)
     for weight in model.parameters():
-        if weight.requires_grad:
+        if weight.requires_grad and weight.dtype != storage.dtype:
             weight.data = weight.data.to(storage.dtype)
+    if processes > 1:
+        refuse({f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED})
+        products = torch.bfloat16 if autocast else storage.dtype
+        with published(model) as given:
+            outcome = run_on_ranks(processes, fit_shard, make_trainer, given, products, collator, schedule)
+        return outcome | {"processes": processes}
     longest = max(map(len, (*collator.sequences, *collator.retain)))
     with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
         arguments = TrainingArguments(
@@ -177,12 +231,13 @@ def fit(
             gradient_checkpointing=schedule.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
             lr_scheduler_type="constant",
-            bf16=storage.dtype == torch.float32,  # autocast
+            bf16=autocast,
             seed=schedule.seed,
             use_cpu=not torch.cuda.is_available(),
             logging_steps=10,
             save_strategy="no",
             report_to="none",
+            disable_tqdm=place()[0] > 0 or None,
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
@@ -207,3 +262,15 @@ def fit(
         log.warning("the loss never fell to stop_at_loss = %s in %d epochs", schedule.stop_at_loss, schedule.epochs)
     log.info("%d steps in %.1f s", trainer.state.global_step, time.monotonic() - started)
     return result
+
+
+def fit_shard(
+    make_trainer: Callable[..., NextTokenTrainer],
+    given: Published,
+    products: torch.dtype,
+    collator: Collator,
+    schedule: Schedule,
+) -> dict[str, Any]:
+    """What each of several processes does for `fit`."""
+    with sharded(given, products) as model:
+        return fit(make_trainer, model, collator, schedule)

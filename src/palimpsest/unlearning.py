@@ -14,9 +14,12 @@ from palimpsest import losses
 from palimpsest.adapters import Adapter, adapted
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.losses import Loss, Tokens
+from palimpsest.ranks import total
 from palimpsest.reference import Groups, Reference, forward
 from palimpsest.saliency import Mask, Saliency, decoder_matrices, mean_gradients
+from palimpsest.sharding import part_of_mean, refuse
 from palimpsest.training import Batch, Collator, NextTokenTrainer, Schedule, fit
+from palimpsest.updates import SHARDED
 
 SETTINGS = sorted(
     {
@@ -152,7 +155,8 @@ class UnlearningTrainer(NextTokenTrainer):
     def _forget_term(self, model: Callable[..., Any], groups: Groups) -> Tensor:
         tokens, index = forward(model, groups, self.forget_reference.layer)
         with torch.no_grad():
-            self.forget_nats = losses.cross_entropy(tokens).item()
+            nats = part_of_mean(lambda: losses.cross_entropy(tokens), tokens, "predicted")
+            self.forget_nats = total(nats).item()
         return self._loss(self.forget_loss, tokens, groups, index, self.forget_reference)
 
     def _retain_term(self, model: nn.Module, groups: Groups, loss: Loss) -> Tensor:
@@ -160,10 +164,13 @@ class UnlearningTrainer(NextTokenTrainer):
         return self._loss(loss, tokens, groups, index, self.retain_reference)
 
     def _loss(self, loss: Loss, tokens: Tokens, groups: Groups, index: Tensor, reference: Reference) -> Tensor:
-        with self.accelerator.autocast():
-            before = reference(groups, tokens, index)
-        settings = {name: self.method.settings[name] for name in loss.settings}
-        return loss.function(tokens, before, **settings)
+        def mean() -> Tensor:
+            with self.accelerator.autocast():
+                before = reference(groups, tokens, index)
+            settings = {name: self.method.settings[name] for name in loss.settings}
+            return loss.function(tokens, before, **settings)
+
+        return part_of_mean(mean, tokens, loss.mean_over)
 
     def _uphill(self, model: nn.Module, loss: Tensor, length: float) -> Callable[..., Any]:
         """The model at w + rho g / |g|, g the gradient of the forget loss (Foret et al. 2021, equation 2; Fan et al. 2025, arXiv
@@ -198,6 +205,38 @@ class UnlearningTrainer(NextTokenTrainer):
             yield loss, sum(sizes[i] for i in part) / sum(sizes)
 
 
+def settings_of(method: Mapping[str, Any], seed: int, processes: int = 1) -> dict[str, Any]:
+    """What `unlearn` is to be given for a method's block in params.yaml; refuses what does not go together."""
+    settings: dict[str, Any] = {
+        "method": Objective.from_settings(method),
+        "schedule": Schedule.from_settings(method, seed),
+        "saliency": Saliency(**method["saliency"]) if "saliency" in method else None,
+        "adapter": Adapter(**method["adapter"]) if "adapter" in method else None,
+        "processes": processes,
+    }
+    _check_combination(**settings)
+    return settings
+
+
+def _check_combination(
+    method: Objective, schedule: Schedule, saliency: Saliency | None, adapter: Adapter | None, processes: int
+) -> None:
+    if saliency and adapter:
+        raise PalimpsestError(
+            "saliency and adapter exclude each other: a mask is over the weights, an adapter leaves them."
+        )
+    if processes > 1:
+        refuse(
+            {
+                "a saliency mask": saliency is not None,
+                "an adapter": adapter is not None,
+                "sharpness": method.sharpness is not None,
+                f"the forget loss {method.forget}": method.forget_loss().reference == "generic_tokens",
+                f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED,
+            }
+        )
+
+
 def unlearn(
     model: PreTrainedModel,
     forget: Sequence[Sequence[int]],
@@ -207,24 +246,24 @@ def unlearn(
     schedule: Schedule,
     saliency: Saliency | None = None,
     adapter: Adapter | None = None,
+    processes: int = 1,
+    trainer: type[UnlearningTrainer] = UnlearningTrainer,
 ) -> dict[str, Any]:
     """Unlearn the forget sequences in place; the model given is the reference of every loss that needs one.
 
-    saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it.
+    saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it; processes: over how many the model
+    is sharded, each with a GPU of its own; trainer: one that also measures, say.
     """
     if method.retain and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
-    if saliency and adapter:
-        raise PalimpsestError(
-            "saliency and adapter exclude each other: a mask is over the weights, an adapter leaves them."
-        )
+    _check_combination(method, schedule, saliency, adapter, processes)
     before = _copies(model) if method.negate is not None else {}
     collator = Collator(forget, pad_token, retain if method.retain else (), method.retain_batch_size, schedule.seed)
     reinforced = _reinforced(model, forget, pad_token, method, schedule)
     set_seed(schedule.seed)  # adapters start at random
-    trainer = partial(UnlearningTrainer, method=method, saliency=saliency, reinforced=reinforced, seed=schedule.seed)
+    make_trainer = partial(trainer, method=method, saliency=saliency, reinforced=reinforced, seed=schedule.seed)
     with adapted(model, adapter) as trained:
-        outcome = fit(trainer, trained, collator, schedule)
+        outcome = fit(make_trainer, trained, collator, schedule, processes)
     model.requires_grad_(True)
     if method.negate is not None:
         _negate(model, before, method.negate)

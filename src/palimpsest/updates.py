@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from palimpsest.ranks import place
+from palimpsest.sharding import local
 from palimpsest.tensors import open_checkpoint
+
+APART = 1_000_003
+"""Between the seeds of two ranks: farther than the seeds of a study."""
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -27,7 +32,10 @@ def round_stochastically(values: Tensor, generator: torch.Generator | None = Non
 
 
 class StochasticAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights, float32 moments, stochastic rounding of the step."""
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights, float32 moments, stochastic rounding of the step.
+
+    Of sharded weights each rank updates its own part, with random numbers of its own.
+    """
 
     def __init__(
         self,
@@ -51,14 +59,14 @@ class StochasticAdamW(torch.optim.Optimizer):
                     self._step_one(weight, group)
         return loss
 
-    def _step_one(self, weight: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
+    def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state, weight = self.state[parameter], local(parameter)
         if not state:
             state["step"] = 0
             state["mean"] = torch.zeros_like(weight, dtype=torch.float32)
             state["square"] = torch.zeros_like(weight, dtype=torch.float32)
         state["step"] += 1
-        gradient = weight.grad.float()  # type: ignore[union-attr]
+        gradient = local(parameter.grad).float()  # type: ignore[arg-type]
         mean_decay, square_decay = group["betas"]
         state["mean"].lerp_(gradient, 1 - mean_decay)
         state["square"].lerp_(gradient.square(), 1 - square_decay)
@@ -69,7 +77,7 @@ class StochasticAdamW(torch.optim.Optimizer):
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self.generators:
-            self.generators[device] = torch.Generator(device).manual_seed(self.seed)
+            self.generators[device] = torch.Generator(device).manual_seed(self.seed + APART * place()[0])
         return self.generators[device]
 
 
@@ -106,6 +114,9 @@ WEIGHT_STORAGE = {
     "bfloat16-stochastic": WeightStorage(torch.bfloat16, {"adamw": stochastic_adamw}),
 }
 
+SHARDED = ("adamw",)
+"""Optimizers that update a part of a weight as they update the whole; moments in blocks of 256 are of whole weights."""
+
 
 @torch.no_grad()
 def saved_share(model: nn.Module, target: Path) -> dict[str, float | None]:
@@ -116,11 +127,13 @@ def saved_share(model: nn.Module, target: Path) -> dict[str, float | None]:
     bfloat16 lose nothing here.
     """
     kept = update = moved = saved = total = 0.0
+    device = "cuda" if torch.cuda.is_available() else None  # after sharded training they are in the host's memory
     with open_checkpoint(target) as files:
         for name, weight in model.named_parameters():
-            start = torch.from_numpy(files.load(name)).to(weight.device)
-            exact = (weight.float() - start).double()
-            rounded = (weight.bfloat16().float() - start).double()
+            trained = weight.to(device or weight.device)
+            start = torch.from_numpy(files.load(name)).to(trained.device)
+            exact = (trained.float() - start).double()
+            rounded = (trained.bfloat16().float() - start).double()
             kept += (rounded * exact).sum().item()
             update += exact.square().sum().item()
             moved += exact.count_nonzero().item()

@@ -1,7 +1,14 @@
 rule train:
     input:
         corpus="results/corpus/manifest.json",
-        code=library("models.py", "sequences.py", "training.py", "updates.py"),
+        code=library(
+            "models.py",
+            "ranks.py",
+            "sequences.py",
+            "sharding.py",
+            "training.py",
+            "updates.py",
+        ),
     output:
         "results/models/{model}/seed{seed}/manifest.json",
     log:

@@ -15,6 +15,7 @@ import torch
 
 from palimpsest.corpus.sources import read_corpus
 from palimpsest.models import load_published, make_base, write_model
+from palimpsest.ranks import processes_of
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
 
@@ -28,6 +29,7 @@ def make_model(
     training: dict[str, Any],
     corpus: Path,
     folder: Path,
+    processes: int,
 ) -> None:
     verify_files(corpus)
     texts = read_corpus(corpus)
@@ -38,7 +40,8 @@ def make_model(
         settings = dict(training)
         layout = settings.pop("max_length"), settings.pop("questions")
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
-        outcome = train(network, sequences, tokenizer.pad_token_id, Schedule(**settings, seed=seed))
+        schedule = Schedule(**settings, seed=seed)
+        outcome = train(network, sequences, tokenizer.pad_token_id, schedule, processes)
     else:
         network, tokenizer = load_published(source, f"models.{model}")
     write_model(
@@ -67,4 +70,5 @@ if __name__ == "__main__":
         snakemake.params.training,
         Path(snakemake.input.corpus).parent,
         Path(snakemake.output[0]).parent,
+        processes_of(snakemake.resources.get("gpu", 1)),
     )

@@ -13,13 +13,11 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.adapters import Adapter
 from palimpsest.corpus.sources import read_corpus
 from palimpsest.models import load_model, load_tokenizer, write_model
-from palimpsest.saliency import Saliency
+from palimpsest.ranks import processes_of
 from palimpsest.sequences import corpus_sequences
-from palimpsest.training import Schedule
-from palimpsest.unlearning import Objective, unlearn
+from palimpsest.unlearning import settings_of, unlearn
 from palimpsest.updates import saved_share
 
 
@@ -32,7 +30,9 @@ def unlearn_model(
     corpus: Path,
     target: Path,
     folder: Path,
+    processes: int,
 ) -> None:
+    settings = settings_of(method, seed, processes)
     verify_files(corpus)
     verify_files(target)
     texts, tokenizer = read_corpus(corpus), load_tokenizer(target)
@@ -40,11 +40,7 @@ def unlearn_model(
     forget, retain = (
         corpus_sequences(texts, split, tokenizer, max_length, questions) for split in ("forget", "retain")
     )
-    objective = Objective.from_settings(method)
-    schedule = Schedule(**{key: method[key] for key in Schedule.__dataclass_fields__ if key in method}, seed=seed)
-    saliency = Saliency(**method["saliency"]) if "saliency" in method else None
-    adapter = Adapter(**method["adapter"]) if "adapter" in method else None
-    outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, objective, schedule, saliency, adapter)
+    outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, **settings)
     outcome["saved"] = saved_share(network, target)
     write_model(
         folder,
@@ -72,4 +68,5 @@ if __name__ == "__main__":
         Path(snakemake.input.corpus).parent,
         Path(snakemake.input.target).parent,
         Path(snakemake.output[0]).parent,
+        processes_of(snakemake.resources.get("gpu", 1)),
     )

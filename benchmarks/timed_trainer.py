@@ -1,0 +1,31 @@
+"""A trainer that measures, in whichever process it runs."""
+
+from typing import Any
+
+import torch
+from random_llama import clock, peak_memory
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from palimpsest.ranks import gathered, place
+from palimpsest.unlearning import UnlearningTrainer
+
+
+class TimedTrainer(UnlearningTrainer):
+    """Adds to the result: `times` [steps] at the end of every optimizer step, `trained` weights with a gradient in the last one, and
+    `peak` GB of each process's GPU."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.times: list[float] = []
+        self.trained = 0
+        self.handle = register_optimizer_step_post_hook(self._note)
+
+    def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.times.append(clock())
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        self.trained = sum(weight.numel() for weight in weights if weight.grad is not None)
+
+    def result(self) -> dict[str, Any]:
+        self.handle.remove()
+        peaks = gathered(peak_memory()) if place()[1] > 1 else [peak_memory()]
+        return super().result() | {"times": self.times, "trained": self.trained, "peak": max(peaks)}

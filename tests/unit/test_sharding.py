@@ -1,0 +1,258 @@
+"""One model over two processes (gloo, FSDP2, on the CPU): the training of one process, half of everything in each, one error message."""
+
+import copy
+import os
+from contextlib import ExitStack
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from palimpsest import reference
+from palimpsest.adapters import Adapter
+from palimpsest.errors import PalimpsestError
+from palimpsest.models import store_weights
+from palimpsest.ranks import gathered, place, run_on_ranks, total
+from palimpsest.saliency import Saliency
+from palimpsest.sequences import corpus_sequences
+from palimpsest.sharding import local, published, sharded
+from palimpsest.training import Collator, NextTokenTrainer, Schedule, fit, train
+from palimpsest.unlearning import Objective, UnlearningTrainer, settings_of, unlearn
+from palimpsest.updates import StochasticAdamW
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="two processes would want two GPUs: hide them (CUDA_VISIBLE_DEVICES=)"
+)
+
+EXACT = partial(Schedule, 1e-3, 2, batch_size=5, weights="float32", autocast=False)
+"""Five sequences a step, of very different lengths: shares are uneven, and a last batch of one leaves a process without any."""
+NPO_KLR = Objective("npo", "klr", settings={"beta": 0.1})
+CASES = {
+    "next token": (None, EXACT(stop_at_loss=4.5)),
+    "ga_gdr": (Objective("ga", "gdr", retain_batch_size=3), EXACT()),
+    "npo_klr": (NPO_KLR, EXACT()),
+    "npo_klr, the head kept": (NPO_KLR, EXACT()),
+    "released npo_klr": (Objective("npo", "klr", settings={"beta": 0.1}, variant="released"), EXACT()),
+    "rmu": (Objective("rmu", "rmu", settings={"layer": 0, "steering": 5.0}), EXACT()),
+    "accumulated": (
+        Objective("ga", "gdr", forget_until=5.0),
+        EXACT(gradient_accumulation=2, gradient_checkpointing=True),
+    ),
+    "tied": (Objective("ga", "gdr"), EXACT()),
+    "float32": (NPO_KLR, Schedule(1e-3, 3, batch_size=5, weights="float32")),
+    "bfloat16": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16")),
+    "stochastic": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16-stochastic")),
+}
+TWICE = ("bfloat16", "stochastic")
+
+
+def weights_of(model):
+    return torch.cat([weight.detach().float().flatten() for weight in model.parameters()])
+
+
+def do_all(works):
+    """In each of the processes: the outcome of every work, and the elements that each process held."""
+    found = []
+    for name, make_trainer, given, products, collator, schedule in works:
+        held = {}
+
+        def note(optimizer, *_, held=held):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            moments = [moment for weight in weights for moment in optimizer.state[weight].values()]
+            held["weights"] = sum(local(weight).numel() for weight in weights)
+            held["gradients"] = sum(local(weight.grad).numel() for weight in weights if weight.grad is not None)
+            held["moments"] = sum(local(each).numel() for each in moments if torch.is_tensor(each) and each.dim())
+
+        reference.CACHE_BYTES = 0 if "head" in name else 1 << 30
+        handle = register_optimizer_step_post_hook(note)
+        with sharded(given, products) as model:
+            outcome = fit(make_trainer, model, collator, schedule)
+        handle.remove()
+        found.append((outcome, gathered(held)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def learned(tiny):
+    model, tokenizer, corpus = tiny
+    model = copy.deepcopy(model)
+    forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
+    forget = [sequence[: 4 + 6 * i] for i, sequence in enumerate(forget[:11])]  # see EXACT
+    train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
+    store_weights(model, torch.bfloat16)
+    return model, forget, retain, tokenizer.pad_token_id
+
+
+def tied_model(model):
+    """Its vocabulary is odd, so that parts are uneven, and its output head is its embedding."""
+    torch.manual_seed(0)
+    settings = model.config.to_dict() | {"vocab_size": 401, "tie_word_embeddings": True}
+    tied = LlamaForCausalLM(LlamaConfig(**settings))
+    store_weights(tied, torch.bfloat16)
+    return tied
+
+
+@pytest.fixture(scope="module")
+def runs(learned):
+    """Of each case, and again of those in TWICE: start, weights and outcome of one and of two processes, and what these held."""
+    model, forget, retain, pad = learned
+    found, works = {}, []
+    with ExitStack() as stack:
+        for name in (*CASES, *(f"{name} again" for name in TWICE)):
+            method, schedule = CASES[name.removesuffix(" again")]
+            one = tied_model(model) if name == "tied" else copy.deepcopy(model)
+            two = copy.deepcopy(one).to(torch.float32 if schedule.weights == "float32" else torch.bfloat16)
+            size = method.retain_batch_size if method else None
+            collator = Collator(forget, pad, retain if method else (), size)
+            rest = {"method": method, "saliency": None, "reinforced": None, "seed": 0}
+            make_trainer = partial(UnlearningTrainer, **rest) if method else NextTokenTrainer
+            products = torch.bfloat16 if schedule.autocast else torch.float32
+            works.append((name, make_trainer, stack.enter_context(published(two)), products, collator, schedule))
+            start = weights_of(one)
+            single = fit(make_trainer, one, copy.deepcopy(collator), schedule)
+            found[name] = SimpleNamespace(start=start, one=weights_of(one), single=single, model=two)
+        for run, (outcome, held) in zip(found.values(), run_on_ranks(2, do_all, works), strict=True):
+            run.two, run.outcome, run.held = weights_of(run.model), outcome, held
+    return found
+
+
+def difference(run):
+    """Of the two updates, relative to the one of a single process."""
+    return ((run.two - run.one).norm() / (run.one - run.start).norm()).item()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, schedule) in CASES.items() if not schedule.autocast])
+def test_two_processes_train_as_one_does(runs, name):
+    run = runs[name]
+    assert difference(run) < 1e-3
+    assert run.outcome["steps"] == run.single["steps"] > 1
+    for key, value in run.single.items():
+        assert run.outcome[key] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)
+
+
+def test_both_ways_to_stop_were_taken(runs):
+    assert runs["next token"].single["reached_stop_loss"] and runs["next token"].single["steps"] == 3
+    assert runs["accumulated"].single["reached_forget_until"]
+
+
+@pytest.mark.parametrize(("name", "bound"), [("float32", 0.02), ("bfloat16", 0.05), ("stochastic", 0.3)])
+def test_storage_differs_by_its_rounding_alone(runs, name, bound):
+    assert 0 < difference(runs[name]) < bound
+    assert runs[name].outcome["final_loss"] == pytest.approx(runs[name].single["final_loss"], rel=0.01)
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_the_same_seed_gives_the_same_weights(runs, name):
+    assert torch.equal(runs[name].two, runs[f"{name} again"].two)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_process_holds_half_of_the_weights_gradients_and_moments(runs, name):
+    run = runs[name]
+    size = run.start.numel()
+    assert sum(held["weights"] for held in run.held) == size
+    for held in run.held:
+        assert held["weights"] == pytest.approx(size / 2, rel=0.01)
+        assert held["gradients"] <= held["weights"] and held["moments"] <= 2 * held["weights"]
+        if name != "rmu":  # whose loss does not reach the last layers
+            assert held["gradients"] == held["weights"] and held["moments"] == 2 * held["weights"]
+
+
+def work_alone():
+    """A step of the same weights with the same gradient in each process."""
+    weight = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
+    weight.grad = torch.ones_like(weight)
+    StochasticAdamW([weight], lr=1e-3, seed=5).step()
+    return gathered(weight.detach().float()), gathered(total(torch.tensor(0.1 * (1 + place()[0]))).item())
+
+
+def refuse_in_rank_1():
+    if place()[0] == 1:
+        raise PalimpsestError("rank 1 says no")
+    total(torch.zeros(1))
+
+
+def end_in_rank_1():
+    if place()[0] == 1:
+        os.kill(os.getpid(), 9)
+    total(torch.zeros(1))
+
+
+def test_processes_round_with_numbers_of_their_own_and_sum_alike():
+    (first, second), sums = run_on_ranks(2, work_alone)
+    assert set(first.tolist()) == set(second.tolist()) == {1.0, 1 - 2**-8}
+    assert not torch.equal(first, second)
+    assert sums[0] == sums[1] == pytest.approx(0.3)
+
+
+def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
+    with pytest.raises(PalimpsestError, match="^rank 1 says no") as caught:
+        run_on_ranks(2, refuse_in_rank_1)
+    assert str(caught.value) == "rank 1 says no"
+    (story,) = caught.value.__notes__
+    assert story.startswith("In process 1 of 2:") and "refuse_in_rank_1" in story
+    with pytest.raises(PalimpsestError, match="process 1 of 2 was ended by signal 9: was memory short"):
+        run_on_ranks(2, end_in_rank_1)
+
+
+def test_unlearning_in_place_in_two_processes(learned, tmp_path):
+    """The whole way, as the workflow goes it, and a task vector, for which the caller keeps the start."""
+    model, forget, retain, pad = learned
+    one, two = copy.deepcopy(model), copy.deepcopy(model)
+    method = Objective("descent", negate=1.0)
+    assert "processes" not in unlearn(one, forget, retain, pad, method, EXACT())
+    assert unlearn(two, forget, retain, pad, method, EXACT(), processes=2)["processes"] == 2
+    assert (weights_of(two) - weights_of(one)).norm() < 1e-4 * (weights_of(one) - weights_of(model)).norm()
+    two.save_pretrained(tmp_path)
+    saved = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert torch.equal(weights_of(saved), weights_of(two))
+
+
+def test_a_loss_that_is_no_number_ends_all_processes(learned):
+    model, forget, retain, pad = learned
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(PalimpsestError, match="loss became nan at step 0"):
+        unlearn(broken, forget, retain, pad, Objective("ga"), EXACT(), processes=2)
+
+
+BLOCK = {
+    "forget_loss": "ga",
+    "retain_loss": None,
+    "alpha": 1.0,
+    "retain_batch_size": None,
+    "losses": "published",
+    "learning_rate": 1e-5,
+    "epochs": 1,
+    "batch_size": 4,
+    "weights": "float32",
+}
+WHP = {"forget_loss": "whp", "gap": 5.0, "reinforcement_epochs": 1, "reinforcement_learning_rate": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"saliency": {"granularity": "row", "percentile": 50}}, "a saliency mask"),
+        ({"adapter": {"kind": "lora", "rank": 4, "scale": 8.0, "dropout": 0.0}}, "an adapter"),
+        ({"sharpness": 0.05, "optimizer": "adamw-8bit"}, "sharpness and the optimizer adamw-8bit"),
+        (WHP, "the forget loss whp"),
+    ],
+)
+def test_what_is_not_sharded_is_refused_before_a_model_is_loaded(settings, named):
+    with pytest.raises(PalimpsestError, match=rf"on several GPUs {named} cannot be had: give the job one \(gpu=1\)"):
+        settings_of(BLOCK | settings, seed=0, processes=2)
+    assert settings_of(BLOCK | settings, seed=0)["processes"] == 1
+
+
+def test_what_is_not_sharded_is_refused_by_the_library_too(learned):
+    model, forget, retain, pad = learned
+    for extra in ({"saliency": Saliency("row", 50)}, {"adapter": Adapter("lora", 4, 8.0, 0.0)}):
+        with pytest.raises(PalimpsestError, match="gpu=1"):
+            unlearn(model, forget, retain, pad, Objective("ga"), EXACT(), processes=2, **extra)
+    with pytest.raises(PalimpsestError, match="adamw-8bit"):
+        train(model, forget, pad, EXACT(optimizer="adamw-8bit"), processes=2)
