@@ -1,4 +1,7 @@
-"""One model over two processes (gloo, FSDP2, on the CPU): the training of one process, half of everything in each, one error message."""
+"""One model over several processes (FSDP2): the training of one process, a part of everything in each, one error message.
+
+Two processes on the CPU (gloo); where there are GPUs (NCCL), as many as there are, at most two.
+"""
 
 import copy
 import os
@@ -23,9 +26,8 @@ from palimpsest.training import Collator, NextTokenTrainer, Schedule, fit, train
 from palimpsest.unlearning import Objective, UnlearningTrainer, settings_of, unlearn
 from palimpsest.updates import StochasticAdamW
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="two processes would want two GPUs: hide them (CUDA_VISIBLE_DEVICES=)"
-)
+NUMBER = min(2, torch.cuda.device_count()) or 2
+two_processes = pytest.mark.skipif(NUMBER < 2, reason="one GPU: two processes would want two")
 
 EXACT = partial(Schedule, 1e-3, 2, batch_size=5, weights="float32", autocast=False)
 """Five sequences a step, of very different lengths: shares are uneven, and a last batch of one leaves a process without any."""
@@ -50,7 +52,7 @@ TWICE = ("bfloat16", "stochastic")
 
 
 def weights_of(model):
-    return torch.cat([weight.detach().float().flatten() for weight in model.parameters()])
+    return torch.cat([weight.detach().float().flatten().cpu() for weight in model.parameters()])
 
 
 def do_all(works):
@@ -114,7 +116,7 @@ def runs(learned):
             start = weights_of(one)
             single = fit(make_trainer, one, copy.deepcopy(collator), schedule)
             found[name] = SimpleNamespace(start=start, one=weights_of(one), single=single, model=two)
-        for run, (outcome, held) in zip(found.values(), run_on_ranks(2, do_all, works), strict=True):
+        for run, (outcome, held) in zip(found.values(), run_on_ranks(NUMBER, do_all, works), strict=True):
             run.two, run.outcome, run.held = weights_of(run.model), outcome, held
     return found
 
@@ -125,7 +127,7 @@ def difference(run):
 
 
 @pytest.mark.parametrize("name", [name for name, (_, schedule) in CASES.items() if not schedule.autocast])
-def test_two_processes_train_as_one_does(runs, name):
+def test_several_processes_train_as_one_does(runs, name):
     run = runs[name]
     assert difference(run) < 1e-3
     assert run.outcome["steps"] == run.single["steps"] > 1
@@ -140,7 +142,8 @@ def test_both_ways_to_stop_were_taken(runs):
 
 @pytest.mark.parametrize(("name", "bound"), [("float32", 0.02), ("bfloat16", 0.05), ("stochastic", 0.3)])
 def test_storage_differs_by_its_rounding_alone(runs, name, bound):
-    assert 0 < difference(runs[name]) < bound
+    assert difference(runs[name]) < bound
+    assert difference(runs[name]) > 0 or NUMBER == 1
     assert runs[name].outcome["final_loss"] == pytest.approx(runs[name].single["final_loss"], rel=0.01)
 
 
@@ -150,12 +153,12 @@ def test_the_same_seed_gives_the_same_weights(runs, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_process_holds_half_of_the_weights_gradients_and_moments(runs, name):
+def test_each_process_holds_its_part_of_the_weights_gradients_and_moments(runs, name):
     run = runs[name]
     size = run.start.numel()
     assert sum(held["weights"] for held in run.held) == size
     for held in run.held:
-        assert held["weights"] == pytest.approx(size / 2, rel=0.01)
+        assert held["weights"] == pytest.approx(size / NUMBER, rel=0.01)
         assert held["gradients"] <= held["weights"] and held["moments"] <= 2 * held["weights"]
         if name != "rmu":  # whose loss does not reach the last layers
             assert held["gradients"] == held["weights"] and held["moments"] == 2 * held["weights"]
@@ -181,6 +184,7 @@ def end_in_rank_1():
     total(torch.zeros(1))
 
 
+@two_processes
 def test_processes_round_with_numbers_of_their_own_and_sum_alike():
     (first, second), sums = run_on_ranks(2, work_alone)
     assert set(first.tolist()) == set(second.tolist()) == {1.0, 1 - 2**-8}
@@ -188,6 +192,7 @@ def test_processes_round_with_numbers_of_their_own_and_sum_alike():
     assert sums[0] == sums[1] == pytest.approx(0.3)
 
 
+@two_processes
 def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
     with pytest.raises(PalimpsestError, match="^rank 1 says no") as caught:
         run_on_ranks(2, refuse_in_rank_1)
@@ -198,6 +203,7 @@ def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
         run_on_ranks(2, end_in_rank_1)
 
 
+@two_processes
 def test_unlearning_in_place_in_two_processes(learned, tmp_path):
     """The whole way, as the workflow goes it, and a task vector, for which the caller keeps the start."""
     model, forget, retain, pad = learned
@@ -211,6 +217,7 @@ def test_unlearning_in_place_in_two_processes(learned, tmp_path):
     assert torch.equal(weights_of(saved), weights_of(two))
 
 
+@two_processes
 def test_a_loss_that_is_no_number_ends_all_processes(learned):
     model, forget, retain, pad = learned
     broken = copy.deepcopy(model)
