@@ -137,8 +137,8 @@ def frozen_linear(layer: nn.Linear) -> nn.Linear:
     """A copy that holds all of the weights and does not train."""
     whole = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
     for name, weight in layer.named_parameters():
-        value = weight.full_tensor() if isinstance(weight, DTensor) else weight.detach().clone()
-        setattr(whole, name, nn.Parameter(value, requires_grad=False))
+        value = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+        setattr(whole, name, nn.Parameter(value.clone(), requires_grad=False))  # of one process the whole is its part
     return whole
 
 

@@ -201,10 +201,12 @@ def fit(
     schedule: Schedule,
     processes: int = 1,
 ) -> dict[str, Any]:
-    """Train what requires a gradient, in the schedule's weight storage; returns what happened.
+    """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what happened. The model
+    is handed back where it was.
 
     processes: over how many the model is sharded, each with a GPU of its own.
     """
+    home = next(model.parameters()).device
     storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
     make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
     autocast = schedule.autocast and storage.dtype == torch.float32
@@ -258,6 +260,7 @@ def fit(
     # leave no trace of accelerate's autocast to whoever uses the model next; its unwrap_model takes off transformers' wrapper too
     for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(trace, None)
+    model.to(home)
     if schedule.stop_at_loss is not None and not stop.reached:
         log.warning("the loss never fell to stop_at_loss = %s in %d epochs", schedule.stop_at_loss, schedule.epochs)
     log.info("%d steps in %.1f s", trainer.state.global_step, time.monotonic() - started)

