@@ -137,7 +137,7 @@ def frozen_linear(layer: nn.Linear) -> nn.Linear:
     """A copy that holds all of the weights and does not train."""
     whole = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
     for name, weight in layer.named_parameters():
-        value = weight.detach().full_tensor() if isinstance(weight, DTensor) else weight.detach()
+        value = weight.full_tensor().detach() if isinstance(weight, DTensor) else weight.detach()
         setattr(whole, name, nn.Parameter(value.clone(), requires_grad=False))  # of one process the whole is its part
     return whole
 
