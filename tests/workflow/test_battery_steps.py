@@ -87,7 +87,7 @@ def test_it_measures_the_models_on_disk(tiny, tmp_path, write_battery_data):
     for name, (precision, (source, quantizer)) in zip(records, sources.items(), strict=True):
         record = json.loads((study / name).read_text())
         assert (record["model"], record["seed"], record["precision"]) == ("target", 0, precision)
-        network = make_quantizer(quantizer).load(results / source, "cpu", params["inference"]["compute"])
+        network = make_quantizer(quantizer).load(results / source, record["device"], params["inference"]["compute"])
         expected = harness.measure(network, load_tokenizer(results / source), questions, TASKS, 4)
         assert json.loads(json.dumps(expected)) == record["tasks"]
         assert {"lm_eval", "nltk", "torch", "transformers"} <= set(record["versions"])
