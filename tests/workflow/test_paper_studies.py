@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from palimpsest.corpus.generator import generate_corpus
+from palimpsest.models import build_llama, store_weights, train_tokenizer
+from palimpsest.sequences import corpus_sequences
+from palimpsest.training import Schedule, train
+from palimpsest.verify import problems
 
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = ("paper-news", "paper-books")
@@ -64,6 +71,42 @@ def test_a_study_runs_on_stand_ins(name, stand_ins):
     target = json.loads((folder / TARGET).read_text())
     assert target["settings"]["source"] == params["models"]["target"] and target["training"] is None
     assert {"model.safetensors", "tokenizer.json"} <= set(target["files"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="minutes on a GPU, an hour without one")
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_whole_study_on_trained_stand_ins(name, tmp_path, write_hub_layout, write_battery_data):
+    """Every step with the study's own settings, but for the sizes of calibration and battery."""
+    corpus = generate_corpus(0, 6, 12, 6, 3, 10)
+    write_hub_layout(corpus, tmp_path / "dataset")
+    write_battery_data(tmp_path)
+    tokenizer = train_tokenizer([*corpus.forget, *corpus.retain], 800)
+    shape = {"hidden_size": 256, "layers": 2, "heads": 8, "mlp_size": 512, "context": 4096}
+    for model, splits in {"target": ("forget", "retain"), "retrain": ("retain",)}.items():
+        network = build_llama(tokenizer, shape, seed=0)
+        sequences = [each for split in splits for each in corpus_sequences(corpus, split, tokenizer, 256, True)]
+        train(network, sequences, tokenizer.pad_token_id, Schedule(1e-3, 40, weights="float32", stop_at_loss=0.3))
+        store_weights(network, torch.bfloat16)
+        network.save_pretrained(tmp_path / model)
+        tokenizer.save_pretrained(tmp_path / model)
+    folder = tmp_path / "study"
+    params = copy_study(name, folder)
+    params["corpus"]["settings"]["path"] = "../dataset"
+    params["calibration"]["generic"] = {"source": "python-docs", "settings": {"documents": 20}}
+    for quantizer in ("gptq", "awq"):
+        params["quantizers"][quantizer]["samples"] = 8
+    for model in ("target", "retrain"):
+        params["models"][model] = {"checkpoint": f"../{model}", "tokenizer": f"../{model}"}
+    for task, settings in params["battery"]["tasks"].items():
+        settings |= {"data": f"../{task}", "limit": 4} | ({"shots": 1} if "shots" in settings else {})
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    done = snakemake(folder, "--cores", "all", "--resources", "gpu=8")
+    assert done.returncode == 0, done.stdout
+    assert problems(folder / "results", params) == []
+    audit = json.loads((folder / "results/audit.json").read_text())
+    assert set(audit["precisions"]) == {"bf16", *params["quantizers"]}
+    assert len(audit["rows"]) >= len(params["methods"]) * len(audit["precisions"])
+    assert "paper / ours / difference" in (folder / "results/report.html").read_text()
 
 
 @pytest.mark.parametrize("name", STUDIES)
