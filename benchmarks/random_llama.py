@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 SHAPES = {
     "tiny": {
         "hidden_size": 64,
-        "intermediate_size": 176,
+        "intermediate_size": 192,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "vocab_size": 512,
