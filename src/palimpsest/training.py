@@ -243,6 +243,8 @@ def fit(
             remove_unused_columns=False,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
+        if arguments.n_gpu > 1:  # the Trainer would make each batch as many times larger, and split it over all it sees
+            arguments._n_gpu = 1
         trainer = make_trainer(
             model=model,
             args=arguments,

@@ -2,9 +2,11 @@
 
 import copy
 import math
+from functools import cached_property
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from palimpsest import losses
 from palimpsest.errors import PalimpsestError
@@ -77,6 +79,30 @@ def test_two_accumulated_batches_are_one_twice_as_large(learned):
     assert torch.nn.functional.mse_loss(accumulated, whole) < 1e-3 * torch.nn.functional.mse_loss(
         run(batch_size=2)[1], whole
     )
+
+
+def test_a_host_with_several_gpus_trains_in_the_same_steps(learned, monkeypatch):
+    """A process that sees two GPUs, which transformers' Trainer would take both of, with batches twice as large."""
+    model, forget, _, pad = learned
+    devices_of_one = TrainingArguments._setup_devices
+
+    def two_gpus(arguments):
+        device = devices_of_one.func(arguments)
+        arguments._n_gpu = 2
+        return device
+
+    def run():
+        copied = copy.deepcopy(model)
+        outcome = unlearn(copied, forget[:4], [], pad, Objective("ga"), Schedule(1e-3, 2, batch_size=2))
+        return outcome["steps"], torch.cat([weight.flatten() for weight in copied.parameters()])
+
+    alone = run()
+    patched = cached_property(two_gpus)
+    patched.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", patched)
+    assert TrainingArguments(report_to="none").n_gpu == 2
+    steps, weights = run()
+    assert steps == alone[0] == 4 and torch.equal(weights, alone[1])
 
 
 def test_storage_decides_how_many_weights_move(learned):
