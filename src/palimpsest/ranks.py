@@ -86,6 +86,12 @@ def processes_of(gpus: int) -> int:
     return max(1, min(gpus, torch.cuda.device_count()))
 
 
+def use_one_gpu() -> None:
+    """This process sees the first of its GPUs alone: with several, transformers' Trainer would copy the model to each. To be called
+    before anything is put on a GPU."""
+    os.environ.update({"CUDA_VISIBLE_DEVICES": name for name in _gpus()[:1]})
+
+
 def _gpus() -> list[str]:
     """The visible GPUs by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
