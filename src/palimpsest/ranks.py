@@ -89,7 +89,8 @@ def processes_of(gpus: int) -> int:
 def use_one_gpu() -> None:
     """This process sees the first of its GPUs alone: with several, transformers' Trainer would copy the model to each. To be called
     before anything is put on a GPU."""
-    os.environ.update({"CUDA_VISIBLE_DEVICES": name for name in _gpus()[:1]})
+    if names := _gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
 
 
 def _gpus() -> list[str]:
