@@ -102,6 +102,40 @@ def test_scripts_are_small_and_read_no_settings_behind_snakemakes_back(file):
     assert "snakemake." not in text.split('if __name__ == "__main__":')[0]
 
 
+GPU_SCRIPTS = sorted(
+    re.search(r'"\.\./scripts/(.*?)"', body).group(1)
+    for body in ALL_RULES.values()
+    if re.search(r"^ +gpu=", body, re.MULTILINE)
+)
+
+
+def test_these_rules_use_a_gpu():
+    assert GPU_SCRIPTS == ["battery.py", "infer.py", "quantize.py", "train.py", "unlearn.py"]
+
+
+@pytest.mark.parametrize("script", GPU_SCRIPTS)
+def test_a_job_takes_its_gpu_before_torch_can_ask_for_devices(script, tmp_path):
+    """The script up to its call of start_job, as a job runs it."""
+    tree = ast.parse((REPOSITORY / "workflow/scripts" / script).read_text())
+    started = next(i for i, node in enumerate(tree.body) if "start_job(snakemake)" in ast.unparse(node))
+    before = [*tree.body[:started], *ast.parse("start_job(snakemake)").body]
+    assert ast.unparse(tree.body[started]).splitlines()[1].strip() == "start_job(snakemake)", (
+        "something is done before it"
+    )
+    code = f"""
+import sys
+import palimpsest.jobs
+def start_job(job):
+    assert "torch" not in sys.modules, "torch is imported before the job has its GPU"
+    open({str(tmp_path / "called")!r}, "w")
+palimpsest.jobs.start_job, snakemake = start_job, None
+{ast.unparse(ast.Module(before, []))}
+"""
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "called").exists()
+
+
 @pytest.mark.parametrize("file", LIBRARY, ids=relative)
 def test_the_library_knows_nothing_of_snakemake(file):
     imported = set()
