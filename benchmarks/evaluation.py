@@ -152,8 +152,7 @@ def main() -> None:
     seconds, answers = timed(lambda: generate(model, tokenizer, requests[VERBATIM:], arguments.batch_size))
     ours["answers to questions"] = seconds
     responses += answers
-    batch = max(1, arguments.batch_size // 4)  # of long texts fewer fit
-    seconds, rows = timed(lambda: split_log_probs(model, tokenizer, splits, arguments.length, batch))
+    seconds, rows = timed(lambda: split_log_probs(model, tokenizer, splits, arguments.length, arguments.batch_size))
     ours["log-probabilities"] = seconds
     memory = peak_memory()
     with TemporaryDirectory() as folder:

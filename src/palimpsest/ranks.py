@@ -86,6 +86,13 @@ def processes_of(gpus: int) -> int:
     return max(1, min(gpus, torch.cuda.device_count()))
 
 
+def use_one_gpu() -> None:
+    """This process sees the first of its GPUs alone: with several, transformers' Trainer would copy the model to each. To be called
+    before anything is put on a GPU."""
+    if names := _gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+
+
 def _gpus() -> list[str]:
     """The visible GPUs by the names that CUDA_VISIBLE_DEVICES takes."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

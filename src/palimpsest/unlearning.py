@@ -1,6 +1,7 @@
 """Unlearning: forget loss + alpha x retain loss on a trainer, with the update rules that papers put on top."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,12 +15,14 @@ from palimpsest import losses
 from palimpsest.adapters import Adapter, adapted
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.losses import Loss, Tokens
-from palimpsest.ranks import total
+from palimpsest.ranks import total, use_one_gpu
 from palimpsest.reference import Groups, Reference, forward
 from palimpsest.saliency import Mask, Saliency, decoder_matrices, mean_gradients
 from palimpsest.sharding import part_of_mean, refuse
 from palimpsest.training import Batch, Collator, NextTokenTrainer, Schedule, fit
 from palimpsest.updates import SHARDED
+
+log = logging.getLogger(__name__)
 
 SETTINGS = sorted(
     {
@@ -228,15 +231,30 @@ def _check_combination(
             "saliency and adapter exclude each other: a mask is over the weights, an adapter leaves them."
         )
     if processes > 1:
-        refuse(
-            {
-                "a saliency mask": saliency is not None,
-                "an adapter": adapter is not None,
-                "sharpness": method.sharpness is not None,
-                f"the forget loss {method.forget}": method.forget_loss().reference == "generic_tokens",
-                f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED,
-            }
-        )
+        refuse(dict.fromkeys(not_sharded(method, schedule, saliency, adapter), True))
+
+
+def not_sharded(method: Objective, schedule: Schedule, saliency: Saliency | None, adapter: Adapter | None) -> list[str]:
+    """What of these sharded training does not do; where there is nothing, several processes can train the model."""
+    present = {
+        "a saliency mask": saliency is not None,
+        "an adapter": adapter is not None,
+        "sharpness": method.sharpness is not None,
+        f"the forget loss {method.forget}": method.forget_loss().reference == "generic_tokens",
+        f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED,
+    }
+    return [name for name, there in present.items() if there]
+
+
+def with_processes(settings: Mapping[str, Any], available: int) -> dict[str, Any]:
+    """The settings with as many processes as the method can use: all that are available, or one and a warning that says why."""
+    parts = {name: settings[name] for name in ("method", "schedule", "saliency", "adapter")}
+    found = not_sharded(**parts) if available > 1 else []
+    if not found:
+        return {**settings, "processes": available}
+    log.warning("%s cannot be sharded: of %d GPUs one is used.", " and ".join(found), available)
+    use_one_gpu()
+    return {**settings, "processes": 1}
 
 
 def unlearn(

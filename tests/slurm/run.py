@@ -6,7 +6,9 @@ plain files, so that the rules' GPUs are asked for and granted; the steps then f
 
 import argparse
 import json
+import math
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -14,14 +16,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).parents[2]
+PROFILE = ROOT / "workflow/profiles/slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "srun")
-GROUPS, ABREAST = ("survival", "scores"), 2
-"""Groups of the profile, and how many of their steps may run at a time."""
 CONFIG = """\
 ClusterName=palimpsest
 SlurmctldHost={host}(127.0.0.1)
@@ -125,10 +129,8 @@ def wait_until_idle(environment: dict[str, str], folder: Path) -> None:
 
 def run_study(folder: Path, environment: dict[str, str]) -> float:
     """The tiny study in the folder with the repository's Slurm profile; returns seconds."""
-    folder.mkdir()
-    shutil.copy2(ROOT / "tests/tiny/params.yaml", folder / "params.yaml")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    command += ["--workflow-profile", str(ROOT / "workflow/profiles/slurm")]
+    command += ["--workflow-profile", str(PROFILE)]
     # this cluster keeps no accounts and answers at once
     command += [
         "--slurm-no-account",
@@ -147,32 +149,115 @@ def run_study(folder: Path, environment: dict[str, str]) -> float:
     return time.monotonic() - started
 
 
-def jobs(environment: dict[str, str]) -> list[dict[str, str]]:
-    """What Slurm ran: by job its comment (rule or group), state and GPUs."""
+def planned(folder: Path) -> dict[str, int]:
+    """How many steps of each rule the study in the folder has, as Snakemake plans it."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     listed = subprocess.run(
-        ["squeue", "--states=all", "--noheader", "--Format=JobID:|,Comment:|,State:|,tres-per-job:|,NumCPUs:|"],
+        [*command, "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
+    counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", listed, re.MULTILINE)}
+    return {
+        rule: count for rule, count in counts.items() if rule not in ("all", "total")
+    }  # all: Snakemake does it itself
+
+
+def declared() -> dict[str, dict[str, int]]:
+    """`gpu` and `mem_mb` of every rule, from the rule files."""
+    found: dict[str, dict[str, int]] = {}
+    heirs = []
+    for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for part in re.split(r"^(?=rule |use rule )", file.read_text(), flags=re.MULTILINE):
+            if own := re.match(r"rule (\w+):", part):
+                found[own[1]] = {key: int(n) for key, n in re.findall(r"^ +(gpu|mem_mb)=(\d+)", part, re.MULTILINE)}
+            elif inherited := re.match(r"use rule (\w+) as (\w+)", part):
+                heirs.append(inherited.groups())
+    return found | {heir: found[rule] for rule, heir in heirs}
+
+
+def expected(plan: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """What Slurm is to be asked for, by kind of job, as the plugin calls them: `count` jobs of `gpus`, `mem_mb` and at most `cpus` each.
+
+    A group's name is followed by its rule's. `abreast` of its steps run at a time, which together need what that many need.
+    """
+    profile, rules = yaml.safe_load((PROFILE / "config.yaml").read_text()), declared()
+    kinds = {}
+    for rule, count in plan.items():
+        group = profile["groups"].get(rule)
+        size = profile["group-components"][group] if group else 1
+        abreast = min(profile["resources"]["abreast"], count) if group else 1
+        kinds[f"{group}_{rule}" if group else rule] = {
+            "count": math.ceil(count / size),
+            "gpus": rules[rule].get("gpu", 0),
+            "mem_mb": abreast * rules[rule]["mem_mb"],
+            "cpus": abreast,
+        }
+    return kinds
+
+
+def jobs(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What Slurm ran: by job its id, kind (the rule, or group and rule), state, and the GPUs, MiB and cores that it asked for."""
+    fields = ("JobID", "Comment", "State", "tres-per-job", "MinMemory", "NumCPUs")
+    listed = subprocess.run(
+        ["squeue", "--states=all", "--noheader", "--Format=" + ",".join(f"{field}:|" for field in fields)],
         env=environment,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    names = ("id", "what", "state", "gpus", "cpus")
-    return [dict(zip(names, line.split("|"), strict=False)) for line in listed.splitlines()]
+    return [job(*(field.strip() for field in line.split("|")[: len(fields)])) for line in listed.splitlines()]
 
 
-def check(folder: Path, ran: list[dict[str, str]]) -> None:
-    """Raise SystemExit unless the study is whole and went through Slurm as the profile says."""
+def job(number: str, comment: str, state: str, tres: str, memory: str, cpus: str) -> dict[str, Any]:
+    """From squeue's words, such as rule_train_wildcards_target_0, gres:gpu:1 and 3000M."""
+    gpus = re.fullmatch(r"gres[:/]gpu(?::(\d+))?", tres)
+    amount = re.fullmatch(r"(\d+)([MGT])", memory)
+    return {
+        "id": number,
+        "kind": comment.removeprefix("rule_").partition("_wildcards_")[0],
+        "state": state,
+        "gpus": int(gpus[1] or 1) if gpus else 0,
+        "mem_mb": int(amount[1]) * 1024 ** "MGT".index(amount[2]) if amount else memory,
+        "cpus": int(cpus),
+    }
+
+
+def differences(ran: Sequence[Mapping[str, Any]], wanted: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What of the jobs is not as the study's plan, the rules and the profile have it."""
+    found = [f"job {each['id']} ({each['kind']}) is {each['state']}" for each in ran if each["state"] != "COMPLETED"]
+    counts = Counter(each["kind"] for each in ran)
+    for kind in sorted({*counts, *wanted}):
+        planned_count = wanted[kind]["count"] if kind in wanted else 0
+        if counts[kind] != planned_count:
+            found.append(f"{counts[kind]} jobs are {kind}, planned were {planned_count}")
+    for each in ran:
+        settings = wanted.get(each["kind"], {})
+        asked = [
+            f"{key} {each[key]} instead of {settings[key]}"
+            for key in ("gpus", "mem_mb")
+            if settings and each[key] != settings[key]
+        ]
+        if settings and each["cpus"] > settings["cpus"]:
+            asked.append(f"cpus {each['cpus']} instead of at most {settings['cpus']}")
+        found += [f"job {each['id']} ({each['kind']}) asked for {what}" for what in asked]
+    return found
+
+
+def check(folder: Path, ran: Sequence[Mapping[str, Any]], wanted: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise SystemExit unless the study is whole and went through Slurm as the profile says; print what was found."""
     rows = json.loads((folder / "results/audit.json").read_text())["rows"]
-    kinds = Counter(each["what"].partition("_wildcards_")[0] for each in ran)
-    problems = [f"job {each['id']} ({each['what']}) is {each['state']}" for each in ran if each["state"] != "COMPLETED"]
+    problems = differences(ran, wanted)
     if len(rows) != 15 or not (folder / "results/report.html").exists():
         problems.append(f"the study is not whole: {len(rows)} rows")
-    print("jobs of Slurm by what they did:", dict(kinds))
-    for each in ran:
-        if each["what"].startswith(GROUPS) and int(each["cpus"]) > ABREAST:
-            problems.append(f"the group {each['what']} asked for {each['cpus']} cores instead of {ABREAST}")
-    gpus = [each for each in ran if each["gpus"].startswith("gres:gpu")]
-    print(f"{len(ran)} jobs of Slurm, {len(gpus)} of them with a GPU")
+    gpus = sum(each["gpus"] > 0 for each in ran)
+    planned_gpus = sum(settings["count"] for settings in wanted.values() if settings["gpus"])
+    print(f"{len(ran)} jobs of Slurm, planned {sum(settings['count'] for settings in wanted.values())}")
+    print(f"{gpus} of them with a GPU, planned {planned_gpus}")
+    for kind, settings in wanted.items():
+        mine = [each for each in ran if each["kind"] == kind]
+        memory = sorted({str(each["mem_mb"]) for each in mine})
+        print(
+            f"  {kind}: {len(mine)} of {settings['count']} jobs, --mem {', '.join(memory)} of {settings['mem_mb']} MiB"
+        )
     if problems:
         raise SystemExit("Error: " + "; ".join(problems))
 
@@ -185,9 +270,12 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="palimpsest-slurm-"))
     try:
         with slurm(home) as environment:
+            (home / "study").mkdir()
+            shutil.copy2(ROOT / "tests/tiny/params.yaml", home / "study/params.yaml")
+            wanted = expected(planned(home / "study"))
             seconds = run_study(home / "study", environment)
             ran = jobs(environment)
-        check(home / "study", ran)
+        check(home / "study", ran, wanted)
         print(f"The tiny study ran through Slurm in {seconds:.0f} s.")
     finally:
         if not keep:

@@ -89,6 +89,31 @@ def test_stop_strings_end_a_response(speaker):
     assert stopped.response == free.response[: free.response.index(stop)].strip()
 
 
+def test_no_token_is_computed_behind_a_stop_string(speaker):
+    """The text behind it is cut off in any case, so that the model's passes are counted: it says an answer, a newline and more."""
+    model, tokenizer, corpus = speaker
+    script = tokenizer(" the town\n\nQuestion: and so on", add_special_tokens=False)["input_ids"]
+    passes = []
+
+    class Head(torch.nn.Module):
+        def forward(self, hidden):
+            logits = torch.zeros(*hidden.shape[:2], len(tokenizer))
+            logits[..., script[len(passes)]] = 9.0
+            passes.append(hidden.shape)
+            return logits
+
+    said = copy.deepcopy(model)
+    said.lm_head = Head()
+    prompts = [question_prompt(each.question) for each in corpus.forget_qa[:3]]
+    for stop, expected in ((STOP_STRINGS, "the town"), ((), tokenizer.decode(script).strip())):
+        passes.clear()
+        requests = [Request("knowmem_forget", i, prompt, "", len(script), stop) for i, prompt in enumerate(prompts)]
+        assert [each.response for each in generate(said, tokenizer, requests, 3)] == [expected] * 3
+        if stop:
+            assert len(passes) < len(script), "generation went on behind the stop string"
+    assert len(passes) == len(script)
+
+
 def test_log_probs_are_the_models_in_any_batch(speaker):
     model, tokenizer, corpus = speaker
     texts = [*corpus.forget, "Short one.", *corpus.holdout]

@@ -1,6 +1,7 @@
 """The published numbers as they were read, and the comparison with ours."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -79,6 +80,69 @@ def test_every_row_has_a_number_per_column_and_every_table_its_source():
             assert table["source"].startswith("arXiv 2410.16454, table ")
             width = len(table["columns"])
             assert all(cell is None or len(cell) == width for row in table["rows"].values() for cell in row.values())
+
+
+COPIES = {
+    "muse-news": {
+        ("target", "full"): "both",
+        ("ga_gdr", "full"): "both",
+        ("ga_gdr", "4-bit"): "both",
+        ("npo_klr", "full"): "both",
+        ("npo_klr", "4-bit"): "v3",
+    },
+    "muse-books": {
+        ("target", "full"): "both",
+        ("ga_gdr", "full"): "both",
+        ("ga_gdr", "4-bit"): "both",
+        ("npo_klr", "full"): "v3",
+        ("npo_klr", "4-bit"): "v3",
+    },
+}
+"""Rows of table 1 that are not, or not only, from version 1."""
+
+
+@pytest.mark.parametrize("pack", COPIES)
+def test_every_number_says_which_copy_it_was_read_from(pack):
+    first, *others = choose_pack(pack)["tables"]
+    cells = {(model, precision) for model, row in first["rows"].items() for precision in row}
+    assert {cell: known.copy_of(first, *cell) for cell in cells} == {
+        cell: COPIES[pack].get(cell, "v1") for cell in cells
+    }
+    for table in others:
+        assert all(
+            known.copy_of(table, model, precision) == "v3" for model, row in table["rows"].items() for precision in row
+        )
+    for table in (first, *others):
+        assert set(table.get("other_copies", {})) <= set(table["rows"])
+    comparison = compare(audit(study(pack.removeprefix("muse-")), {}), pack)
+    assert set(comparison["copies"]) == {"v1", "v3", "both"} == set(read_packs()["copies"])
+    (nothing,) = lines(comparison, model="retrain", precision="8-bit")
+    assert nothing["copy"] is None
+    text = markdown(comparison)
+    assert re.search(r"^\| npo_klr \| 4-bit \| – \|.*\| v3 \|  \|$", text, re.MULTILINE)
+    assert "- v3: version 3 of the paper, as an independent reproduction of it typed the numbers" in text
+
+
+def test_the_rows_of_sure_say_what_its_released_code_does():
+    """Losses as in palimpsest.losses' variant released-sure, which is where the note no longer counts."""
+    settings, battery = study("books"), {"tru": {"score": 30.0}, "fac": {"score": 5.0}}
+    content = audit(settings, {(m, "bf16"): dict.fromkeys(COLUMNS, 1.0) for m in ("ga_gdr_sure", "npo_klr_sure")})
+    for row in content["over_seeds"]:
+        row["battery"] = battery
+    comparison = compare(content, "muse-books")
+    notes = {
+        model: told(comparison, lines(comparison, model=model, format="bf16")[0])
+        for model in ("ga_gdr_sure", "npo_klr_sure")
+    }
+    tokens, sequences, alpha = 2048, 1, settings["methods"]["npo_klr_sure"]["alpha"]
+    weight = f"its alpha of {alpha:.0f} weighs as {alpha * tokens / sequences:,.0f} on the mean per token here"
+    assert "NPO of raw logits" in notes["npo_klr_sure"] and weight in notes["npo_klr_sure"]
+    assert "raw logits" not in notes["ga_gdr_sure"]
+    assert "printed as 0.2 and 0.0 (full), 0.18 and 0.0 (4-bit)" in notes["ga_gdr_sure"]
+    assert "printed as" not in notes["npo_klr_sure"]
+    settings["methods"]["npo_klr_sure"]["losses"] = "released-sure"
+    comparison = compare(content, "muse-books")
+    assert "raw logits" not in told(comparison, lines(comparison, model="npo_klr_sure", format="bf16")[0])
 
 
 @pytest.mark.parametrize("kind", ["news", "books"])

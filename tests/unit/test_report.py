@@ -296,11 +296,11 @@ def test_the_battery_is_in_the_tables_where_it_ran_and_nowhere_else(study: dict,
     assert (line["gen"], line["gen_stderr"], line["gen_n"], line["flu"]) == ("28.7", "3.46", "171", "573.3")
     assert find(lines, model="ga", precision="bf16")["gen"] == ""
     text = tables(table)
-    assert "| model | precision | Gen | Flu |" in text and "| ga_gdr | rtn-int4 | 21.4 ± 3.1 | – |" in text
+    assert "| model | precision | Gen | Flu |" in text and "| ga_gdr | rtn-int4 | 21.4 ± 3.1 (n = 171) | – |" in text
     assert "Utility battery" not in tables(audit)
     render(table, draw(table, tmp_path), [], tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert "<h2>Utility battery</h2>" in page and "<td>28.7 ± 3.5</td><td>573.3 ± 4.0</td>" in page
+    assert "<h2>Utility battery</h2>" in page and "<td>28.7 ± 3.5 (n = 171)</td><td>573.3 ± 4.0 (n = 50)</td>" in page
     render(audit, draw(audit, tmp_path), [], tmp_path / "page.html")
     assert "Utility battery" not in (tmp_path / "page.html").read_text()
 
@@ -455,6 +455,7 @@ def test_published_numbers_stand_on_the_page_where_they_are_asked_for(study: dic
     ours = find(audit["over_seeds"], model="target", precision="bf16")["metrics"]["verbmem"]
     beside = f"<td>58.4 / {ours:.1f} / {ours - 58.4:+.1f}</td>".replace("-", "−")
     assert "table 1, NEWS" in page and beside in page
+    assert '<td class="left">both</td>' in page and "v1, version 1 of the paper; v3, version 3" in page
     assert "corpus.settings.path: none (paper: muse-bench/MUSE-News)" in page
 
 

@@ -4,9 +4,12 @@ Two processes on the CPU (gloo); where there are GPUs (NCCL), as many as there a
 """
 
 import copy
+import importlib.util
+import json
 import os
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +17,11 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from palimpsest import reference
+from palimpsest import ranks, reference
 from palimpsest.adapters import Adapter
+from palimpsest.corpus.sources import write_corpus
 from palimpsest.errors import PalimpsestError
-from palimpsest.models import store_weights
+from palimpsest.models import store_weights, write_model
 from palimpsest.ranks import gathered, place, run_on_ranks, total
 from palimpsest.saliency import Saliency
 from palimpsest.sequences import corpus_sequences
@@ -270,3 +274,43 @@ def test_what_is_not_sharded_is_refused_by_the_library_too(learned):
             unlearn(model, forget, retain, pad, Objective("ga"), EXACT(), processes=2, **extra)
     with pytest.raises(PalimpsestError, match="adamw-8bit"):
         train(model, forget, pad, EXACT(optimizer="adamw-8bit"), processes=2)
+
+
+STEP = Path(__file__).parents[2] / "workflow/scripts/unlearn.py"
+
+
+@two_processes
+def test_the_step_trains_what_cannot_be_sharded_in_one_process_and_says_why(learned, tiny, tmp_path, caplog):
+    """Given two GPUs: `--set-resources unlearn:gpu=2` is for a study, which may have methods of both kinds."""
+    spec = importlib.util.spec_from_file_location("unlearn_step", STEP)
+    step = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(step)
+    corpus, target = tmp_path / "results/corpus", tmp_path / "results/models/target/seed0"
+    write_corpus(tiny[2], corpus)
+    write_model(target, copy.deepcopy(learned[0]), tiny[1], [corpus], model="target")
+
+    def manifest_of(model, method, processes):
+        folder = tmp_path / "results/models" / model / "seed0"
+        step.unlearn_model(model, 0, method, 32, False, corpus, target, folder, processes)
+        return json.loads((folder / "manifest.json").read_text())
+
+    masked = BLOCK | {"saliency": {"granularity": "row", "percentile": 50}}
+    assert manifest_of("ga", BLOCK, 2)["training"]["processes"] == 2
+    assert not caplog.records
+    assert manifest_of("ga_sure", masked, 2)["training"]["processes"] == 1
+    assert "a saliency mask cannot be sharded: of 2 GPUs one is used." in caplog.text
+    assert "processes" not in manifest_of("ga_sure", masked, 1)["training"]
+
+
+def test_a_process_that_works_alone_sees_one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for visible, first in (("GPU-b,GPU-a", "GPU-b"), (None, "0")):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        ranks.use_one_gpu()
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == first
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    ranks.use_one_gpu()
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -19,6 +19,7 @@ STUDIES = [
     REPOSITORY / "tests/tiny/params.yaml",
     *sorted(REPOSITORY.glob("studies/*/params.yaml")),
 ]
+PROFILES = [*(REPOSITORY / "profiles").glob("*/config.yaml"), *(REPOSITORY / "workflow/profiles").glob("*/config.yaml")]
 TARGETS = {"all", "models", "deploy"}  # rules that only name what is wanted
 CONTRACT = ("input", "output", "log", "benchmark", "threads", "resources", "message", "script")
 
@@ -101,6 +102,40 @@ def test_scripts_are_small_and_read_no_settings_behind_snakemakes_back(file):
     assert "snakemake." not in text.split('if __name__ == "__main__":')[0]
 
 
+GPU_SCRIPTS = sorted(
+    re.search(r'"\.\./scripts/(.*?)"', body).group(1)
+    for body in ALL_RULES.values()
+    if re.search(r"^ +gpu=", body, re.MULTILINE)
+)
+
+
+def test_these_rules_use_a_gpu():
+    assert GPU_SCRIPTS == ["battery.py", "infer.py", "quantize.py", "train.py", "unlearn.py"]
+
+
+@pytest.mark.parametrize("script", GPU_SCRIPTS)
+def test_a_job_takes_its_gpu_before_torch_can_ask_for_devices(script, tmp_path):
+    """The script up to its call of start_job, as a job runs it."""
+    tree = ast.parse((REPOSITORY / "workflow/scripts" / script).read_text())
+    started = next(i for i, node in enumerate(tree.body) if "start_job(snakemake)" in ast.unparse(node))
+    before = [*tree.body[:started], *ast.parse("start_job(snakemake)").body]
+    assert ast.unparse(tree.body[started]).splitlines()[1].strip() == "start_job(snakemake)", (
+        "something is done before it"
+    )
+    code = f"""
+import sys
+import palimpsest.jobs
+def start_job(job):
+    assert "torch" not in sys.modules, "torch is imported before the job has its GPU"
+    open({str(tmp_path / "called")!r}, "w")
+palimpsest.jobs.start_job, snakemake = start_job, None
+{ast.unparse(ast.Module(before, []))}
+"""
+    done = run(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "called").exists()
+
+
 @pytest.mark.parametrize("file", LIBRARY, ids=relative)
 def test_the_library_knows_nothing_of_snakemake(file):
     imported = set()
@@ -150,3 +185,43 @@ def test_stages_keep_their_outputs_and_verify_them(name):
     outputs = stage["outs"] + stage.get("metrics", [])
     assert all(settings["persist"] for output in outputs for settings in output.values())
     assert stage["cmd"][-1].startswith("python -m palimpsest.verify results params.yaml ")
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error: by itself PyYAML keeps the last one and loses the others' settings."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), (
+            f"twice in {node.start_mark.name}: {sorted({k for k in keys if keys.count(k) > 1})}"
+        )
+        return super().construct_mapping(node, deep)
+
+
+def test_the_loader_of_profiles_finds_a_key_that_comes_twice():
+    with pytest.raises(AssertionError, match="set-resources"):
+        yaml.load("set-resources: {a: 1}\nset-resources: {b: 1}\n", UniqueKeys)
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=relative)
+def test_profiles_name_rules_that_exist_and_no_key_twice(file):
+    with open(file) as text:
+        profile = yaml.load(text, UniqueKeys)
+    named = {*profile.get("set-resources", {}), *profile.get("set-threads", {}), *profile.get("groups", {})}
+    assert named - {*ALL_RULES, "infer_unquantized", "battery_unquantized"} == set()
+    assert set(profile.get("group-components", {})) == set(profile.get("groups", {}).values())
+
+
+def test_both_slurm_profiles_differ_in_memory_and_time_alone():
+    small, large = (
+        yaml.safe_load((REPOSITORY / "workflow/profiles" / name / "config.yaml").read_text())
+        for name in ("slurm", "slurm-7b")
+    )
+    resources = large["set-resources"]
+    for rule, settings in small["set-resources"].items():
+        assert settings.items() <= resources[rule].items()
+    wanted = {name for name, body in ALL_RULES.items() if re.search(r"^ +gpu=", body, re.MULTILINE)}
+    assert {*wanted, "infer_unquantized", "battery_unquantized", "survival", "score"} == set(resources)
+    assert set(large) == set(small)
+    for key in set(small) - {"set-resources", "group-components"}:
+        assert large[key] == small[key], key

@@ -17,7 +17,7 @@ from palimpsest.corpus.sources import read_corpus
 from palimpsest.models import load_model, load_tokenizer, write_model
 from palimpsest.ranks import processes_of
 from palimpsest.sequences import corpus_sequences
-from palimpsest.unlearning import settings_of, unlearn
+from palimpsest.unlearning import settings_of, unlearn, with_processes
 from palimpsest.updates import saved_share
 
 
@@ -32,7 +32,7 @@ def unlearn_model(
     folder: Path,
     processes: int,
 ) -> None:
-    settings = settings_of(method, seed, processes)
+    settings = with_processes(settings_of(method, seed), processes)
     verify_files(corpus)
     verify_files(target)
     texts, tokenizer = read_corpus(corpus), load_tokenizer(target)
@@ -41,6 +41,8 @@ def unlearn_model(
         corpus_sequences(texts, split, tokenizer, max_length, questions) for split in ("forget", "retain")
     )
     outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, **settings)
+    if processes > 1:
+        outcome["processes"] = settings["processes"]
     outcome["saved"] = saved_share(network, target)
     write_model(
         folder,

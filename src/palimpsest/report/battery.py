@@ -37,7 +37,7 @@ def attach(audit: dict[str, Any], records: Iterable[Record]) -> None:
 
 
 def texts(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: model, precision, and `score ± standard error` of each task; only where there is one."""
+    """Head and lines of a table: model, precision, and `score ± standard error (n = questions)` of each task; only where there is one."""
     rows = [row for row in audit["over_seeds"] if any(row.get("battery", {}).values())]
     head = ["model", "precision", *(TITLES[task] for task in (rows[0]["battery"] if rows else ()))]
     return head, [[row["model"], row["precision"], *map(_text, row["battery"].values())] for row in rows]
@@ -69,4 +69,4 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell['score']:.1f} ± {cell['stderr']:.1f}" if cell else "–"
+    return f"{cell['score']:.1f} ± {cell['stderr']:.1f} (n = {cell['n']})" if cell else "–"

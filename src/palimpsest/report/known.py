@@ -35,9 +35,10 @@ def choose_pack(name: str) -> dict[str, Any]:
 def compare(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Every cell of a pack beside the study's mean over its seeds.
 
-    audit: audit.json. Returns {"name", "tables": [{"source", "labels", "lines"}], "notes": {letter: text},
-    "absent": [text]}; a line has "model", "precision" (of the table), "format" (ours, None where the study lacks it), "cells" [{"paper", "ours", "difference"}] in the table's units (percent, but
-    for Flu; None where there is no number) and "notes", the letters of what differs in protocol.
+    audit: audit.json. Returns {"name", "tables": [{"source", "labels", "lines"}], "copies": {name: text}, "notes": {letter: text},
+    "absent": [text]}; a line has "model", "precision" (of the table), "format" (ours, None where the study lacks it), "cells" [{"paper",
+    "ours", "difference"}] in the table's units (percent, but for Flu; None where there is no number), "copy" (the name of what the paper's
+    numbers were read from; None without them) and "notes", the letters of what differs in protocol.
     """
     pack = choose_pack(name)
     letters: dict[str, str] = {}
@@ -50,10 +51,19 @@ def compare(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
             for form in _formats(precision, [row["precision"] for row in audit["over_seeds"] if row["model"] == model])
         ]
         lines = [_line(audit, pack["protocol"], table["columns"], letters, *cell) for cell in cells]
+        for line, (model, precision, _, numbers) in zip(lines, cells, strict=True):
+            line["copy"] = copy_of(table, model, precision) if numbers else None
         labels = [column["label"] for column in table["columns"]]
         tables.append({"source": table["source"], "labels": labels, "lines": lines})
     notes = {letter: note for note, letter in letters.items()}
-    return {"name": name, "tables": tables, "notes": notes, "absent": pack["absent"]}
+    named = {line["copy"] for table in tables for line in table["lines"]}
+    copies = {copy: text for copy, text in read_packs()["copies"].items() if copy in named}
+    return {"name": name, "tables": tables, "copies": copies, "notes": notes, "absent": pack["absent"]}
+
+
+def copy_of(table: Mapping[str, Any], model: str, precision: str) -> str:
+    """The name of what a table's numbers of a model at a precision were read from."""
+    return table.get("other_copies", {}).get(model, {}).get(precision, table["copy"])
 
 
 def _line(
@@ -114,16 +124,24 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     """The comparison as Markdown tables, a cell being paper / ours / difference, and the list of protocol differences."""
     parts = []
     for table in comparison["tables"]:
-        head = ["model", "precision", "ours", *table["labels"], "protocol"]
-        lines = [head, ["---", "---", "---", *["---:"] * len(table["labels"]), "---"]]
+        head = ["model", "precision", "ours", *table["labels"], "copy", "protocol"]
+        lines = [head, ["---", "---", "---", *["---:"] * len(table["labels"]), "---", "---"]]
         for line in table["lines"]:
             cells = [" / ".join(texts(cell)) for cell in line["cells"]]
-            lines.append([line["model"], line["precision"], line["format"] or MISSING, *cells, " ".join(line["notes"])])
+            ends = [line["copy"] or MISSING, " ".join(line["notes"])]
+            lines.append([line["model"], line["precision"], line["format"] or MISSING, *cells, *ends])
         title = f"{table['source']}: paper / ours / difference"
         parts += [title, "\n".join(f"| {' | '.join(line)} |" for line in lines)]
+    copies = "\n".join(f"- {copy}: {text}" for copy, text in comparison["copies"].items())
     notes = [f"- {letter}: {note}" for letter, note in comparison["notes"].items()]
     absent = "\n".join(f"- {text}" for text in comparison["absent"])
-    return "\n\n".join([*parts, "Differences in protocol:", "\n".join(notes) or "- none", "Not in the tables:", absent])
+    ends = [
+        "What the paper's numbers were read from (copy):",
+        copies,
+        "Differences in protocol:",
+        "\n".join(notes) or "- none",
+    ]
+    return "\n\n".join([*parts, *ends, "Not in the tables:", absent])
 
 
 def texts(cell: Mapping[str, float | None]) -> tuple[str, str, str]:

@@ -1,0 +1,56 @@
+"""The benchmarks that print the figures of docs/scaling.md, on a tiny model."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """The module of a benchmark, its command line set."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        return __import__(name)
+
+    return run
+
+
+def test_training_prints_the_spread_of_its_steps_and_nothing_of_the_first_ones(load, monkeypatch, capsys):
+    training = load("training", "tiny", "--length", "32", "--steps", "4", "--methods", "npo", "ga")
+    asked, measure = [], training.measure
+    monkeypatch.setattr(training, "measure", lambda *given: asked.append(given[:2]) or measure(*given))
+    training.main()
+    assert asked == [("npo", training.WARM_UP + 1), ("npo", 4), ("ga", 4)]
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    steps = [re.match(r"(\w+) .* (\d+) ms a step \((\d+) to (\d+)\)", line) for line in lines]
+    found = {step[1]: [int(number) for number in step.groups()[1:]] for step in steps if step}
+    assert list(found) == ["npo", "ga"]
+    assert all(0 < least <= median <= most for median, least, most in found.values())
+
+
+def test_training_leaves_out_what_cannot_be_sharded_before_it_builds_a_model(load, monkeypatch, capsys):
+    training = load("training", "tiny", "--gpus", "2", "--methods", "sure")
+    monkeypatch.setattr(training, "random_llama", lambda *_, **__: pytest.fail("a model is built"))
+    training.main()
+    assert "sure     left out: a saliency mask cannot be sharded" in capsys.readouterr().out
+
+
+def test_evaluation_takes_as_many_long_texts_at_a_time_as_the_workflow(load, monkeypatch):
+    """workflow/scripts/infer.py: inference.batch_size for responses and log-probabilities alike."""
+    evaluation = load("evaluation", "tiny", "--length", "64", "--batch-size", "48")
+    asked = []
+
+    def note(*given):
+        asked.append(given[-1])
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluation, "split_log_probs", note)
+    with pytest.raises(InterruptedError):
+        evaluation.main()
+    assert asked == [48]
