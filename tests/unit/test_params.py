@@ -98,6 +98,11 @@ def test_every_study_fits_the_schema(file):
             BATTERY | {"tasks": {"tru": {"data": "a", "limit": 2, "shots": 6}}},
             "unknown key 'shots' in battery.tasks.tru. ",
         ),
+        (
+            "methods.ga_gdr_float32.optimizer",
+            "adamw-float32-moments",
+            "methods.ga_gdr_float32: the optimizer adamw-float32-moments is for weights in bfloat16",
+        ),
         ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
