@@ -1,14 +1,19 @@
 """The phase diagram's cells, its predicted borders and the rank correlation, on made-up audits with known answers."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.prediction import read_table
 from palimpsest.report.cells import METHOD, NATS, STEPS, cells, cells_table
 from palimpsest.report.markdown import metrics_table
-from palimpsest.report.phase import borders, draw_calibration, draw_diagram, place_of, rank_correlation
+from palimpsest.report.phase import _calibration, borders, draw_calibration, draw_diagram, place_of, rank_correlation
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def row(model, precision, knowmem, verbmem, rho=None, seed=0, broken=False):
@@ -166,16 +171,16 @@ def test_figures_are_the_same_bytes_each_time(audit, tmp_path):
     assert (tmp_path / "c-one.svg").read_bytes() == (tmp_path / "c-two.svg").read_bytes()
 
 
-def test_the_interval_is_over_models_not_over_pairs():
-    """Four formats a model that say the same add no certainty: the interval is as wide as with one."""
+def test_the_interval_is_over_targets_not_over_pairs():
+    """Four pairs a target that say the same add no certainty: the interval is as wide as with one."""
     rng = np.random.default_rng(0)
     points = [(rho, 1 - rho + rng.normal(0, 0.4)) for rho in np.linspace(0, 1, 12)]
 
     def pairs(copies):
         return [
-            {"study": "s", "unlearned": f"m{place}", "rho": rho, "recovered_share": share}
+            {"target": f"t{place}", "unlearned": f"m{place}-{copy}", "rho": rho, "recovered_share": share}
             for place, (rho, share) in enumerate(points)
-            for _ in range(copies)
+            for copy in range(copies)
         ]
 
     one, four = (rank_correlation(pairs(copies)) for copies in (1, 4))
@@ -184,3 +189,16 @@ def test_the_interval_is_over_models_not_over_pairs():
     assert width[1] == pytest.approx(width[0], rel=0.15)
     with pytest.raises(PalimpsestError, match="three are needed"):
         rank_correlation(pairs(1)[:2])
+
+
+def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
+    text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/prediction.json"])
+    first, table = text.split("\n\n")
+    packaged = read_table()
+    assert f"{packaged['pairs']} pairs" in first and "targets)" in first
+    lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
+    shown = [str(packaged[key]) for key in ("pairs", "errors", "always_kept_errors")]
+    assert lines["all"] == [*shown, f"{packaged['auc_returned']:.2f}", f"{packaged['auc_restored']:.2f}"]
+    sizes = [line for name, line in lines.items() if "M parameters" in name]
+    assert len(sizes) == len(packaged["sizes"]) and sum(int(line[0]) for line in sizes) == packaged["pairs"]
+    assert int(lines["bfloat16 weights"][0]) == packaged["bfloat16"]["pairs"] < packaged["pairs"]

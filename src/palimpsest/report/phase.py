@@ -4,7 +4,8 @@
 `python -m palimpsest.report.phase methods RESULTS` prints a study's methods, with the steps that each took and the forgetting it reached;
 `python -m palimpsest.report.phase metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
 `python -m palimpsest.report.phase calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
-correlation with an interval over models (the pairs of one model are not independent).
+correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly. In place of a
+results folder it takes a table of palimpsest.prediction.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.prediction import gather
+from palimpsest.prediction import Pair, by_size, foretell, gather, score
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
 from palimpsest.report.cells import (
@@ -39,7 +40,7 @@ from palimpsest.report.cells import (
     cells_table,
 )
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
-from palimpsest.report.markdown import metrics_table, number
+from palimpsest.report.markdown import metrics_table, number, table
 from palimpsest.report.records import TARGET
 from palimpsest.tensors import open_checkpoint, to_bfloat16
 
@@ -179,17 +180,18 @@ def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> No
 
 
 def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over unlearned models.
+    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over targets.
 
-    {"spearman", "ci", "pairs", "models"}; raises PalimpsestError when there are fewer than three models.
+    All that was unlearned from a target shares its weights and its text, so that models are no independent draws. {"spearman", "ci",
+    "pairs", "targets"}; raises PalimpsestError when there are fewer than three targets.
     """
     import scipy.stats
 
     groups: dict[str, list[tuple[float, float]]] = {}
     for pair in pairs:
-        groups.setdefault(pair["unlearned"], []).append((pair["rho"], pair["recovered_share"]))
+        groups.setdefault(pair["target"], []).append((pair["rho"], pair["recovered_share"]))
     if len(groups) < 3:
-        raise PalimpsestError(f"{len(groups)} models with rho and recovery: three are needed for an interval.")
+        raise PalimpsestError(f"{len(groups)} targets with rho and recovery: three are needed for an interval.")
     members = [np.array(group) for group in groups.values()]
 
     def spearman(chosen: np.ndarray) -> float:
@@ -211,7 +213,7 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
         "spearman": spearman(places),
         "ci": (float(interval.low), float(interval.high)),
         "pairs": len(pairs),
-        "models": len(members),
+        "targets": len(members),
     }
 
 
@@ -233,13 +235,28 @@ def _methods(results: Path) -> str:
 
 def _calibration(figure: Path, results: Sequence[Path]) -> str:
     pairs = gather(results)
+    group = foretell(pairs)
     draw_calibration(pairs, figure)
     found = rank_correlation(pairs)
     low, high = found["ci"]
     return (
-        f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['models']} models), "
-        f"{found['pairs']} pairs of model and format"
+        f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
+        f"{found['pairs']} pairs of model and format\n\n{_errors(pairs, group)}"
     )
+
+
+def _errors(pairs: Sequence[Pair], group: str) -> str:
+    """What the thresholds get wrong, beside what saying `kept` of all would, by size class and for bfloat16 weights."""
+    parts = {"all": pairs, "bfloat16 weights": [pair for pair in pairs if pair["weights"] == "bfloat16"]}
+    for _, members in sorted(by_size(pairs).items()):
+        parts[f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M parameters"] = members
+    lines = []
+    for name, part in parts.items():
+        found = score(part)
+        lines.append([name, *(str(found[key]) for key in ("pairs", "errors", "always_kept_errors"))])
+        lines[-1] += [number(found[key], 2) for key in ("auc_returned", "auc_restored")]
+    head = ["pairs of", "pairs", f"wrong, without the pair's {group}", "wrong, `kept` of all"]
+    return table([*head, "AUC: something came back", "AUC: restored"], lines)
 
 
 def main() -> None:
