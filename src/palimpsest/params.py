@@ -21,6 +21,10 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
     error = best_match(validator.iter_errors(params))
     if error is not None:
         raise PalimpsestError(f"{name}: {_explain(error)}")
+    try:
+        params = expanded(params)
+    except PalimpsestError as wrong:
+        raise PalimpsestError(f"{name}: {wrong}") from None
     for quantizer, settings in params["quantizers"].items():
         try:
             make_quantizer(settings)
@@ -50,6 +54,23 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
         unknown = [each for each in (params.get("battery") or {}).get(key) or [] if each not in names]
         if unknown:
             raise PalimpsestError(f"{name}: battery.{key} has {unknown[0]!r}, which is none of {', '.join(names)}.")
+
+
+def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params with a method for each percentile of a mask that lists several: `name` with [50.0, 90.0] is name_50 and name_90."""
+    methods: dict[str, Any] = {}
+    for name, method in params["methods"].items():
+        saliency = method.get("saliency", {})
+        shares = saliency.get("percentile")
+        if not isinstance(shares, list):
+            methods[name] = method
+            continue
+        for share in shares:
+            each = f"{name}_{share:g}"
+            if each in params["methods"]:
+                raise PalimpsestError(f"methods.{name} makes a method {each}, of which there is one: rename it.")
+            methods[each] = method | {"saliency": saliency | {"percentile": share}}
+    return dict(params) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def survive(
     ):
         reject_other_architecture(before, after)
         modules = _modules(before)
+        parameters = sum(prod(before.shape(name)) for name in before.names())
         _check_widths(before, modules, quantizers)
         largest = [_largest(files, modules) for files in (before, after) if _need_largest(quantizers)]
         matrices = {}
@@ -122,6 +123,7 @@ def survive(
     return {
         "target": str(target),
         "unlearned": str(unlearned),
+        "parameters": parameters,
         "update": _update_record(matrices.values()),
         "outside": outside,
         "formats": {name: _format_record(matrices.values(), name, quantizers[name]) for name in quantizers},

@@ -56,26 +56,33 @@ def _basis(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> list[s
         for numbers in record["formats"].values()
         if numbers["prediction"]
     }
+    low, high = table["restored_below"], table["kept_from"]
     ranges = {
-        RESTORED: f"rho below {table['restored_below']:.2f}",
-        PARTLY: f"rho from {table['restored_below']:.2f} to {table['kept_from']:.2f}",
-        KEPT: f"rho of {table['kept_from']:.2f} or more",
-    }
-    meanings = {
-        RESTORED: "half or more of what was forgotten came back",
-        PARTLY: "some of it came back",
-        KEPT: "what was forgotten stayed so",
+        RESTORED: f"rho below {low:.2f}",
+        PARTLY: f"rho from {low:.2f} to {high:.2f}",
+        KEPT: f"rho of {high:.2f} or more",
     }
     lines = [
-        f"{name}: {made[name]['of_them']} of {made[name]['pairs_alike']} measured pairs with {ranges[name]} were so ({meanings[name]})."
+        f"{name}: of {sum(made[name]['alike'].values())} measured pairs{_of_models(made[name])} with {ranges[name]}, "
+        f"{', '.join(f'{count} {outcome}' for outcome, count in made[name]['alike'].items())}."
         for name in OUTCOMES
         if name in made
     ]
-    lines.append(
-        f"Error rate {table['error_rate']:.0%} over {table['pairs']} measured pairs, leaving out one {table['held_out']} at a time; "
-        f"models of at most {table['largest_parameters'] / 1e6:.0f} M parameters."
+    lines += ["(restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten)"]
+    lines += dict.fromkeys(
+        f"Wrong in {each['errors']} of {each['pairs']} measured pairs{_of_models(each)} ({each['errors'] / each['pairs']:.0%}), by "
+        f"thresholds chosen without the pair's {table['held_out']}; 'kept', said of all, in {each['always_kept_errors']} "
+        f"({each['always_kept_errors'] / each['pairs']:.0%})."
+        for each in made.values()
     )
+    if low == high:
+        lines.append("'partly' is never predicted: the two thresholds coincide.")
     return lines
+
+
+def _of_models(prediction: Mapping[str, Any]) -> str:
+    size = prediction["of_models"]
+    return f" of models of about {size / 1e6:.0f} M parameters" if size else ""
 
 
 def _update(record: Mapping[str, Any]) -> str:
@@ -137,7 +144,7 @@ def _kinds(record: Mapping[str, Any]) -> str:
 def add_predictions(record: dict[str, Any], table: dict[str, Any] | None) -> None:
     """Put "prediction" into each format of the record, and what it rests on beside them."""
     for numbers in record["formats"].values():
-        numbers["prediction"] = predict(numbers["rho"], table) if table else None
+        numbers["prediction"] = predict(numbers["rho"], table, record["parameters"]) if table else None
     record["prediction_basis"] = {key: value for key, value in table.items() if key != "measured"} if table else None
 
 

@@ -137,9 +137,12 @@ class UnlearningTrainer(NextTokenTrainer):
             self.add_callback(StopWhenForgotten(self, method.forget_until))
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
-        loss = self._forget_term(model, inputs["forget"])
+        loss, tokens = self._forget_term(model, inputs["forget"])
+        with torch.no_grad():  # of the model itself, not of the one uphill
+            nats = part_of_mean(lambda: losses.cross_entropy(tokens), tokens, "predicted")
+            self.forget_nats = total(nats).item()
         if self.method.sharpness is not None:
-            loss = self._forget_term(self._uphill(model, loss, self.method.sharpness), inputs["forget"])
+            loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs["forget"])
         if self.retain_loss:
             loss = loss + self.method.alpha * self._retain_term(model, inputs["retain"], self.retain_loss)
         return loss
@@ -157,12 +160,9 @@ class UnlearningTrainer(NextTokenTrainer):
             result["reached_forget_until"] = self.forget_nats >= self.method.forget_until
         return result | ({"mask": self.mask.summary()} if self.mask else {})
 
-    def _forget_term(self, model: Callable[..., Any], groups: Groups) -> Tensor:
+    def _forget_term(self, model: Callable[..., Any], groups: Groups) -> tuple[Tensor, Tokens]:
         tokens, index = forward(model, groups, self.forget_reference.layer)
-        with torch.no_grad():
-            nats = part_of_mean(lambda: losses.cross_entropy(tokens), tokens, "predicted")
-            self.forget_nats = total(nats).item()
-        return self._loss(self.forget_loss, tokens, groups, index, self.forget_reference)
+        return self._loss(self.forget_loss, tokens, groups, index, self.forget_reference), tokens
 
     def _retain_term(self, model: nn.Module, groups: Groups, loss: Loss) -> Tensor:
         tokens, index = forward(model, groups, self.retain_reference.layer)
@@ -176,18 +176,6 @@ class UnlearningTrainer(NextTokenTrainer):
             return loss.function(tokens, before, **settings)
 
         return part_of_mean(mean, tokens, loss.mean_over)
-
-    def _uphill(self, model: nn.Module, loss: Tensor, length: float) -> Callable[..., Any]:
-        """The model at w + rho g / |g|, g the gradient of the forget loss (Foret et al. 2021, equation 2; Fan et al. 2025, arXiv
-        2502.05374, for unlearning). Its gradient counts as that of w."""
-        weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        norm = torch.stack([gradient.float().norm() for gradient in gradients if gradient is not None]).norm()
-        moved = {
-            name: weight if gradient is None else weight + (length / norm * gradient.float()).to(weight.dtype)
-            for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
-        }
-        return lambda **inputs: torch.func.functional_call(model, moved, kwargs=inputs)
 
     def _forget_gradients(self) -> dict[str, Tensor]:
         """Of the forget loss over the whole forget set, at the weights before unlearning."""
@@ -206,8 +194,42 @@ class UnlearningTrainer(NextTokenTrainer):
             part = places[start : start + step]
             batch = self._prepare_inputs(collator(part))  # type: ignore[arg-type]
             with self.accelerator.autocast():
-                loss = self._forget_term(self.model, batch["forget"])  # type: ignore[arg-type]
+                loss, _ = self._forget_term(self.model, batch["forget"])  # type: ignore[arg-type]
             yield loss, sum(sizes[i] for i in part) / sum(sizes)
+
+
+def uphill(model: nn.Module, loss: Tensor, length: float) -> Callable[..., Any]:
+    """The model at w + rho g / |g|, g the gradient of the forget loss (Foret et al. 2021, equation 2; Fan et al. 2025, arXiv
+    2502.05374, for unlearning). Its gradient counts as that of w.
+
+    That model is in float32 and multiplies in float32, whatever w is stored in: in bfloat16 most weights would be rounded back to w.
+    """
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    norm = torch.stack([gradient.float().norm() for gradient in gradients if gradient is not None]).norm()
+    moved = {name: weight.float() for name, weight in model.named_parameters() if weight.is_floating_point()}
+    for name, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            moved[name] = moved[name] + length / norm * gradient.float()
+
+    def call(**inputs: Tensor) -> Any:
+        with torch.autocast(loss.device.type, enabled=False):
+            return torch.func.functional_call(
+                _Plain(model), {f"model.{name}": w for name, w in moved.items()}, kwargs=inputs
+            )
+
+    return call
+
+
+class _Plain(nn.Module):
+    """A model without the autocast that accelerate puts around its forward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Any) -> Any:
+        return type(self.model).forward(self.model, **inputs)
 
 
 def settings_of(method: Mapping[str, Any], seed: int, processes: int = 1) -> dict[str, Any]:
@@ -229,6 +251,10 @@ def _check_combination(
     if saliency and adapter:
         raise PalimpsestError(
             "saliency and adapter exclude each other: a mask is over the weights, an adapter leaves them."
+        )
+    if method.sharpness is not None and schedule.gradient_checkpointing:
+        raise PalimpsestError(
+            "sharpness and gradient_checkpointing exclude each other: activations would be computed again at other weights."
         )
     if processes > 1:
         refuse(dict.fromkeys(not_sharded(method, schedule, saliency, adapter), True))

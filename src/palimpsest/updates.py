@@ -1,6 +1,7 @@
 """How weights are stored while they are trained: the choice that decides whether unlearning survives quantization.
 
 `bfloat16`             weights in bfloat16, AdamW updates them in place: steps under half an ulp are lost (what the paper did)
+                       and its moments are in bfloat16 too, unless the optimizer is `adamw-float32-moments`
 `float32`              float32 weights, rounded to bfloat16 once, when the model is saved
 `bfloat16-stochastic`  weights in bfloat16, each step rounded up or down at random so that its expectation is exact
 """
@@ -31,10 +32,11 @@ def round_stochastically(values: Tensor, generator: torch.Generator | None = Non
     return rounded.to(torch.bfloat16)
 
 
-class StochasticAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights, float32 moments, stochastic rounding of the step.
+class Float32MomentsAdamW(torch.optim.Optimizer):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights with float32 moments; a step ends with one rounding.
 
-    Of sharded weights each rank updates its own part, with random numbers of its own.
+    stochastic: that rounding is up or down at random, otherwise to the nearest: the two differ in nothing else. Of sharded weights
+    each rank updates its own part, with random numbers of its own.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class StochasticAdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         seed: int = 0,
+        stochastic: bool = True,
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        self.seed = seed
+        self.seed, self.stochastic = seed, stochastic
         self.generators: dict[torch.device, torch.Generator] = {}
 
     @torch.no_grad()
@@ -73,7 +76,7 @@ class StochasticAdamW(torch.optim.Optimizer):
         scale = (state["square"] / (1 - square_decay ** state["step"])).sqrt_().add_(group["eps"])
         exact = weight.float().mul_(1 - group["lr"] * group["weight_decay"])
         exact.addcdiv_(state["mean"], scale, value=-group["lr"] / (1 - mean_decay ** state["step"]))
-        weight.copy_(round_stochastically(exact, self._generator(weight.device)))
+        weight.copy_(round_stochastically(exact, self._generator(weight.device)) if self.stochastic else exact)
 
     def _generator(self, device: torch.device) -> torch.Generator:
         if device not in self.generators:
@@ -96,8 +99,13 @@ def adamw_8bit(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
     return AdamW8bit, {"lr": lr, "weight_decay": weight_decay}
 
 
+def float32_moments_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
+    """Rounds to the nearest as `adamw` does, with the moments that stochastic rounding has: tells the two causes apart."""
+    return Float32MomentsAdamW, {"lr": lr, "weight_decay": weight_decay, "stochastic": False}
+
+
 def stochastic_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
-    return StochasticAdamW, {"lr": lr, "weight_decay": weight_decay, "seed": seed}
+    return Float32MomentsAdamW, {"lr": lr, "weight_decay": weight_decay, "seed": seed}
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,15 @@ class WeightStorage:
 
 
 WEIGHT_STORAGE = {
-    "bfloat16": WeightStorage(torch.bfloat16, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
+    "bfloat16": WeightStorage(
+        torch.bfloat16,
+        {"adamw": adamw, "adamw-8bit": adamw_8bit, "adamw-float32-moments": float32_moments_adamw},
+    ),
     "float32": WeightStorage(torch.float32, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
     "bfloat16-stochastic": WeightStorage(torch.bfloat16, {"adamw": stochastic_adamw}),
 }
 
-SHARDED = ("adamw",)
+SHARDED = ("adamw", "adamw-float32-moments")
 """Optimizers that update a part of a weight as they update the whole; moments in blocks of 256 are of whole weights."""
 
 

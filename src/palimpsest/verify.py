@@ -12,7 +12,7 @@ from typing import Any
 
 from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files
 from palimpsest.errors import PalimpsestError
-from palimpsest.params import read_params
+from palimpsest.params import expanded, read_params
 from palimpsest.quantizers import make_quantizer
 
 PARTS = ("corpus", "models", "calibration", "quantized", "infer", "weights", "battery", "scores", "audit")
@@ -23,6 +23,7 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
     The settings are None where the record holds none: the weights follow from the manifests of four folders.
     """
+    params = expanded(params)
     yield "corpus", f"corpus/{MANIFEST}", params["corpus"]
     models, training = params["models"], params["training"]
     own = {"base": models["base"], "scratch": models["scratch"], "training": training}

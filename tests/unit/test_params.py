@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.params import check_params, leaves, read_params
+from palimpsest.params import check_params, expanded, leaves, read_params
 
 REPOSITORY = Path(__file__).parents[2]
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
@@ -98,6 +98,11 @@ def test_every_study_fits_the_schema(file):
             BATTERY | {"tasks": {"tru": {"data": "a", "limit": 2, "shots": 6}}},
             "unknown key 'shots' in battery.tasks.tru. ",
         ),
+        (
+            "methods.ga_gdr_float32.optimizer",
+            "adamw-float32-moments",
+            "methods.ga_gdr_float32: the optimizer adamw-float32-moments is for weights in bfloat16",
+        ),
         ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
@@ -132,6 +137,34 @@ def test_a_method_must_not_take_the_name_of_another_model(params):
         PalimpsestError, match="methods.retrain has the name of a model that is not unlearned: rename it"
     ):
         check_params(params, SCHEMA, "params.yaml")
+
+
+def test_a_list_of_percentiles_is_a_method_for_each(params):
+    start = params["methods"]["ga"]
+    masked = start | {"saliency": {"granularity": "row", "percentile": [0.0, 50.0, 99.5]}}
+    params["methods"] = {"ga": start, "sure": masked, "npo": params["methods"]["npo"]}
+    check_params(params | {"report": params["report"] | {"method": "sure_99.5"}}, SCHEMA, "params.yaml")
+    found = expanded(params)["methods"]
+    assert list(found) == ["ga", "sure_0", "sure_50", "sure_99.5", "npo"]
+    assert found["sure_50"] == start | {"saliency": {"granularity": "row", "percentile": 50.0}}
+    assert found["ga"] == start and expanded(expanded(params)) == expanded(params)
+    params["methods"]["sure_50"] = start
+    with pytest.raises(
+        PalimpsestError, match="^params.yaml: methods.sure makes a method sure_50, of which there is one"
+    ):
+        check_params(params, SCHEMA, "params.yaml")
+    for wrong in ([], [50.0, 50.0], [101.0], "50"):
+        masked["saliency"]["percentile"] = wrong
+        with pytest.raises(PalimpsestError, match="^params.yaml: methods.sure.saliency.percentile"):
+            check_params(params, SCHEMA, "params.yaml")
+
+
+def test_the_threshold_study_is_a_list():
+    cures = expanded(read_params(REPOSITORY / "studies/cures/params.yaml"))["methods"]
+    shares = {name: method["saliency"]["percentile"] for name, method in cures.items() if "sure_module_" in name}
+    assert shares == {f"ga_gdr_sure_module_{share:g}": share for share in (0.0, 50.0, 90.0, 95.0, 99.0)}
+    without = {key: value for key, value in cures["ga_gdr_sure_module_0"].items() if key != "saliency"}
+    assert without == cures["ga_gdr_large"]
 
 
 def test_leaves_are_the_values_that_are_no_mappings():

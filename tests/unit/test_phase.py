@@ -1,21 +1,32 @@
 """The phase diagram's cells, its predicted borders and the rank correlation, on made-up audits with known answers."""
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.report.phase import borders, cells, draw_calibration, draw_diagram, rank_correlation
+from palimpsest.prediction import read_table
+from palimpsest.report.cells import METHOD, NATS, STEPS, cells, cells_table
+from palimpsest.report.markdown import metrics_table
+from palimpsest.report.phase import _calibration, borders, draw_calibration, draw_diagram, place_of, rank_correlation
+
+REPOSITORY = Path(__file__).parents[2]
 
 
-def row(model, precision, retained, rho=None):
+def row(model, precision, knowmem, verbmem, rho=None, seed=0, broken=False):
+    both = None if verbmem is None else (knowmem + verbmem) / 2
+    values = {"knowmem": knowmem, "verbmem": verbmem, "mean": both}
     return {
         "model": model,
+        "seed": seed,
         "precision": precision,
-        "retained": {"same_precision": {"value": retained}},
-        "metrics": {"utility": 90.0},
-        "rho": rho,
+        "broken": broken,
+        "retained": {"same_precision": {name: {"value": value} for name, value in values.items()}},
+        "metrics": {"utility": {"score": 90.0 + seed}},
+        "survival": {"rho": rho},
     }
 
 
@@ -28,13 +39,14 @@ def audit():
             {"model": name, "kind": "unlearned", "method": method, "training": [{"steps": 30, "forget_nats": 2.5}]}
             for name, method in methods.items()
         ],
-        "over_seeds": [
-            row("a", "bf16", 20.0),
-            row("a", "rtn-int4", 80.0, 0.1),
-            row("b", "bf16", 70.0),
-            row("b", "rtn-int4", 75.0, 0.9),
+        "precisions": ["bf16", "rtn-int4"],
+        "rows": [
+            row("a", "bf16", 10.0, 30.0),
+            row("a", "rtn-int4", 70.0, 90.0, 0.1),
+            row("b", "bf16", 70.0, 70.0),
+            row("b", "rtn-int4", 75.0, 75.0, 0.9),
         ],
-        "rules": {"forgotten_below": 50.0},
+        "rules": {"forgotten_below": 50.0, "minimum_gap": 5.0, "utility_floor": 50.0},
         "settings": {
             "quantizers": {
                 "rtn-int4": {"backend": "rtn", "bits": 4, "group_size": None, "symmetric": True},
@@ -44,10 +56,97 @@ def audit():
     }
 
 
+def lines_of(audit):
+    """The table's lines as cells, and what stands below it."""
+    table, *notes = cells_table(cells(audit), [METHOD, STEPS, NATS], audit["rules"]).split("\n\n")
+    return [line.strip("| ").split(" | ") for line in table.splitlines()], " ".join(notes)
+
+
 def test_a_cell_has_the_share_that_came_back_unless_nothing_was_forgotten(audit):
     first, second = cells(audit)
-    assert first["recovered"] == pytest.approx((80 - 20) / (100 - 20)) and first["rho"] == 0.1
-    assert second["recovered"] is None and second["retained"] == 75.0
+    assert first.recovered == pytest.approx((80 - 20) / (100 - 20)) and first.rho == [0.1]
+    assert second.recovered is None and second.retained == [75.0]
+    lines, notes = lines_of(audit)
+    assert lines[2] == ["a", "30", "2.5", "20", "90", "80 (0.10)"] and notes == ""
+
+
+def test_where_one_metric_is_undefined_the_other_is_printed_and_marked(audit):
+    audit["rows"][1] = row("a", "rtn-int4", 70.0, None, 0.1)
+    first = cells(audit)[0]
+    assert first.retained == [70.0] and first.recovered == pytest.approx((70 - 10) / (100 - 10))
+    lines, notes = lines_of(audit)
+    assert lines[2][-3:] == ["20", "90", "70 k (0.10)"]
+    assert notes == "k: KnowMem alone, where VerMem is undefined (target and retrain less than 5 points apart)"
+    audit["rows"][1]["retained"]["same_precision"]["knowmem"]["value"] = None
+    lines, notes = lines_of(audit)
+    assert lines[2][-1] == "– (0.10)" and notes == "" and cells(audit)[0].recovered is None
+
+
+def test_a_broken_model_is_marked(audit):
+    audit["rows"][0]["broken"] = True
+    audit["rows"][3]["broken"] = True  # by quantization alone
+    lines, notes = lines_of(audit)
+    assert [line[4] for line in lines[2:]] == ["90 †", "90"]
+    assert notes == "†: broken, Utility in bf16 is below 50 % of the target's"
+
+
+def test_several_seeds_have_a_mean_and_a_spread(audit):
+    audit["rows"] += [
+        row("a", "bf16", 20.0, 30.0, seed=2),
+        row("a", "rtn-int4", 50.0, 60.0, 0.3, seed=2),
+        row("b", "bf16", 70.0, 70.0, seed=2),
+        row("b", "rtn-int4", 75.0, None, 0.9, seed=2),
+    ]
+    for model in audit["models"]:
+        model["training"].append({"steps": 60, "forget_nats": 2.9})
+    lines, notes = lines_of(audit)
+    assert lines[2] == [
+        *("a", "45 [30 to 60]", "2.7 [2.5 to 2.9]", "22 [20 to 25]", "91 [90 to 92]"),
+        "68 [55 to 80] (0.20 [0.10 to 0.30])",
+    ]
+    assert lines[3][-1] == "75 [75 to 75] k (0.90 [0.90 to 0.90])"  # one basis for all seeds
+    assert notes.endswith("[a to b]: least and greatest of the seeds, after their mean")
+
+
+def test_what_saving_rounds_away_is_a_column_where_the_manifests_say_so(audit):
+    assert "saved" not in " ".join(lines_of(audit)[0][0])
+    audit["models"][1]["training"][0]["saved"] = {"rho": 0.98, "moved_share": 0.9, "saved_share": 0.123}
+    lines, notes = lines_of(audit)
+    assert lines[0][5] == "saved: rho (moved, left %)"
+    assert [line[5] for line in lines[2:]] == ["–", "0.980 (90, 12)"] and notes.startswith("saved: rho of the one")
+
+
+def test_the_metrics_are_means_over_seeds_in_the_order_of_the_audit():
+    def means(model, precision, *values):
+        names = ("verbmem", "knowmem", "privleak", "utility", "perplexity")
+        return {"model": model, "precision": precision, "metrics": dict(zip(names, values, strict=True))}
+
+    audit = {
+        "precisions": ["bf16", "rtn-int4"],
+        "over_seeds": [means("target", "bf16", 90, 80, -99, 70, 2), means("target", "rtn-int4", 60, 50, None, 40, 2)],
+    }
+    assert metrics_table(audit).splitlines() == [
+        "verbmem / knowmem / privleak / utility, percent:",
+        "",
+        "|  | bf16 | rtn-int4 |",
+        "| --- | ---: | ---: |",
+        "| target | 90 / 80 / -99 / 70 | 60 / 50 / – / 40 |",
+    ]
+
+
+def test_a_border_outside_the_rates_has_no_place():
+    rates = [1e-6, 1e-5, 1e-4]
+    assert place_of(1e-5, rates) == pytest.approx(1) and place_of(1e-4, rates) == pytest.approx(2)
+    assert place_of(3.16228e-6, rates) == pytest.approx(0.5, abs=1e-5)
+    assert place_of(9e-7, rates) is place_of(1.1e-4, rates) is place_of(None, rates) is None
+
+
+def test_strokes_are_drawn_for_borders_within_the_rates_alone(audit, tmp_path):
+    def strokes(limit):
+        draw_diagram(cells(audit), {"rtn-int4": limit}, tmp_path / "d.svg")
+        return (tmp_path / "d.svg").read_text().count("stroke-width: 2.5")
+
+    assert (strokes(2e-5), strokes(9e-6), strokes(2e-4)) == (2, 0, 0)
 
 
 def test_the_border_is_the_power_of_two_below_the_dead_zone_over_256(audit, tmp_path):
@@ -72,16 +171,16 @@ def test_figures_are_the_same_bytes_each_time(audit, tmp_path):
     assert (tmp_path / "c-one.svg").read_bytes() == (tmp_path / "c-two.svg").read_bytes()
 
 
-def test_the_interval_is_over_models_not_over_pairs():
-    """Four formats a model that say the same add no certainty: the interval is as wide as with one."""
+def test_the_interval_is_over_targets_not_over_pairs():
+    """Four pairs a target that say the same add no certainty: the interval is as wide as with one."""
     rng = np.random.default_rng(0)
     points = [(rho, 1 - rho + rng.normal(0, 0.4)) for rho in np.linspace(0, 1, 12)]
 
     def pairs(copies):
         return [
-            {"study": "s", "unlearned": f"m{place}", "rho": rho, "recovered_share": share}
+            {"target": f"t{place}", "unlearned": f"m{place}-{copy}", "rho": rho, "recovered_share": share}
             for place, (rho, share) in enumerate(points)
-            for _ in range(copies)
+            for copy in range(copies)
         ]
 
     one, four = (rank_correlation(pairs(copies)) for copies in (1, 4))
@@ -90,3 +189,16 @@ def test_the_interval_is_over_models_not_over_pairs():
     assert width[1] == pytest.approx(width[0], rel=0.15)
     with pytest.raises(PalimpsestError, match="three are needed"):
         rank_correlation(pairs(1)[:2])
+
+
+def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
+    text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/prediction.json"])
+    first, table = text.split("\n\n")
+    packaged = read_table()
+    assert f"{packaged['pairs']} pairs" in first and "targets)" in first
+    lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
+    shown = [str(packaged[key]) for key in ("pairs", "errors", "always_kept_errors")]
+    assert lines["all"] == [*shown, f"{packaged['auc_returned']:.2f}", f"{packaged['auc_restored']:.2f}"]
+    sizes = [line for name, line in lines.items() if "M parameters" in name]
+    assert len(sizes) == len(packaged["sizes"]) and sum(int(line[0]) for line in sizes) == packaged["pairs"]
+    assert int(lines["bfloat16 weights"][0]) == packaged["bfloat16"]["pairs"] < packaged["pairs"]

@@ -131,6 +131,22 @@ def test_the_saliency_is_that_of_the_whole_forget_set_at_the_target(tiny):
     assert parts["threshold"] == pytest.approx(whole["threshold"], rel=0.02)  # products in bfloat16
 
 
+def test_a_mask_that_keeps_every_module_holds_embeddings_norms_and_head_alone(tiny):
+    model, tokenizer, corpus = tiny
+    model = copy.deepcopy(model)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    forget = corpus_sequences(corpus, "forget", tokenizer, 64, True)
+    schedule = Schedule(1e-3, 1, weights="float32")
+    mask = unlearn(model, forget, [], tokenizer.pad_token_id, Objective("ga"), schedule, Saliency("module", 0.0))[
+        "mask"
+    ]
+    assert mask["kept_units"] == mask["units"] > 0
+    matrices = decoder_matrices(model)
+    assert mask["kept_weights"] == sum(weight.numel() for weight in matrices.values()) < mask["weights"]
+    for name, weight in model.named_parameters():
+        assert (weight != before[name]).any() == (name in matrices), name
+
+
 def test_momentum_cannot_move_what_the_mask_holds():
     """An optimizer that already has moments, and decay: the mask puts the weights back after the step."""
     torch.manual_seed(0)

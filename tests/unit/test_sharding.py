@@ -28,7 +28,7 @@ from palimpsest.sequences import corpus_sequences
 from palimpsest.sharding import local, published, sharded
 from palimpsest.training import Collator, NextTokenTrainer, Schedule, fit, train
 from palimpsest.unlearning import Objective, UnlearningTrainer, settings_of, unlearn
-from palimpsest.updates import StochasticAdamW
+from palimpsest.updates import Float32MomentsAdamW
 
 NUMBER = min(2, torch.cuda.device_count()) or 2
 two_processes = pytest.mark.skipif(NUMBER < 2, reason="one GPU: two processes would want two")
@@ -51,6 +51,10 @@ CASES = {
     "float32": (NPO_KLR, Schedule(1e-3, 3, batch_size=5, weights="float32")),
     "bfloat16": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16")),
     "stochastic": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16-stochastic")),
+    "float32 moments": (
+        Objective("ga", "gdr"),
+        Schedule(1e-3, 3, batch_size=5, weights="bfloat16", optimizer="adamw-float32-moments"),
+    ),
 }
 TWICE = ("bfloat16", "stochastic")
 
@@ -151,7 +155,9 @@ def test_both_ways_to_stop_were_taken(runs):
     assert runs["accumulated"].single["reached_forget_until"]
 
 
-@pytest.mark.parametrize(("name", "bound"), [("float32", 0.02), ("bfloat16", 0.05), ("stochastic", 0.3)])
+@pytest.mark.parametrize(
+    ("name", "bound"), [("float32", 0.02), ("bfloat16", 0.05), ("float32 moments", 0.05), ("stochastic", 0.3)]
+)
 def test_storage_differs_by_its_rounding_alone(runs, name, bound):
     assert difference(runs[name]) < bound
     assert difference(runs[name]) > 0 or NUMBER == 1
@@ -179,7 +185,7 @@ def work_alone():
     """A step of the same weights with the same gradient in each process."""
     weight = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
     weight.grad = torch.ones_like(weight)
-    StochasticAdamW([weight], lr=1e-3, seed=5).step()
+    Float32MomentsAdamW([weight], lr=1e-3, seed=5).step()
     return gathered(weight.detach().float()), gathered(total(torch.tensor(0.1 * (1 + place()[0]))).item())
 
 

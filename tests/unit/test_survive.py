@@ -152,17 +152,24 @@ def test_shifts_that_add_up_are_told_from_bfloat16_steps(tmp_path):
 
 
 def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, capsys, monkeypatch):
-    pairs = [{"rho": rho, "outcome": outcome} for rho, outcome in ((0.0, "restored"), (0.1, "kept"), (1.0, "kept"))]
-    table = {"restored_below": 0.5, "kept_from": 0.8, "measured": pairs, "pairs": 3, "errors": 1, "error_rate": 1 / 3}
-    table |= {"held_out": "model", "largest_parameters": 13029120}
+    outcomes = [(0.0, "restored")] * 9 + [(0.1, "kept"), (0.3, "partly")] + [(1.0, "kept")] * 10
+    pairs = [{"rho": rho, "outcome": name, "parameters": 13029120, "foretold": "kept"} for rho, name in outcomes]
+    table = {"restored_below": 0.5, "kept_from": 0.5, "measured": pairs, "held_out": "corpus"}
     monkeypatch.setattr("palimpsest.prediction.read_table", lambda: table)
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     output = capsys.readouterr().out
-    assert "restored: 1 of 2 measured pairs with rho below 0.50 were so" in output
     assert (
-        "Error rate 33% over 3 measured pairs, leaving out one model at a time; models of at most 13 M parameters."
+        "restored: of 11 measured pairs of models of about 13 M parameters with rho below 0.50, 9 restored, 1 partly, 1 kept."
         in output
     )
+    assert (
+        "Wrong in 10 of 21 measured pairs of models of about 13 M parameters (48%), by thresholds chosen without the pair's corpus; "
+        "'kept', said of all, in 10 (48%)." in output
+    )
+    assert "'partly' is never predicted: the two thresholds coincide." in output
+    table["kept_from"] = 0.8
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    assert "never predicted" not in capsys.readouterr().out
     monkeypatch.setattr("palimpsest.prediction.read_table", lambda: None)
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     output = capsys.readouterr().out

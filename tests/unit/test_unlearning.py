@@ -1,11 +1,12 @@
 """What is put on top of forget and retain losses: adapters, sharpness, task vectors, representations, generic answers."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 
-from palimpsest import losses
+from palimpsest import losses, unlearning
 from palimpsest.adapters import Adapter
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import store_weights
@@ -13,7 +14,7 @@ from palimpsest.reference import Reference, forward
 from palimpsest.saliency import Saliency, decoder_matrices
 from palimpsest.sequences import corpus_sequences, pad_by_length
 from palimpsest.training import Schedule, train
-from palimpsest.unlearning import Objective, UnlearningTrainer, unlearn
+from palimpsest.unlearning import Objective, unlearn, uphill
 from palimpsest.updates import saved_share
 
 
@@ -109,8 +110,7 @@ def test_the_gradient_of_sharpness_is_that_at_the_step_uphill(learned):
         return losses.gradient_ascent(forward(network, groups)[0])
 
     weights = list(model.parameters())
-    uphill = UnlearningTrainer._uphill(None, model, loss(model), 0.1)
-    ours = torch.autograd.grad(loss(uphill), weights)
+    ours = torch.autograd.grad(loss(uphill(model, loss(model), 0.1)), weights)
     gradients = torch.autograd.grad(loss(model), weights)
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
     with torch.no_grad():
@@ -120,6 +120,47 @@ def test_the_gradient_of_sharpness_is_that_at_the_step_uphill(learned):
     assert not torch.allclose(ours[1], gradients[1], rtol=1e-3, atol=1e-6)
     for one, two in zip(ours, there, strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "float32", "bfloat16-stochastic"])
+def test_the_step_uphill_arrives_whatever_the_weights_are_stored_in(learned, monkeypatch, weights):
+    """In float32, in weights and products alike; the weights stay as they are, and so does what is reported of the model."""
+    model, forget, retain, pad = learned
+    model, length, found = copy.deepcopy(model), 0.01, {}
+
+    def watched(network, loss, size):
+        names, weights = zip(*network.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(loss, weights, retain_graph=True)
+        norm = torch.cat([gradient.float().flatten() for gradient in gradients]).norm()
+        wanted = {name: size / norm * gradient.float() for name, gradient in zip(names, gradients, strict=True)}
+        start = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        call = uphill(network, loss, size)
+
+        def note(layer, inputs, output, name):
+            step = layer.weight.detach().double() - start[name].double()
+            arrived = (step * wanted[name]).sum().item()
+            found[name] = arrived, wanted[name].double().square().sum().item(), output.dtype
+
+        def noted(**inputs):
+            layers = {name: network.get_submodule(name.removesuffix(".weight")) for name in names if "norm" not in name}
+            handles = [layer.register_forward_hook(partial(note, name=name)) for name, layer in layers.items()]
+            output = call(**inputs)
+            for handle in handles:
+                handle.remove()
+            assert all(torch.equal(weight, start[name]) for name, weight in network.named_parameters())
+            return output
+
+        return noted
+
+    monkeypatch.setattr(unlearning, "uphill", watched)
+    nats = likelihood(model, forget, pad)
+    outcome = unlearn(
+        model, forget, retain, pad, Objective("ga", "gdr", sharpness=length), Schedule(1e-5, 1, weights=weights)
+    )
+    assert len(found) == 16 and {dtype for _, _, dtype in found.values()} == {torch.float32}
+    share = sum(arrived for arrived, _, _ in found.values()) / sum(whole for _, whole, _ in found.values())
+    assert share == pytest.approx(1, abs=0.01)
+    assert outcome["forget_nats"] == pytest.approx(nats, rel=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
@@ -187,6 +228,8 @@ def test_what_cannot_be_combined_is_refused(learned):
         unlearn(model, forget, [], pad, Objective("ga"), Schedule(1e-3, 1), *both)
     with pytest.raises(PalimpsestError, match="Did you mean 'lora'"):
         Adapter("lorra", 4, 8.0, 0.0)
+    with pytest.raises(PalimpsestError, match="sharpness and gradient_checkpointing exclude"):
+        unlearn(model, forget, [], pad, Objective("ga", sharpness=0.1), Schedule(1e-3, 1, gradient_checkpointing=True))
     with pytest.raises(PalimpsestError, match="layer"):
         Objective("rmu", settings={"steering": 1.0})
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from palimpsest.updates import WEIGHT_STORAGE, StochasticAdamW, round_stochastically
+from palimpsest.updates import WEIGHT_STORAGE, Float32MomentsAdamW, round_stochastically
 
 
 def train(storage, steps=50, lr=1e-5, seed=3, optimizer="adamw"):
@@ -19,12 +19,54 @@ def train(storage, steps=50, lr=1e-5, seed=3, optimizer="adamw"):
     return start.float(), (weight.detach().float() - start.float())
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw-8bit", "adamw-float32-moments"])
 def test_bfloat16_moves_only_weights_near_zero(optimizer):
     start, moved = train("bfloat16", optimizer=optimizer)
     reach = 256 * 1e-5  # a step of lr is at least half an ulp below this
     assert (moved[start.abs() > 2 * reach] == 0).all()
     assert (moved[start.abs() < reach / 2] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("storage", "optimizer", "dtype"),
+    [
+        ("bfloat16", "adamw", torch.bfloat16),
+        ("bfloat16", "adamw-float32-moments", torch.float32),
+        ("bfloat16-stochastic", "adamw", torch.float32),
+        ("float32", "adamw", torch.float32),
+    ],
+)
+def test_the_type_of_the_moments(storage, optimizer, dtype):
+    rule = WEIGHT_STORAGE[storage]
+    weight = torch.nn.Parameter(torch.ones(4, dtype=rule.dtype))
+    optimizer_class, settings = rule.optimizers[optimizer](1e-5, 0.0, 0)
+    steps = optimizer_class([weight], **settings)
+    weight.grad = torch.ones_like(weight)
+    steps.step()
+    moments = [each for each in steps.state[weight].values() if torch.is_tensor(each) and each.dim()]
+    assert [moment.dtype for moment in moments] == [dtype] * 2
+
+
+def test_float32_moments_change_nothing_about_the_rounding_of_a_step():
+    """Just below and just above half an ulp of 1.0 (1/256 upwards), a step is lost and taken, in every step alike."""
+    for size, end in ((0.9 / 256, 1.0), (1.1 / 256, 1.0 + 3 / 128)):
+        weight = torch.nn.Parameter(torch.ones(8, dtype=torch.bfloat16))
+        optimizer_class, settings = WEIGHT_STORAGE["bfloat16"].optimizers["adamw-float32-moments"](size, 0.0, 0)
+        optimizer = optimizer_class([weight], **settings)
+        for _ in range(3):
+            weight.grad = -torch.ones_like(weight)
+            optimizer.step()
+        assert (weight.detach().float() == end).all()
+
+
+def test_with_float32_moments_the_reach_does_not_grow_in_long_runs():
+    """In bfloat16 the second moment stalls, so that steps grow up to twice the rate (docs/theory.md, statement 3)."""
+    beyond = {}
+    for optimizer in ("adamw", "adamw-float32-moments"):
+        start, moved = train("bfloat16", steps=1000, optimizer=optimizer)
+        octave = (start.abs() > 2**-8) & (start.abs() < 2**-7)  # 256 times the rate is below 2^-8
+        beyond[optimizer] = (moved[octave] != 0).float().mean().item()
+    assert beyond == {"adamw": 1.0, "adamw-float32-moments": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +95,7 @@ def test_stochastic_adamw_takes_the_steps_of_adamw():
     ours = torch.nn.Parameter(torch.zeros(2000, dtype=torch.bfloat16))
     theirs = torch.nn.Parameter(torch.zeros(2000))
     optimizers = (
-        StochasticAdamW([ours], lr=1e-3, weight_decay=0.1),
+        Float32MomentsAdamW([ours], lr=1e-3, weight_decay=0.1),
         torch.optim.AdamW([theirs], lr=1e-3, weight_decay=0.1),
     )
     for _ in range(20):

@@ -48,6 +48,14 @@ def results(tmp_path, params) -> Path:
     return folder
 
 
+def test_a_list_of_percentiles_is_a_model_for_each(params):
+    masked = params["methods"]["ga_gdr"] | {"saliency": {"granularity": "row", "percentile": [0.0, 90.0]}}
+    params["methods"] = {"sure": masked}
+    wanted = {name: settings for part, name, settings in expected(params) if part == "models" and "sure" in name}
+    assert sorted(wanted) == [f"models/sure_{share}/seed0/{MANIFEST}" for share in (0, 90)]
+    assert wanted[f"models/sure_90/seed0/{MANIFEST}"]["method"]["saliency"]["percentile"] == 90.0
+
+
 def test_expected_covers_every_part_and_model(params):
     found = list(expected(params))
     count = {part: sum(each == part for each, _, _ in found) for part in PARTS}

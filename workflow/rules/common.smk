@@ -5,7 +5,7 @@ from pathlib import Path
 
 import snakemake.benchmark
 
-from palimpsest.params import check_params
+from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
 
@@ -15,6 +15,7 @@ ROOT = Path(workflow.basedir)
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
+config.update(expanded(config))
 
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])

@@ -27,11 +27,6 @@ def tables(audit: Mapping[str, Any]) -> str:
             continue
         values = [number(row["retained"][name]["value"]) for row in group["rows"]]
         kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
-    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
-    metrics = [
-        [model, *(" / ".join(number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
-        for model in models
-    ]
     perplexity = [
         [model, *(number(cells[model, p]["metrics"]["perplexity"], 2) for p in precisions)] for model in models
     ]
@@ -41,8 +36,7 @@ def tables(audit: Mapping[str, Any]) -> str:
         [
             "Retained forget knowledge, percent:",
             table(["", *precisions], kept),
-            f"{' / '.join(names)}, percent:",
-            table(["", *precisions], metrics),
+            metrics_table(audit),
             "Perplexity:",
             table(["", *precisions], perplexity),
             "rho:",
@@ -50,6 +44,19 @@ def tables(audit: Mapping[str, Any]) -> str:
             *_battery(audit),
         ]
     )
+
+
+def metrics_table(audit: Mapping[str, Any]) -> str:
+    """All metrics but perplexity of every model at every precision, means over the seeds, in one cell each."""
+    precisions = audit["precisions"]
+    cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
+    models = list(dict.fromkeys(model for model, _ in cells))
+    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
+    lines = [
+        [model, *(" / ".join(number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
+        for model in models
+    ]
+    return "\n\n".join([f"{' / '.join(names)}, percent:", table(["", *precisions], lines)])
 
 
 def _battery(audit: Mapping[str, Any]) -> list[str]:

@@ -2,32 +2,46 @@
 
 `python -m palimpsest.report.phase diagram RESULTS FIGURE.svg` draws one study's cells and prints them as a table;
 `python -m palimpsest.report.phase methods RESULTS` prints a study's methods, with the steps that each took and the forgetting it reached;
+`python -m palimpsest.report.phase metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
 `python -m palimpsest.report.phase calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
-correlation with an interval over models (the pairs of one model are not independent).
+correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly. In place of a
+results folder it takes a table of palimpsest.prediction.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.prediction import gather
+from palimpsest.prediction import Pair, by_size, foretell, gather, score
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
+from palimpsest.report.cells import (
+    BROKEN,
+    MARKS,
+    METHOD,
+    NATS,
+    RATE,
+    STEPS,
+    WEIGHTS,
+    Cell,
+    average,
+    cells,
+    cells_table,
+)
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
-from palimpsest.report.markdown import number, table
-from palimpsest.report.records import FULL, TARGET, UNLEARNED
-from palimpsest.report.retained import HEADLINE
+from palimpsest.report.markdown import metrics_table, number, table
+from palimpsest.report.records import TARGET
 from palimpsest.tensors import open_checkpoint, to_bfloat16
 
 REACH = 256
@@ -35,38 +49,6 @@ REACH = 256
 
 STORAGES = ("bfloat16", "bfloat16-stochastic", "float32")
 RESAMPLES, CONFIDENCE = 2000, 0.95
-
-Column = tuple[str, Callable[[Mapping[str, Any]], str]]
-WEIGHTS: Column = ("weights", lambda record: record["weights"])
-RATE: Column = ("learning rate", lambda record: f"{record['learning_rate']:g}")
-METHOD: Column = ("method", lambda record: record["model"])
-STEPS: Column = ("steps", lambda record: number(record["steps"]))
-NATS: Column = ("forget nats", lambda record: number(record["forget_nats"], 1))
-
-
-def cells(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One record per unlearned model and precision, means over the seeds.
-
-    weights, learning_rate, steps, forget_nats (per token, at the end), precision, rho, retained_bf16, retained (percent at the precision), utility_bf16, recovered: the share of
-    what was forgotten that came back, None where the model had not forgotten in bf16 by the audit's rule.
-    """
-    models = {model["model"]: model for model in audit["models"] if model["kind"] == UNLEARNED}
-    rows = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
-    found = []
-    for (model, precision), row in rows.items():
-        if model not in models or precision == FULL:
-            continue
-        before = rows[model, FULL]["retained"][HEADLINE]["value"]
-        after = row["retained"][HEADLINE]["value"]
-        forgotten = before is not None and after is not None and before < audit["rules"]["forgotten_below"]
-        found.append(
-            {key: models[model]["method"][key] for key in ("weights", "learning_rate")}
-            | {key: mean(run[key] for run in models[model]["training"]) for key in ("steps", "forget_nats")}
-            | {"model": model, "precision": precision, "rho": row["rho"], "retained_bf16": before, "retained": after}
-            | {"utility_bf16": rows[model, FULL]["metrics"]["utility"]}
-            | {"recovered": (after - before) / (100 - before) if forgotten else None}
-        )
-    return found
 
 
 def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
@@ -102,42 +84,34 @@ def _half_point(magnitudes: np.ndarray, zero: np.ndarray) -> float:
     return float(edges[max(np.flatnonzero((share >= 0.5) & (count > 0)).max(initial=0) - 1, 0)])
 
 
-def draw_diagram(records: Sequence[Mapping[str, Any]], limits: Mapping[str, float | None], path: Path | str) -> None:
+def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], path: Path | str) -> None:
     """A panel for each storage: learning rate x format, coloured by the measured share that came back, with rho in the cell.
 
-    A hatched cell had not forgotten in bf16. The two strokes in the bfloat16 panel are the predicted border of the format.
+    A hatched cell had not forgotten in bf16. A mark after rho: see cells.MARKS and BROKEN. The two strokes in the bfloat16 panel are the
+    predicted border of the format; none where it lies outside the panel's rates.
     """
-    storages = [name for name in STORAGES if any(record["weights"] == name for record in records)]
-    rates = sorted({record["learning_rate"] for record in records})
-    precisions = list(dict.fromkeys(record["precision"] for record in records))
+    storages = [name for name in STORAGES if any(record.weights == name for record in records)]
+    rates = {name: sorted({record.learning_rate for record in records if record.weights == name}) for name in storages}
+    precisions = list(dict.fromkeys(record.precision for record in records))
+    columns = [len(each) for each in rates.values()]
     colours = matplotlib.colormaps["YlOrRd"]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(storages) + 1.2, 0.55 * len(precisions) + 1.6), layout="constrained")
-        panels = figure.subplots(1, len(storages), squeeze=False, sharey=True)[0]
+        figure = Figure(figsize=(0.62 * sum(columns) + 1.2, 0.55 * len(precisions) + 1.6), layout="constrained")
+        panels = figure.subplots(1, len(storages), squeeze=False, sharey=True, width_ratios=columns)[0]
         for axes, storage in zip(panels, storages, strict=True):
             for record in records:
-                if record["weights"] != storage:
-                    continue
-                x, y = rates.index(record["learning_rate"]), precisions.index(record["precision"])
-                share = record["recovered"]
-                face = "white" if share is None else colours(min(max(share, 0.0), 1.0))
-                hatch = "////" if share is None else None
-                axes.fill_between(
-                    [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=face, edgecolor=GRID, linewidth=0.8, hatch=hatch
-                )
-                text = "–" if record["rho"] is None else f"{record['rho']:.2f}"
-                colour = MUTED if share is None else "white" if share > 0.6 else INK
-                axes.annotate(text, (x, y), ha="center", va="center", fontsize=9, color=colour)
+                if record.weights == storage:
+                    place = rates[storage].index(record.learning_rate), precisions.index(record.precision)
+                    _draw_cell(axes, *place, record, colours)
             if storage == "bfloat16":
                 for y, precision in enumerate(precisions):
-                    limit = limits.get(precision)
-                    if limit:
-                        at = np.interp(np.log(limit), np.log(rates), range(len(rates)))
+                    at = place_of(limits.get(precision), rates[storage])
+                    if at is not None:
                         for end in (y - 0.46, y + 0.46):
                             axes.plot([at, at], [end, y + 0.5 * (end - y)], color=INK, linewidth=2.5)
             axes.set_title(storage, fontsize=10)
-            axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates], rotation=45)
-            axes.set_xlim(-0.6, len(rates) - 0.4)
+            axes.set_xticks(range(len(rates[storage])), [f"{rate:g}" for rate in rates[storage]], rotation=45)
+            axes.set_xlim(-0.6, len(rates[storage]) - 0.4)
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
         panels[0].set_yticks(range(len(precisions)), precisions)
@@ -147,6 +121,25 @@ def draw_diagram(records: Sequence[Mapping[str, Any]], limits: Mapping[str, floa
         bar.set_label("share that came back")
         bar.outline.set_visible(False)  # type: ignore[operator]
         save(figure, path)
+
+
+def _draw_cell(axes: Axes, x: int, y: int, record: Cell, colours: Colormap) -> None:
+    share, rho = record.recovered, average(record.rho)
+    face = "white" if share is None else colours(min(max(share, 0.0), 1.0))
+    hatch = "////" if share is None else None
+    axes.fill_between(
+        [x - 0.48, x + 0.48], y - 0.46, y + 0.46, facecolor=face, edgecolor=GRID, linewidth=0.8, hatch=hatch
+    )
+    text = number(rho, 2) + MARKS[record.basis] + (BROKEN if record.broken else "")
+    colour = MUTED if share is None else "white" if share > 0.6 else INK
+    axes.annotate(text, (x, y), ha="center", va="center", fontsize=9, color=colour)
+
+
+def place_of(limit: float | None, rates: Sequence[float]) -> float | None:
+    """Where a learning rate lies between the columns, by its logarithm; None outside them, where nothing was measured."""
+    if not limit or not rates[0] <= limit <= rates[-1]:
+        return None
+    return float(np.interp(np.log(limit), np.log(rates), range(len(rates))))
 
 
 def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> None:
@@ -187,17 +180,18 @@ def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> No
 
 
 def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over unlearned models.
+    """Spearman's correlation of rho with the recovered share, with a bootstrap interval over targets.
 
-    {"spearman", "ci", "pairs", "models"}; raises PalimpsestError when there are fewer than three models.
+    All that was unlearned from a target shares its weights and its text, so that models are no independent draws. {"spearman", "ci",
+    "pairs", "targets"}; raises PalimpsestError when there are fewer than three targets.
     """
     import scipy.stats
 
     groups: dict[str, list[tuple[float, float]]] = {}
     for pair in pairs:
-        groups.setdefault(pair["unlearned"], []).append((pair["rho"], pair["recovered_share"]))
+        groups.setdefault(pair["target"], []).append((pair["rho"], pair["recovered_share"]))
     if len(groups) < 3:
-        raise PalimpsestError(f"{len(groups)} models with rho and recovery: three are needed for an interval.")
+        raise PalimpsestError(f"{len(groups)} targets with rho and recovery: three are needed for an interval.")
     members = [np.array(group) for group in groups.values()]
 
     def spearman(chosen: np.ndarray) -> float:
@@ -219,7 +213,7 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
         "spearman": spearman(places),
         "ci": (float(interval.low), float(interval.high)),
         "pairs": len(pairs),
-        "models": len(members),
+        "targets": len(members),
     }
 
 
@@ -230,36 +224,39 @@ def _diagram(results: Path, figure: Path) -> str:
     limits = borders(audit, results / f"models/{target}/seed{audit['seeds'][0]}")
     draw_diagram(records, limits, figure)
     known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
-    return (
-        f"{_cells_table(records, [WEIGHTS, RATE])}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
-    )
+    drawn = cells_table(records, [WEIGHTS, RATE, STEPS, NATS], audit["rules"])
+    return f"{drawn}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
 
 
-def _cells_table(records: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """A line per model: the columns, then what is retained in bf16 and at each precision."""
-    by_model: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
-        by_model.setdefault(record["model"], []).append(record)
-    precisions = list(dict.fromkeys(record["precision"] for record in records))
-    head = [name for name, _ in columns] + ["retained bf16 (%)", "utility bf16 (%)"]
-    lines = [
-        [value(group[0]) for _, value in columns]
-        + [number(group[0]["retained_bf16"]), number(group[0]["utility_bf16"])]
-        + [f"{number(record['retained'])} ({number(record['rho'], 2)})" for record in group]
-        for group in by_model.values()
-    ]
-    return table([*head, *(f"{name}: retained % (rho)" for name in precisions)], lines)
+def _methods(results: Path) -> str:
+    audit = read_json(results / "audit.json")
+    return cells_table(cells(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
 
 
 def _calibration(figure: Path, results: Sequence[Path]) -> str:
     pairs = gather(results)
+    group = foretell(pairs)
     draw_calibration(pairs, figure)
     found = rank_correlation(pairs)
     low, high = found["ci"]
     return (
-        f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['models']} models), "
-        f"{found['pairs']} pairs of model and format"
+        f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
+        f"{found['pairs']} pairs of model and format\n\n{_errors(pairs, group)}"
     )
+
+
+def _errors(pairs: Sequence[Pair], group: str) -> str:
+    """What the thresholds get wrong, beside what saying `kept` of all would, by size class and for bfloat16 weights."""
+    parts = {"all": pairs, "bfloat16 weights": [pair for pair in pairs if pair["weights"] == "bfloat16"]}
+    for _, members in sorted(by_size(pairs).items()):
+        parts[f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M parameters"] = members
+    lines = []
+    for name, part in parts.items():
+        found = score(part)
+        lines.append([name, *(str(found[key]) for key in ("pairs", "errors", "always_kept_errors"))])
+        lines[-1] += [number(found[key], 2) for key in ("auc_returned", "auc_restored")]
+    head = ["pairs of", "pairs", f"wrong, without the pair's {group}", "wrong, `kept` of all"]
+    return table([*head, "AUC: something came back", "AUC: restored"], lines)
 
 
 def main() -> None:
@@ -268,7 +265,8 @@ def main() -> None:
     diagram = commands.add_parser("diagram")
     diagram.add_argument("results", type=Path)
     diagram.add_argument("figure", type=Path)
-    commands.add_parser("methods").add_argument("results", type=Path)
+    for name in ("methods", "metrics"):
+        commands.add_parser(name).add_argument("results", type=Path)
     calibration = commands.add_parser("calibration")
     calibration.add_argument("figure", type=Path)
     calibration.add_argument("results", type=Path, nargs="+")
@@ -276,7 +274,9 @@ def main() -> None:
     if arguments.command == "diagram":
         print(_diagram(arguments.results, arguments.figure))
     elif arguments.command == "methods":
-        print(_cells_table(cells(read_json(arguments.results / "audit.json")), [METHOD, WEIGHTS, RATE, STEPS, NATS]))
+        print(_methods(arguments.results))
+    elif arguments.command == "metrics":
+        print(metrics_table(read_json(arguments.results / "audit.json")))
     else:
         print(_calibration(arguments.figure, arguments.results))
 
