@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ import torch
 from palimpsest import losses
 from palimpsest.losses import IGNORED, flatten
 
+DATA = Path(__file__).parents[1] / "data"
 BETA = 0.1
 
 
 @pytest.fixture(scope="module")
-def oracle(shared):
-    return json.loads((shared / "oracle/losses.json").read_text())
+def oracle():
+    return json.loads((DATA / "losses.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -114,9 +116,66 @@ def test_gradient_norms(oracle):
             "logits_forget_ref", "labels_forget", lambda x: losses.released_negative_preference(x, raw, BETA)
         ),
         "klr_published_norm": norm(*retain, lambda x: losses.kl_divergence(x.logits, held, everywhere)),
+        "klr_published_at_reference_norm": norm(
+            "logits_retain_ref", "labels_retain", lambda x: losses.kl_divergence(x.logits, held, everywhere)
+        ),
         "klr_repo_norm": norm(*retain, lambda x: losses.released_retain_kl(x, held)),
+        "klr_repo_at_reference_norm": norm(
+            "logits_retain_ref", "labels_retain", lambda x: losses.released_retain_kl(x, held)
+        ),
     }
-    assert found == pytest.approx({name: oracle["logit_gradient_norms"][name] for name in found}, abs=1e-10)
+    known = dict(oracle["logit_gradient_norms"])
+    for elsewhere in ("npo_published_sequence_weights", "npo_repo_at_reference_centred_norm"):  # the next two tests
+        del known[elsewhere]
+    assert found == pytest.approx(known, abs=1e-10)
+
+
+def test_npo_weighs_each_sequence_of_gradient_ascent(oracle):
+    """d NPO / d log p is 2 sigmoid(beta (log p - log p_ref)) for a sequence, over the number of sequences (2)."""
+    logits, forget = tokens(oracle, "logits_forget", "labels_forget")
+    _, before = tokens(oracle, "logits_forget_ref", "labels_forget")
+    log_probs = losses.sequence_log_probs(forget)
+    ratio = log_probs - losses.sequence_log_probs(before).detach()
+    reference = losses.sequence_log_probs(before).detach()
+    (npo,) = torch.autograd.grad(losses.negative_preference(forget, reference, BETA), logits, retain_graph=True)
+    weights = oracle["logit_gradient_norms"]["npo_published_sequence_weights"]
+    assert (2 * torch.sigmoid(BETA * ratio)).tolist() == pytest.approx(weights, abs=1e-12)
+    for number, weight in enumerate(weights):
+        (ascent,) = torch.autograd.grad(log_probs[number], logits, retain_graph=True)
+        assert torch.allclose(npo[number], weight / 2 * ascent[number], rtol=0, atol=1e-12)
+
+
+def test_the_released_npo_only_moves_all_logits_alike_at_the_start(oracle):
+    """Less its mean over the vocabulary, which no softmax sees, the gradient at the reference is zero: nothing is forgotten."""
+    logits, batch = tokens(oracle, "logits_forget_ref", "labels_forget")
+    raw = reference_logits(oracle, "logits_forget_ref")
+    (gradient,) = torch.autograd.grad(losses.released_negative_preference(batch, raw, BETA), logits)
+    centred = (gradient - gradient.mean(-1, keepdim=True)).norm().item()
+    assert gradient.norm().item() > 0.05
+    assert centred == pytest.approx(oracle["logit_gradient_norms"]["npo_repo_at_reference_centred_norm"], abs=1e-15)
+
+
+@pytest.mark.parametrize("masked", ["", "_masked"])
+@pytest.mark.parametrize("name", ["gdr", "klr"])
+def test_gradients_of_the_retain_losses_equal_finite_differences(oracle, name, masked):
+    """Of what ships under the name, in float64: (L(x + h) - L(x - h)) / 2h is good to about h^2 = 1e-10."""
+    loss = losses.RETAIN_LOSSES[name]
+    reference = reference_logits(oracle, "logits_retain_ref") if loss.reference == "logits" else None
+    logits, batch = tokens(oracle, "logits_retain", f"labels_retain{masked}")
+    (gradient,) = torch.autograd.grad(loss.function(batch, reference), logits)
+
+    def at(place, step):
+        moved = logits.detach().clone()
+        moved.view(-1)[place] += step
+        return loss.function(
+            flatten(moved, torch.tensor(oracle["inputs"][f"labels_retain{masked}"]), torch.ones(moved.shape[:2])),
+            reference,
+        ).item()
+
+    step = 1e-5
+    differences = [(at(place, step) - at(place, -step)) / (2 * step) for place in range(logits.numel())]
+    assert gradient.norm().item() > 0.01
+    assert gradient.flatten().tolist() == pytest.approx(differences, abs=1e-9)
 
 
 def random_batch(seed=0, batch=3, time=6, vocab=9):

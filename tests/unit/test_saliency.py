@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,10 +25,12 @@ from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule
 from palimpsest.unlearning import Objective, unlearn
 
+DATA = Path(__file__).parents[1] / "data"
+
 
 @pytest.fixture(scope="module")
-def oracle(shared):
-    return json.loads((shared / "oracle/losses.json").read_text())["sure"]
+def oracle():
+    return json.loads((DATA / "losses.json").read_text())["sure"]
 
 
 @pytest.mark.parametrize("case", ["repo_all_parameters", "matrices_only"])
