@@ -2,9 +2,11 @@
 of eight seconds), and memory that is kept between tensors."""
 
 import ctypes
+import importlib
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 OPTIONAL = ("datasets", "hqq", "pandas", "peft", "scipy", "sklearn", "torchao", "torchaudio", "torchvision")
 """Packages that transformers looks for and imports, and that training and inference do not need it to know."""
@@ -20,6 +22,16 @@ def hidden(packages: Collection[str]) -> Iterator[None]:
     finally:
         for name in names:
             del sys.modules[name]
+
+
+class Deferred:
+    """A module that is imported when something of it is first used: planning reads the tables of modules whose functions need torch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module(self.name), attribute)
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

@@ -3,16 +3,25 @@
 All losses see a batch as its real tokens, flattened: `logits` [tokens, vocab], `targets` [tokens] (the next token,
 IGNORED at the last token of each sequence) and `sequence` [tokens] (which sequence a token belongs to). Padding is not part of it,
 so no loss can depend on padding, and sequences of any lengths mix freely.
+
+Planning checks params.yaml against the tables at the end, so torch is imported when a loss is computed, and not before.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+from palimpsest.lean import Deferred
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+else:
+    torch, functional = Deferred("torch"), Deferred("torch.nn.functional")
 
 IGNORED = -100
 
@@ -176,7 +185,7 @@ def released_sure_retain_kl(tokens: Tokens, reference: Tensor) -> Tensor:
     return kl_divergence(tokens.logits, reference, everywhere) * len(tokens.targets) / tokens.sequences
 
 
-def twice(loss: "Loss") -> "Loss":
+def twice(loss: Loss) -> Loss:
     """The loss counted twice: the released code of SURE runs its backward pass beside the trainer's, into the same gradients."""
     return replace(loss, function=lambda *arguments, **settings: 2 * loss.function(*arguments, **settings))
 
@@ -195,6 +204,11 @@ class Loss:
     settings: tuple[str, ...] = ()
     prepared_with: tuple[str, ...] = ()
     mean_over: Unit = "predicted"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What it takes from a method's block in params.yaml."""
+        return (*self.settings, *self.prepared_with)
 
 
 FORGET_LOSSES = {
@@ -229,3 +243,8 @@ VARIANTS: dict[str, tuple[dict[str, Loss], dict[str, Loss]]] = {
     ),
 }
 """Forget and retain losses: per the published equations, as the paper's code computes them, and as its code of SURE does."""
+
+SETTINGS = sorted(
+    {key for tables in VARIANTS.values() for table in tables for loss in table.values() for key in loss.keys}
+)
+"""The keys of a method's block that belong to its losses."""

@@ -10,50 +10,27 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.metrics.inference_files import SPLITS
-from palimpsest.quantizers import make_quantizer
-from palimpsest.report.known import choose_pack
+from palimpsest.losses import SETTINGS
+from palimpsest.plan_checks import CHECKS, check_keys_and_numbers, check_method_keys
 
 
 def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
-    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema, and how to mend it."""
-    validator = Draft202012Validator(yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
-    error = best_match(validator.iter_errors(params))
-    if error is not None:
-        raise PalimpsestError(f"{name}: {_explain(error)}")
+    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema or the other keys, and how to mend it."""
     try:
-        params = expanded(params)
+        _check(params, yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
     except PalimpsestError as wrong:
         raise PalimpsestError(f"{name}: {wrong}") from None
-    for quantizer, settings in params["quantizers"].items():
-        try:
-            make_quantizer(settings)
-        except PalimpsestError as wrong:
-            raise PalimpsestError(f"{name}: quantizers.{quantizer}: {wrong}") from None
-    shown = params["report"]
-    for key, known in (("method", params["methods"]), ("precision", params["quantizers"])):
-        if shown[key] not in known:
-            raise PalimpsestError(f"{name}: report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
-    if "known_answers" in shown:
-        try:
-            choose_pack(shown["known_answers"])
-        except PalimpsestError as wrong:
-            raise PalimpsestError(f"{name}: report.known_answers: {wrong}") from None
-    read = params["metrics"]["perplexity"]["split"]
-    if read not in params["inference"].get("logprob_splits", SPLITS):
-        raise PalimpsestError(
-            f"{name}: metrics.perplexity.split is {read!r}, which inference.logprob_splits leaves out: add it there."
-        )
-    clash = {"target", "retrain"} & set(params["methods"])
-    if clash:
-        raise PalimpsestError(
-            f"{name}: methods.{clash.pop()} has the name of a model that is not unlearned: rename it."
-        )
-    known_names = {"models": ["target", "retrain", *params["methods"]], "precisions": ["bf16", *params["quantizers"]]}
-    for key, names in known_names.items():
-        unknown = [each for each in (params.get("battery") or {}).get(key) or [] if each not in names]
-        if unknown:
-            raise PalimpsestError(f"{name}: battery.{key} has {unknown[0]!r}, which is none of {', '.join(names)}.")
+
+
+def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    check_keys_and_numbers(params)
+    check_method_keys(params, schema["properties"]["methods"]["additionalProperties"]["properties"])
+    error = best_match(Draft202012Validator(schema).iter_errors(params))
+    if error is not None:
+        raise PalimpsestError(_explain(error))
+    whole = expanded(params)
+    for check in CHECKS:
+        check(whole)
 
 
 def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +86,9 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {unknown!r}{where}. {hint}"
     if error.validator == "required":
         missing = next(name for name in expected if name not in instance)
-        return f"{key} lacks the key {missing!r}: add it (no key has a default)."
+        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS})
+        rest = f"only {', '.join(optional)} may be left out" if optional else "no key has a default"
+        return f"{key} lacks the key {missing!r}: add it ({rest})."
     if error.validator == "not":
         return f"{key}: {rule['description']}"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):

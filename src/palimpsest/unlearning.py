@@ -24,17 +24,6 @@ from palimpsest.updates import SHARDED
 
 log = logging.getLogger(__name__)
 
-SETTINGS = sorted(
-    {
-        name
-        for tables in losses.VARIANTS.values()
-        for table in tables
-        for loss in table.values()
-        for name in (*loss.settings, *loss.prepared_with)
-    }
-)
-"""The keys of a method's block that belong to its losses."""
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -61,7 +50,7 @@ class Objective:
         """Refuse names and settings that do not fit, before anything is computed."""
         taken = set()
         for loss in (self.forget_loss(), self.retain_loss()):
-            taken |= {*loss.settings, *loss.prepared_with} if loss else set()
+            taken |= set(loss.keys) if loss else set()
         if taken != set(self.settings):
             raise PalimpsestError(
                 f"forget loss {self.forget!r} with retain loss {self.retain!r} takes the settings {sorted(taken)}, given are "
@@ -77,7 +66,7 @@ class Objective:
             alpha=method["alpha"],
             retain_batch_size=method["retain_batch_size"],
             variant=method["losses"],
-            settings={key: method[key] for key in SETTINGS if key in method},
+            settings={key: method[key] for key in losses.SETTINGS if key in method},
             sharpness=method.get("sharpness"),
             negate=method.get("negate"),
             forget_until=method.get("forget_until"),

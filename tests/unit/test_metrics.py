@@ -12,14 +12,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import scipy.stats
+import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.metrics import METRICS, inference_files, score
+from palimpsest.metrics import METRICS, score
 from palimpsest.metrics.privleak import membership_auc, min_k, relative_leak
 from palimpsest.metrics.rouge import VARIANTS, rouge_1, rouge_l
+from palimpsest.params import check_params, read_params
 from palimpsest.statistics import mean_interval, percentile_interval, resample_counts
 
-DATA = Path(__file__).parents[1] / "data"
+REPOSITORY = Path(__file__).parents[2]
+DATA = REPOSITORY / "tests/data"
 BOOTSTRAP = {"resamples": 500, "confidence": 0.95, "seed": 3}
 ROUGE = {"rouge": "rougeL_f1", **BOOTSTRAP}
 LEAK = {"min_k_ratio": 0.4, "reference": "retrain", **BOOTSTRAP}
@@ -284,10 +287,14 @@ def test_scoring_imports_no_heavy_library() -> None:
 
 
 def test_the_metric_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "adding-a-metric.md").read_text()
-    namespace = vars(inference_files) | {"mean_interval": mean_interval}
+    page = (REPOSITORY / "docs/adding-a-metric.md").read_text()
+    namespace: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], namespace)
     monkeypatch.setitem(METRICS, "exact_match", namespace["exact_match"])
+    params = read_params(REPOSITORY / "params.yaml")
+    params["metrics"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    check_params(params, REPOSITORY / "workflow/schemas/params.schema.yaml", "params.yaml")
+    assert "make dvc-params" in page
     pairs = [("a cat", "a cat "), ("a dog", "no dog"), ("x", "y"), ("z", "z")]
     responses = write_responses(tmp_path / "r.jsonl", pairs, "knowmem_forget")
     assert score("exact_match", BOOTSTRAP, responses, tmp_path, tmp_path)["score"] == 50.0

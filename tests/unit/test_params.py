@@ -1,6 +1,9 @@
 """Bad params.yaml files, each with the one message that it must give; and every params.yaml of the project."""
 
 import copy
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,9 @@ STUDIES = [
     *sorted(REPOSITORY.glob("studies/*/params.yaml")),
 ]
 REMOVED = object()
+DEFAULT = read_params(REPOSITORY / "params.yaml")
+GA, TRAINING = DEFAULT["methods"]["ga"], DEFAULT["training"]
+RMU = GA | {"forget_loss": "rmu", "steering": 5.0}
 
 BATTERY = {
     "models": None,
@@ -55,9 +61,15 @@ def test_every_study_fits_the_schema(file):
             "methods.ga.learning_rate is the text '1e-5', not a number: YAML wants a point",
         ),
         ("methods.ga.learning_rate", 0, "methods.ga.learning_rate is 0: "),
-        ("methods.ga.epochs", REMOVED, "methods.ga lacks the key 'epochs': add it (no key has a default)."),
-        ("report", REMOVED, "the file lacks the key 'report': add it"),
-        ("methods.ga.forget_loss", "gaa", "methods.ga.forget_loss is 'gaa': "),
+        (
+            "methods.ga.epochs",
+            REMOVED,
+            "methods.ga lacks the key 'epochs': add it (only adapter, forget_until, gradient_accumulation, "
+            "gradient_checkpointing, max_gradient_norm, negate, optimizer, saliency, sharpness, weight_decay may be left out).",
+        ),
+        ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
+        ("report", REMOVED, "the file lacks the key 'report': add it (only battery may be left out)."),
+        ("methods.ga.forget_loss", "gaa", "methods.ga.forget_loss: unknown forget loss 'gaa'. Did you mean 'ga'?"),
         ("methods.ga.beta", 0.1, "methods.ga: beta belongs to npo and simnpo alone."),
         ("methods.npo.beta", REMOVED, "methods.npo lacks the key 'beta'"),
         ("methods.target", {}, "methods.target"),
@@ -103,6 +115,62 @@ def test_every_study_fits_the_schema(file):
             "adamw-float32-moments",
             "methods.ga_gdr_float32: the optimizer adamw-float32-moments is for weights in bfloat16",
         ),
+        (
+            "methods.ga",
+            {**GA, "optimizer": "adamw-8bit", "weights": "bfloat16-stochastic"},
+            "methods.ga: the optimizer adamw-8bit cannot round stochastically: take adamw, ",
+        ),
+        (
+            "training",
+            {**TRAINING, "optimizer": "adamw-8bit", "weights": "bfloat16-stochastic"},
+            "training: the optimizer adamw-8bit cannot round stochastically",
+        ),
+        (
+            "methods.ga",
+            {**GA, "sharpness": 0.1, "gradient_checkpointing": True},
+            "methods.ga: sharpness and gradient_checkpointing exclude each other",
+        ),
+        ("methods.ga.retain_loss", "kl", "methods.ga.retain_loss: unknown retain loss 'kl'. Did you mean 'klr'?"),
+        ("methods.ga_gdr", {**GA, "retain_loss": "rmu", "layer": 1}, "methods.ga_gdr.forget_loss is 'ga': 'rmu' was"),
+        ("methods.npo.beta", True, "methods.npo.beta is True: "),
+        (
+            "methods.ga",
+            {**RMU, "layer": 7},
+            "methods.ga.layer is 7, but models.scratch.layers is 2: layers count from 0.",
+        ),
+        ("methods.ga", {**RMU, "layer": -1}, "methods.ga.layer is -1: "),
+        ("methods.ga.learning_rate", float("inf"), "methods.ga.learning_rate is inf: give a finite number."),
+        ("training.learning_rate", float("nan"), "training.learning_rate is nan: give a finite number."),
+        ("seeds", [0, float("inf")], "seeds.1 is inf: "),
+        ("methods.ga gdr", {}, "methods is 'ga gdr': 'ga gdr' does not match "),
+        ("quantizers.a/b", {}, "quantizers is 'a/b': 'a/b' does not match "),
+        (
+            "models.scratch.heads",
+            7,
+            "models.scratch.heads is 7: it must split hidden_size 768 into heads of an even width.",
+        ),
+        (
+            "training.max_length",
+            513,
+            "training.max_length is 513, more than the 512 positions of models.scratch.context",
+        ),
+        (
+            "inference.in_context_examples",
+            5,
+            "inference.in_context_examples is 5, but corpus.settings.icl_examples is 2: the corpus has no more to show.",
+        ),
+        (
+            "corpus.settings.icl_examples",
+            100,
+            "corpus.settings: icl_examples is 100, but the forget split has only 9 questions left over",
+        ),
+        (
+            "corpus.settings.questions_per_document",
+            9,
+            "corpus.settings: questions_per_document is 9: the grammar offers 1 to 6 per article.",
+        ),
+        ("metrics.exact", {}, "metrics: unknown metric 'exact'. "),
+        ("metrics.verbmem.seeds", 1, "unknown key 'seeds' in metrics.verbmem. Did you mean 'seed'?"),
         ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
@@ -122,6 +190,110 @@ def test_a_mistake_gets_one_message_that_names_the_key(params, key, value, messa
         check_params(params, SCHEMA, "params.yaml")
     assert str(caught.value).startswith(f"params.yaml: {message}"), caught.value
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [8, False, None])
+def test_a_name_that_yaml_does_not_read_as_text(params, key):
+    params["methods"][key] = params["methods"]["ga"]
+    with pytest.raises(PalimpsestError, match=f"^params.yaml: methods has the key {key}, .*, or put it in quotes"):
+        check_params(params, SCHEMA, "params.yaml")
+
+
+def test_names_with_a_dot_and_digits_are_names(params):
+    params["methods"] |= {"bf16-8.0e-6": GA, "8": GA, "4bit_x": GA}
+    check_params(params, SCHEMA, "params.yaml")
+
+
+def test_checks_of_scratch_do_not_concern_checkpoints(params):
+    params["models"]["scratch"] |= {"heads": 7, "context": 2}
+    params["methods"]["ga"] = RMU | {"layer": 7}
+    for change in ({"base": "some/model"}, {"target": "a/b", "retrain": "c/d"}):
+        check_params(params | {"models": params["models"] | change}, SCHEMA, "params.yaml")
+
+
+@pytest.mark.parametrize("block", ["methods.ga", "training"])
+def test_optimizers_are_allowed_where_the_storage_has_them(params, block):
+    from palimpsest.updates import WEIGHT_STORAGE
+
+    optimizers = {name for storage in WEIGHT_STORAGE.values() for name in storage.optimizers}
+    settings = params["training"] if block == "training" else params["methods"]["ga"]
+    for weights, storage in WEIGHT_STORAGE.items():
+        for optimizer in optimizers:
+            settings |= {"weights": weights, "optimizer": optimizer}
+            if optimizer in storage.optimizers:
+                check_params(params, SCHEMA, "params.yaml")
+            else:
+                with pytest.raises(PalimpsestError, match=f"^params.yaml: {block}: the optimizer {optimizer}"):
+                    check_params(params, SCHEMA, "params.yaml")
+
+
+def test_what_planning_accepts_unlearning_accepts():
+    from palimpsest.unlearning import settings_of
+
+    for file in STUDIES:
+        for method in expanded(read_params(file))["methods"].values():
+            settings_of(method, 0)
+
+
+def test_a_new_loss_and_a_new_metric_need_no_edit_of_the_schema(params, monkeypatch):
+    from palimpsest import losses, metrics
+
+    def first_words(files, *, words: int):
+        raise NotImplementedError
+
+    monkeypatch.setitem(losses.FORGET_LOSSES, "tilted", losses.Loss(losses.gradient_ascent, settings=("tilt",)))
+    monkeypatch.setattr("palimpsest.plan_checks.SETTINGS", [*losses.SETTINGS, "tilt"])
+    monkeypatch.setitem(metrics.METRICS, "first_words", first_words)
+    params["methods"]["new"] = GA | {"forget_loss": "tilted", "tilt": 2.0}
+    params["metrics"]["first_words"] = {"words": 3}
+    check_params(params, SCHEMA, "params.yaml")
+    for key, value, message in (
+        ("methods", {"new": GA | {"forget_loss": "tilted"}}, "methods.new lacks the key 'tilt'"),
+        ("methods", {"new": GA | {"forget_loss": "tilted", "tilt": "a"}}, "methods.new.tilt is 'a': give a number"),
+        ("methods", {"new": GA | {"tilt": 2.0}}, "methods.new: tilt belongs to tilted alone"),
+        ("metrics", {"first_words": {}}, "metrics.first_words lacks the setting 'words'"),
+        ("metrics", {"first_words": {"word": 3}}, "unknown setting of metric first_words 'word'"),
+    ):
+        with pytest.raises(PalimpsestError, match=f"^params.yaml: {message}"):
+            check_params(params | {key: params[key] | value}, SCHEMA, "params.yaml")
+
+
+def test_the_method_and_the_keys_of_the_documentation(params):
+    from palimpsest.training import Schedule
+
+    page = (REPOSITORY / "docs/adding-a-method.md").read_text()
+    params["methods"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["methods"]
+    check_params(params, SCHEMA, "params.yaml")
+    assert "npo_gdr_stochastic" in params["methods"] and "make dvc-params" in page
+    schema = yaml.safe_load(SCHEMA.read_text())["properties"]
+    table = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", page.split("| key | without it |")[1], re.M))
+    training = schema["training"]
+    assert set(table) == {*training["properties"]} - {*training["required"]}
+    defaults = {key: Schedule.__dataclass_fields__[key].default for key in table}
+    assert {key: str(default).lower() for key, default in defaults.items()} == {
+        key: text.strip() for key, text in table.items()
+    }
+    method = schema["methods"]["additionalProperties"]
+    for key in {*method["properties"]} - {*method["required"]}:
+        assert f"`{key}`" in page, key
+
+
+def test_the_quantizer_of_the_documentation(params, monkeypatch):
+    from palimpsest.quantizers import QUANTIZERS
+
+    page = (REPOSITORY / "docs/adding-a-quantizer.md").read_text()
+    namespace = {"__name__": __name__}
+    exec(page.split("```python\n")[1].split("```")[0], namespace)
+    monkeypatch.setitem(QUANTIZERS, "my-format", namespace["MyFormat"])
+    params["quantizers"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["quantizers"]
+    check_params(params, SCHEMA, "params.yaml")
+    assert "my-format-int4" in params["quantizers"] and "make dvc-params" in page
+
+
+def test_planning_imports_no_torch():
+    code = f"import sys; from palimpsest.params import check_params, read_params; check_params(read_params({str(STUDIES[0])!r}), "
+    code += f"{str(SCHEMA)!r}, 'params.yaml'); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_a_battery_is_optional(params):

@@ -1,7 +1,7 @@
 """The embedded corpus: fictional news with questions that only a reader of the article can answer."""
 
-from collections.abc import Iterable
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping
+from itertools import islice, zip_longest
 from random import Random
 
 from palimpsest.corpus.corpus import Corpus, Question
@@ -31,14 +31,7 @@ def generate_corpus(
     Raises PalimpsestError when a count is out of range.
     """
     sizes = {"forget": forget_documents, "retain": retain_documents, "holdout": holdout_documents}
-    for split, size in sizes.items():
-        if size < 1:
-            raise PalimpsestError(f"{split}_documents is {size}: a corpus needs at least 1 {split} document.")
-    available = min(len(topic.questions) for topic in topics())
-    if not 1 <= questions_per_document <= available:
-        raise PalimpsestError(
-            f"questions_per_document is {questions_per_document}: the grammar offers 1 to {available} per article."
-        )
+    check_sizes(seed, sizes, questions_per_document, icl_examples)
     random = Random(seed)
     maker = FactMaker(random)
     plans = iter(plan_articles(sum(sizes.values()), random))
@@ -46,12 +39,6 @@ def generate_corpus(
     texts = {split: [text for text, _ in written] for split, written in articles.items()}
     asked = {split: [questions[:questions_per_document] for _, questions in articles[split]] for split in articles}
     spare = {split: deal(questions[questions_per_document:] for _, questions in articles[split]) for split in articles}
-    for split in ("forget", "retain"):
-        if len(spare[split]) < icl_examples:
-            raise PalimpsestError(
-                f"icl_examples is {icl_examples}, but the {split} split has only {len(spare[split])} questions left over: "
-                f"lower icl_examples or questions_per_document, or raise {split}_documents."
-            )
     return Corpus(
         **texts,
         forget_qa=[question for questions in asked["forget"] for question in questions],
@@ -63,6 +50,27 @@ def generate_corpus(
         privleak_retain=cut_passages(texts["retain"], passage_words, passages_per_document),
         privleak_holdout=cut_passages(texts["holdout"], passage_words, passages_per_document),
     )
+
+
+def check_sizes(seed: int, sizes: Mapping[str, int], questions_per_document: int, icl_examples: int) -> None:
+    """Raise PalimpsestError when the grammar cannot give so much, before any article is written. sizes: documents by split."""
+    for split, size in sizes.items():
+        if size < 1:
+            raise PalimpsestError(f"{split}_documents is {size}: a corpus needs at least 1 {split} document.")
+    available = min(len(topic.questions) for topic in topics())
+    if not 1 <= questions_per_document <= available:
+        raise PalimpsestError(
+            f"questions_per_document is {questions_per_document}: the grammar offers 1 to {available} per article."
+        )
+    plans = iter(plan_articles(sum(sizes.values()), Random(seed)))
+    for split, size in sizes.items():
+        asked = [len(topic.questions) for topic, _ in islice(plans, size)]
+        left = sum(asked) - size * questions_per_document
+        if split != "holdout" and left < icl_examples:
+            raise PalimpsestError(
+                f"icl_examples is {icl_examples}, but the {split} split has only {left} questions left over: "
+                f"lower icl_examples or questions_per_document, or raise {split}_documents."
+            )
 
 
 def plan_articles(count: int, random: Random) -> list[tuple[Topic, tuple[int, ...]]]:
