@@ -1,7 +1,12 @@
 # Palimpsest: does a model that was made to forget still forget after quantization?
+from palimpsest.errors import one_line
+from palimpsest.params import read_params
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+with one_line():  # Snakemake's own message names neither the file nor the line
+    read_params("params.yaml")
 
 
 configfile: "params.yaml"

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,11 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_survive(commands)
     options = parser.parse_args(arguments)
-    try:
+    with one_line("palimpsest"):
         options.run(options)
-    except (PalimpsestError, OSError) as error:
-        print(f"palimpsest: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from palimpsest.errors import PalimpsestError, choose
+from palimpsest.errors import PalimpsestError, choose, one_line
 from palimpsest.params import leaves, read_params
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -90,8 +90,10 @@ def main() -> None:
     parser.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"))
     parser.add_argument("dvc", type=Path, nargs="?", default=Path("dvc.yaml"))
     arguments = parser.parse_args()
-    try:
+    with one_line():
         lists = stage_params(read_params(arguments.params))
+        if not arguments.dvc.exists():
+            raise PalimpsestError(f"{arguments.dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
         text = arguments.dvc.read_text(encoding="utf-8")
         if arguments.check:
             found = differences(text, lists, str(arguments.dvc))
@@ -99,8 +101,6 @@ def main() -> None:
                 sys.exit("\n".join([*found, "Run `make dvc-params`, so that DVC watches the keys of params.yaml."]))
         else:
             arguments.dvc.write_text(rewrite(text, lists, str(arguments.dvc)), encoding="utf-8")
-    except PalimpsestError as error:
-        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The one error that users see, and lookups that explain themselves."""
 
 import difflib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 Entry = TypeVar("Entry")
@@ -18,3 +20,13 @@ def choose(registry: Mapping[str, Entry], name: str, what: str) -> Entry:
     near = difflib.get_close_matches(name, registry, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise PalimpsestError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(registry))}.")
+
+
+@contextmanager
+def one_line(start: str = "Error") -> Iterator[None]:
+    """Within it a mistake of the user's ends the program: one line on stderr and exit code 1 instead of a traceback."""
+    try:
+        yield
+    except (PalimpsestError, OSError) as error:
+        print(f"{start}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -120,7 +121,7 @@ def load_model(
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, **(file or {"use_safetensors": True})
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved

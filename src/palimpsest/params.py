@@ -57,7 +57,10 @@ def read_params(path: Path | str) -> dict[str, Any]:
     except FileNotFoundError:
         raise PalimpsestError(f"{path} does not exist: run this in the folder of the study.") from None
     except yaml.YAMLError as error:
-        raise PalimpsestError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise PalimpsestError(f"{path}{line} is not valid YAML: {reason}.") from None
     if not isinstance(params, dict):
         raise PalimpsestError(f"{path} holds no keys: copy params.yaml of the default study and edit it.")
     return params

@@ -24,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 from palimpsest.artefacts import read_json
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.report.records import FULL, TARGET
 from palimpsest.report.retained import HEADLINE
 
@@ -267,7 +267,5 @@ def _weights(model: dict[str, Any], seed: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line():
         print(json.dumps(make_table(sys.argv[1:]), indent=1))
-    except PalimpsestError as error:
-        sys.exit(f"error: {error}")

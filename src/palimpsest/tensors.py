@@ -4,11 +4,12 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import ml_dtypes  # registers bfloat16 with NumPy, which safetensors then reads
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
@@ -26,7 +27,7 @@ class TensorFiles:
         self._files = {}
         self._paths: dict[str, Path] = {}
         for path in _weight_files(self.folder):
-            file = self._stack.enter_context(safe_open(path, "np"))
+            file = self._stack.enter_context(_opened(path))
             self._files.update(dict.fromkeys(file.keys(), file))
             self._paths.update(dict.fromkeys(file.keys(), path))
 
@@ -93,6 +94,17 @@ def _read_float8(path: Path, name: str) -> NDArray:
         start, end = entry["data_offsets"]
         file.seek(8 + length + start)
         return np.frombuffer(file.read(end - start), FLOAT8[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, "np")
+    except SafetensorError as error:
+        raise PalimpsestError(
+            f"{path} is no whole safetensors file ({error}): copy or download it again, or run the step that writes it."
+        ) from None
+    except FileNotFoundError:
+        raise PalimpsestError(f"{path} is missing: the index of the checkpoint names it. Copy it too.") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:

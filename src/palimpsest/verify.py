@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.params import expanded, read_params
 from palimpsest.quantizers import make_quantizer
 
@@ -135,10 +135,15 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown part {unknown.pop()!r}; parts are {', '.join(PARTS)}")
     parts = arguments.parts or PARTS
-    try:
-        found = problems(arguments.results, read_params(arguments.params), parts)
-    except PalimpsestError as error:
-        sys.exit(f"Error: {error}")
+    with one_line():
+        params = read_params(arguments.params)
+        try:
+            list(expected(params))
+        except KeyError as missing:
+            raise PalimpsestError(
+                f"{arguments.params} lacks the key {missing}: add it, `snakemake -n` says where it belongs."
+            ) from None
+        found = problems(arguments.results, params, parts)
     if found:
         sys.exit("\n".join(found))
     print(f"{', '.join(parts)}: every artefact matches its hashes, inputs and settings.")

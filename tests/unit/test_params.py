@@ -345,7 +345,13 @@ def test_leaves_are_the_values_that_are_no_mappings():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "does not exist"), ("", "holds no keys"), ("- 1", "holds no keys"), ("a: [1", "is not valid YAML")],
+    [
+        (None, "does not exist"),
+        ("", "holds no keys"),
+        ("- 1", "holds no keys"),
+        ("a: 1\nb: [1", "params.yaml, line 2 is not valid YAML: expected ',' or ']'"),
+        ("a:\n\tb: 1", "line 2 is not valid YAML"),
+    ],
 )
 def test_a_file_that_is_no_params_file(tmp_path, text, message):
     file = tmp_path / "params.yaml"

@@ -53,6 +53,28 @@ def test_every_study_can_be_planned(study, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == ["params.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "epochs: 40 ",
+            "epochz: 40 ",
+            "Error: params.yaml: unknown key 'epochz' in methods.ga_gdr_float32. Did you mean ",
+        ),
+        ("seeds: [0]", "seeds: [0", "Error: params.yaml, line 6 is not valid YAML: "),
+        (None, None, "Error: params.yaml does not exist: run this in the folder of the study."),
+    ],
+)
+def test_a_mistake_in_params_is_one_line(old, new, message, tmp_path):
+    if old:
+        text = (REPOSITORY / "params.yaml").read_text()
+        assert old in text
+        (tmp_path / "params.yaml").write_text(text.replace(old, new))
+    done = run(BIN / "snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith(message), done.stdout
+
+
 def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
     """Snakemake would have a conda environment in each rule; here pyproject.toml and constraints.txt are the environment of all."""
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import snakemake.benchmark
 
+from palimpsest.errors import one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
@@ -14,7 +15,8 @@ ROOT = Path(workflow.basedir)
 # Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
-check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
+with one_line():
+    check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
 config.update(expanded(config))
 
 SEEDS = config["seeds"]

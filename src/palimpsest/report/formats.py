@@ -11,9 +11,10 @@ from statistics import mean
 from typing import Any
 
 from palimpsest.artefacts import read_json, read_manifest
+from palimpsest.errors import one_line
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.markdown import number, table
-from palimpsest.report.records import FULL, TARGET
+from palimpsest.report.records import FULL, TARGET, read_audit
 from palimpsest.report.retained import HEADLINE
 
 HEAD = [
@@ -34,7 +35,7 @@ HEAD = [
 
 def formats(results: Path) -> list[dict[str, Any]]:
     """A record per precision, means over the seeds; retained and recovery are cells {"value", "ci", "status"} of the audit."""
-    audit = read_json(results / "audit.json")
+    audit = read_audit(results / "audit.json")
     averages, seeds = audit["averages"], audit["seeds"]
     rows = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     target = next(row["model"] for row in audit["over_seeds"] if row["kind"] == TARGET)
@@ -107,7 +108,9 @@ def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m palimpsest.report.formats", description=__doc__)
     parser.add_argument("results", type=Path, help="the results folder of a study")
-    print(lines(formats(parser.parse_args().results)))
+    arguments = parser.parse_args()
+    with one_line():
+        print(lines(formats(arguments.results)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from those, and what no setting can make alike.
 
 import argparse
 import string
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -15,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from palimpsest.artefacts import read_json
-from palimpsest.errors import PalimpsestError, choose
+from palimpsest.errors import PalimpsestError, choose, one_line
+from palimpsest.report.records import read_audit
 
 MISSING = "–"
 
@@ -195,8 +194,8 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="the results folder of a study")
     parser.add_argument("pack", nargs="?", help="the pack; without it the one that the study's params.yaml names")
     arguments = parser.parse_args()
-    try:
-        audit = read_json(arguments.results / "audit.json")
+    with one_line():
+        audit = read_audit(arguments.results / "audit.json")
         name = arguments.pack or audit["settings"]["report"].get("known_answers")
         if name is None:
             raise PalimpsestError(
@@ -204,8 +203,6 @@ def main() -> None:
                 f"{', '.join(sorted(read_packs()['packs']))}."
             )
         print(markdown(compare(audit, name)))
-    except PalimpsestError as error:
-        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from palimpsest.artefacts import read_json
+from palimpsest.errors import one_line
 from palimpsest.report.battery import texts
-from palimpsest.report.records import FULL, UNLEARNED
+from palimpsest.report.records import FULL, UNLEARNED, read_audit
 from palimpsest.report.retained import HEADLINE
 
 MISSING = "–"
@@ -78,7 +78,9 @@ def number(value: float | None, digits: int = 0) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("audit", help="an audit.json")
-    print(tables(read_json(parser.parse_args().audit)))
+    arguments = parser.parse_args()
+    with one_line():
+        print(tables(read_audit(arguments.audit)))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from palimpsest.artefacts import read_json
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.prediction import Pair, by_size, foretell, gather, score
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
@@ -41,7 +40,7 @@ from palimpsest.report.cells import (
 )
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
 from palimpsest.report.markdown import metrics_table, number, table
-from palimpsest.report.records import TARGET
+from palimpsest.report.records import TARGET, read_audit
 from palimpsest.tensors import open_checkpoint, to_bfloat16
 
 REACH = 256
@@ -218,7 +217,7 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
 
 
 def _diagram(results: Path, figure: Path) -> str:
-    audit = read_json(results / "audit.json")
+    audit = read_audit(results / "audit.json")
     target = next(model["model"] for model in audit["models"] if model["kind"] == TARGET)
     records = cells(audit)
     limits = borders(audit, results / f"models/{target}/seed{audit['seeds'][0]}")
@@ -229,7 +228,7 @@ def _diagram(results: Path, figure: Path) -> str:
 
 
 def _methods(results: Path) -> str:
-    audit = read_json(results / "audit.json")
+    audit = read_audit(results / "audit.json")
     return cells_table(cells(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
 
 
@@ -271,14 +270,15 @@ def main() -> None:
     calibration.add_argument("figure", type=Path)
     calibration.add_argument("results", type=Path, nargs="+")
     arguments = parser.parse_args()
-    if arguments.command == "diagram":
-        print(_diagram(arguments.results, arguments.figure))
-    elif arguments.command == "methods":
-        print(_methods(arguments.results))
-    elif arguments.command == "metrics":
-        print(metrics_table(read_json(arguments.results / "audit.json")))
-    else:
-        print(_calibration(arguments.figure, arguments.results))
+    with one_line():
+        if arguments.command == "diagram":
+            print(_diagram(arguments.results, arguments.figure))
+        elif arguments.command == "methods":
+            print(_methods(arguments.results))
+        elif arguments.command == "metrics":
+            print(metrics_table(read_audit(arguments.results / "audit.json")))
+        else:
+            print(_calibration(arguments.figure, arguments.results))
 
 
 if __name__ == "__main__":

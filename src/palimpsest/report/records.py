@@ -58,6 +58,15 @@ def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
     return records
 
 
+def read_audit(path: Path | str) -> dict[str, Any]:
+    """An audit.json; raises PalimpsestError when it is missing or is something else."""
+    audit = read_json(path)
+    for key in ("over_seeds", "settings"):
+        if not isinstance(audit, dict) or key not in audit:
+            raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
+    return audit
+
+
 def index_study(scores: Iterable[Record], weights: Iterable[Record], manifests: Iterable[Record]) -> Study:
     """Check and index; the order of models and precisions is that of the manifests and the scores, bf16 first.
 

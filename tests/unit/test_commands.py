@@ -1,0 +1,109 @@
+"""Every command line ends a mistake of the user's with one line that names the file or key, and exit code 1."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from palimpsest import cli, dvc_params, verify
+from palimpsest.errors import PalimpsestError
+from palimpsest.models import load_model
+from palimpsest.quantizers.base import load_checkpoint
+from palimpsest.report import formats, known, markdown, phase
+from palimpsest.tensors import open_checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def fails(main, monkeypatch, capsys, *arguments: str | Path) -> str:
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err.strip()
+
+
+REPORTS = {
+    "markdown": (markdown.main, ["{}/audit.json"]),
+    "formats": (formats.main, ["{}"]),
+    "known": (known.main, ["{}"]),
+    "diagram": (phase.main, ["diagram", "{}", "{}/figure.svg"]),
+    "methods": (phase.main, ["methods", "{}"]),
+    "metrics": (phase.main, ["metrics", "{}"]),
+    "calibration": (phase.main, ["calibration", "{}/figure.svg", "{}"]),
+}
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_reports_without_their_audit(name, tmp_path, monkeypatch, capsys):
+    main, templates = REPORTS[name]
+    arguments = [template.format(tmp_path) for template in templates]
+    assert f"{tmp_path}/audit.json does not exist" in fails(main, monkeypatch, capsys, *arguments)
+    if name == "calibration":
+        return
+    (tmp_path / "audit.json").write_text('{"models": []}')
+    assert fails(main, monkeypatch, capsys, *arguments) == (
+        f"Error: {tmp_path}/audit.json is no audit (it lacks 'over_seeds'): give the audit.json of a study's results."
+    )
+
+
+def test_a_folder_instead_of_a_file(tmp_path, monkeypatch, capsys):
+    assert str(tmp_path) in fails(markdown.main, monkeypatch, capsys, tmp_path)
+
+
+def test_dvc_params_without_dvc_yaml(tmp_path, monkeypatch, capsys):
+    found = fails(dvc_params.main, monkeypatch, capsys, REPOSITORY / "params.yaml", tmp_path / "dvc.yaml")
+    assert found == f"Error: {tmp_path}/dvc.yaml does not exist: run this where it is, or name it (PARAMS DVC)."
+
+
+@pytest.mark.parametrize("key", ["corpus", "training", "models", "seeds", "quantizers", "metrics"])
+def test_verify_with_a_key_missing(key, tmp_path, monkeypatch, capsys):
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    del params[key]
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps(params))
+    found = fails(verify.main, monkeypatch, capsys, tmp_path / "results", file)
+    assert found == f"Error: {file} lacks the key '{key}': add it, `snakemake -n` says where it belongs."
+
+
+@pytest.fixture
+def truncated(tiny, tmp_path) -> Path:
+    folder = tmp_path / "model"
+    tiny[0].save_pretrained(folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    return folder
+
+
+def test_survive_of_a_truncated_checkpoint(tiny, truncated, tmp_path, monkeypatch, capsys):
+    whole = tmp_path / "whole"
+    tiny[0].save_pretrained(whole)
+    capsys.readouterr()  # its progress
+    for pair in ((whole, truncated), (truncated, whole)):
+        found = fails(cli.main, monkeypatch, capsys, "survive", *pair)
+        assert found.startswith(f"palimpsest: {truncated}/model.safetensors is no whole safetensors file (")
+
+
+@pytest.mark.parametrize("load", [open_checkpoint, load_checkpoint])
+def test_reading_a_truncated_checkpoint(truncated, load):
+    with pytest.raises(PalimpsestError, match="model.safetensors is no whole safetensors file"):
+        load(truncated)
+
+
+def test_loading_a_truncated_checkpoint(truncated):
+    import torch
+
+    with pytest.raises(PalimpsestError, match="^cannot load the model .* Point models.base of params.yaml at "):
+        load_model(truncated, torch.float32, key="models.base")
+
+
+def test_a_shard_that_is_missing(tiny, tmp_path):
+    tiny[0].save_pretrained(tmp_path, max_shard_size="200KB")
+    shard = sorted(tmp_path.glob("*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(PalimpsestError, match=f"^{shard} is missing: the index of the checkpoint names it"):
+        open_checkpoint(tmp_path)
