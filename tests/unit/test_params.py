@@ -339,6 +339,19 @@ def test_the_threshold_study_is_a_list():
     assert without == cures["ga_gdr_large"]
 
 
+def test_every_key_of_the_default_study_is_explained_at_its_first_use():
+    known: set[str] = set()
+    bare = []
+    for number, line in enumerate((REPOSITORY / "params.yaml").read_text().splitlines(), start=1):
+        found = re.fullmatch(r" *([\w.-]+): *([^#]*?) *(# \S.*)?", line)
+        if found and found[2]:
+            if found[1] not in known and not found[3]:
+                bare.append(f"params.yaml, line {number}: {found[1]}")
+            known.add(found[1])
+    assert {key.rpartition(".")[2] for key in leaves(DEFAULT)} == known
+    assert bare == []
+
+
 def test_leaves_are_the_values_that_are_no_mappings():
     assert leaves({"a": {"b": 1, "c": {"d": None}, "e": {}}, "f": [1, 2]}) == ["a.b", "a.c.d", "a.e", "f"]
 

@@ -435,6 +435,39 @@ def test_page_is_self_contained_escaped_and_complete(study: dict, audit: dict, t
     assert page.count('class="sample"') == 2
 
 
+def test_the_page_says_how_much_it_rests_on(study: dict, audit: dict, tmp_path: Path) -> None:
+    page = pages(study, audit, tmp_path).read_text()
+    assert "24 prompts, 40 questions on the forget set and 40 on the retain set, 1 seed, a model of 22,500,000" in page
+    assert "a checkpoint that was not trained here." in page and "of one run (seed 1)" in page
+    assert "until it no longer reproduced" not in page and "The mean hides something" not in page
+    row = find(audit["rows"], model="npo_gdr", precision="rtn-int4")["retained"][HEADLINE]
+    verbmem, knowmem = (f"{row[metric]['value']:.0f}" for metric in ("verbmem", "knowmem"))
+    assert f"{row['mean']['value']:.0f}<small>V {verbmem} · K {knowmem}</small></td>" in page
+    terms = "target|retrained model|GA|NPO|retain loss|GDR|KLR|perplexity|bootstrap interval|Spearman|RTN|GPTQ"
+    for term in terms.split("|"):
+        assert f"<dt>{term}" in page, term
+
+
+def test_the_page_says_what_a_mean_hides_and_how_the_target_ended(study: dict, audit: dict, tmp_path: Path) -> None:
+    changed = copy.deepcopy(audit)
+    changed["settings"] |= {"models": {"target": "train", "base": "scratch"}, "training": {"stop_at_loss": 0.3}}
+    ended = {"steps": 57, "final_loss": 0.2951, "reached_stop_loss": True}
+    target = find(changed["models"], model="target")
+    target["training"] = [ended]
+    cells = find(changed["rows"], model="ga_gdr", precision="bf16")["retained"][HEADLINE]
+    cells["verbmem"]["value"], cells["knowmem"]["value"] = 1.4, 99.8
+    page = pages(study, changed, tmp_path).read_text()
+    assert "ga_gdr keeps 1\u00a0% of VerMem and 100\u00a0% of KnowMem." in page and "a Llama of 22,500,000" in page
+    assert "reached stop_at_loss, 0.3 nats per token (57 steps, loss of the last one 0.30 nats per token)." in page
+    changed["seeds"], target["training"] = (
+        [1, 2],
+        [ended | {"reached_stop_loss": False}, ended | {"reached_stop_loss": None}],
+    )
+    page = pages(study, changed, tmp_path).read_text()
+    assert "seed 1, did not reach stop_at_loss" in page and "seed 2, trained for 57 steps" in page
+    assert "means over 2 seeds" in page
+
+
 def test_two_renders_are_byte_identical(study: dict, audit: dict, tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):

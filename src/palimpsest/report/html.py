@@ -13,7 +13,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.report import battery
 from palimpsest.report import figures as charts
 from palimpsest.report.known import texts
-from palimpsest.report.records import FULL, UNLEARNED
+from palimpsest.report.records import FORGET_METRICS, FULL, TARGET, UNLEARNED
 from palimpsest.report.retained import HEADLINE
 
 METRICS = {
@@ -24,6 +24,8 @@ METRICS = {
     "perplexity": ("Perplexity", "lower is better, no percentage"),
 }
 MISSING = "–"
+UNEVEN = 50
+"""Points between VerMem and KnowMem retained in full precision from which the page says that their mean hides something."""
 
 
 def render(
@@ -55,6 +57,10 @@ def render(
         answer=audit["answer"],
         groups=_groups(audit),
         cells={(row["model"], row["precision"]): row for row in audit["over_seeds"]},
+        parts=(parts := _parts(audit)),
+        uneven=_uneven(parts),
+        sizes=_sizes(audit),
+        targets=_targets(audit),
         averages=audit["averages"],
         metrics=METRICS,
         headline=HEADLINE,
@@ -86,6 +92,64 @@ def _groups(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
         ("Other methods", other, None),
     ]
     return [{"title": title, "models": models, "average": mean} for title, models, mean in groups if models]
+
+
+def _parts(audit: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float | None]]:
+    """What a model retains at a precision by metric, means over the seeds: the two that the headline averages."""
+    found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    for row in audit["rows"]:
+        if row["retained"]:
+            lists = found.setdefault((row["model"], row["precision"]), {metric: [] for metric in FORGET_METRICS})
+            for metric in FORGET_METRICS:
+                lists[metric].append(row["retained"][HEADLINE][metric]["value"])
+    return {key: {metric: _mean(values) for metric, values in lists.items()} for key, lists in found.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None as soon as one is: a mean over the others would hide it."""
+    return None if None in values else sum(value for value in values if value is not None) / len(values)
+
+
+def _uneven(parts: Mapping[tuple[str, str], Mapping[str, float | None]]) -> list[dict[str, Any]]:
+    """Models that keep one kind of knowledge and not the other in full precision."""
+    found = []
+    for (model, precision), values in parts.items():
+        verbmem, knowmem = values["verbmem"], values["knowmem"]
+        if precision == FULL and verbmem is not None and knowmem is not None and abs(verbmem - knowmem) >= UNEVEN:
+            found.append({"model": model, "verbmem": verbmem, "knowmem": knowmem})
+    return found
+
+
+def _sizes(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """How much the numbers of the page rest on."""
+    target = next(model for model in audit["models"] if model["kind"] == TARGET)
+    metrics = next(row for row in audit["rows"] if row["model"] == target["model"])["metrics"]
+    models = audit["settings"].get("models", {})
+    scratch = models.get("target") == "train" and models.get("base") == "scratch"
+    return {
+        "prompts": metrics["verbmem"]["n"],
+        "questions": metrics["knowmem"]["n"],
+        "kept_questions": metrics["utility"]["n"],
+        "seeds": len(audit["seeds"]),
+        "kind": "Llama" if scratch else "model",
+        "parameters": target["parameters"],
+    }
+
+
+def _targets(audit: Mapping[str, Any]) -> list[str]:
+    """For each seed, how the training of the target ended."""
+    target = next(model for model in audit["models"] if model["kind"] == TARGET)
+    goal = audit["settings"].get("training", {}).get("stop_at_loss")
+    return [_ending(outcome, goal) for outcome in target["training"]]
+
+
+def _ending(outcome: Mapping[str, Any] | None, goal: float | None) -> str:
+    if outcome is None:
+        return "a checkpoint that was not trained here"
+    after = f"{outcome['steps']} steps, loss of the last one {outcome['final_loss']:.2f} nats per token"
+    if outcome["reached_stop_loss"] is None:
+        return f"trained for {after}"
+    return f"{'reached' if outcome['reached_stop_loss'] else 'did not reach'} stop_at_loss, {goal} nats per token ({after})"
 
 
 def _inline(svg: Path, prefix: str) -> Markup:
