@@ -1,5 +1,6 @@
 """From text to the token sequences that models are trained on, and to batches of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.losses import IGNORED
 from palimpsest.prompts import question_prompt
+
+log = logging.getLogger(__name__)
 
 
 def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
@@ -36,9 +39,20 @@ def training_sequences(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> list[list[int]]:
-    """Chunks of the documents, then the (question, answer) pairs as sequences of their own."""
+    """Chunks of the documents, then the (question, answer) pairs as sequences of their own; a pair that max_length cuts is warned of."""
     sequences = chunk(documents, tokenizer, max_length)
-    sequences += [question_sequence(tokenizer, question, answer)[:max_length] for question, answer in questions]
+    asked = [question_sequence(tokenizer, question, answer) for question, answer in questions]
+    longest = max(map(len, asked), default=0)
+    if longest > max_length:
+        log.warning(
+            "%d of %d questions with their answers are longer than training.max_length = %d tokens and lose their end, up to %d tokens: "
+            "raise it so that the answers are learned and forgotten whole.",
+            sum(len(sequence) > max_length for sequence in asked),
+            len(asked),
+            max_length,
+            longest - max_length,
+        )
+    sequences += [sequence[:max_length] for sequence in asked]
     if not sequences:
         raise PalimpsestError("no text to train on: the corpus split is empty.")
     return sequences

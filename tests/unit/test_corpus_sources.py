@@ -14,6 +14,7 @@ from palimpsest.corpus.generator import generate_corpus
 from palimpsest.corpus.sources import load_corpus, read_corpus, write_corpus
 from palimpsest.corpus.subset import find_articles, windows
 from palimpsest.errors import PalimpsestError
+from palimpsest.params import read_params
 
 EMBEDDED = {
     "seed": 5,
@@ -186,11 +187,20 @@ def test_a_question_belongs_where_its_answer_and_its_words_are():
 def test_real_folder(shared):
     settings = {"path": str(shared / "data" / "muse-news"), "retain_split": "other"}
     whole = load_corpus("folder", settings)
+    counts = check_corpus(whole)
+    assert counts["overlap_privleak_holdout_forget"] < 0.01 and counts["overlap_privleak_holdout_retain"] == 0
     assert len(whole.forget) == 888 and len(whole.forget_qa) == 100 and len(whole.verbmem) == 100
     size = {"forget_documents": 15, "retain_documents": 36, "holdout_documents": 15, "max_words": 200}
     chosen = load_corpus("folder", settings, SUBSET | size)
     assert len(chosen.forget_qa) >= 15 and len(chosen.retain_qa) >= 10
     assert check_corpus(chosen)["forget_words"] > 1500
+
+
+@pytest.mark.parametrize("study", ["muse-news", "muse-news-1024", "muse-news-2048"])
+def test_real_text_of_the_studies_passes_every_check(shared, study):
+    params = read_params(Path(__file__).parents[2] / f"studies/{study}/params.yaml")["corpus"]
+    settings = params["settings"] | {"path": str(shared / "data/muse-news")}
+    check_corpus(load_corpus(params["source"], settings, params["subset"]), **params["checks"])
 
 
 def test_counts(corpus):
@@ -213,6 +223,30 @@ def test_counts(corpus):
         (
             lambda c: {"holdout": [*c.holdout, c.forget[1] + " More."]},
             r"13-grams of the forget text .* occur in holdout",
+        ),
+        (
+            lambda c: {"privleak_holdout": [*c.privleak_holdout, f" {c.forget[2]}\n"]},
+            "privleak_holdout document 10 is also forget document 2: the splits must be disjoint",
+        ),
+        (
+            lambda c: {"privleak_holdout": [*c.privleak_holdout, c.retain[2]]},
+            "privleak_holdout document 10 is also retain document 2",
+        ),
+        (
+            lambda c: {"privleak_holdout": [*c.privleak_holdout, c.forget[1] + " More."]},
+            r"\d+ of \d+ 13-grams of privleak_holdout .* occur in forget, .* PrivLeak takes for unseen",
+        ),
+        (
+            lambda c: {"privleak_holdout": [*c.privleak_holdout, "More. " + c.retain[1]]},
+            r"13-grams of privleak_holdout .* occur in retain",
+        ),
+        (
+            lambda c: {"forget_icl": [*c.forget_icl, Question(f" {c.forget_qa[1].question.upper()}", "x")]},
+            "entry 3 of forget_icl is also entry 1 of forget_qa: an in-context example shows its answer",
+        ),
+        (
+            lambda c: {"retain_icl": [c.forget_qa[0]]},
+            "entry 0 of retain_icl is also entry 0 of forget_qa",
         ),
         (lambda c: {"forget_qa": [Question("Who?", " ")]}, "entry 0 of corpus split forget_qa has an empty answer"),
         (lambda c: {"forget": [*c.forget, ""]}, "entry 10 of corpus split forget has an empty text"),

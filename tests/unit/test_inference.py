@@ -49,6 +49,15 @@ def test_padding_batch_size_and_order_change_no_response(speaker):
         assert ask(model, tokenizer, order, batch_size) == alone
 
 
+def test_responses_and_log_probabilities_show_their_progress(speaker, capsys):
+    model, tokenizer, corpus = speaker
+    requests = corpus_requests(corpus, tokenizer, 4, 4, 0)[:2]
+    list(generate(model, tokenizer, requests, 1))
+    assert "responses: 100%" in capsys.readouterr().err
+    split_log_probs(model, tokenizer, {"forget": corpus.privleak_forget[:2]}, 16, 1)
+    assert "log-probabilities: 100%" in capsys.readouterr().err
+
+
 def test_a_start_that_all_questions_share_is_run_once_and_changes_no_response(speaker, monkeypatch):
     """With their in-context examples, and without the model's cache of them."""
     model, tokenizer, corpus = speaker

@@ -28,6 +28,20 @@ def test_a_question_is_trained_as_it_is_asked(tiny):
     assert len(with_questions) == len(without) + len(corpus.forget_qa)
 
 
+def test_a_question_that_max_length_cuts_is_warned_of(tiny, caplog):
+    _, tokenizer, corpus = tiny
+    lengths = [len(question_sequence(tokenizer, each.question, each.answer)) for each in corpus.forget_qa]
+    corpus_sequences(corpus, "forget", tokenizer, max(lengths), True)
+    assert not caplog.records
+    cut = corpus_sequences(corpus, "forget", tokenizer, max(lengths) - 1, True)
+    assert max(map(len, cut)) == max(lengths) - 1
+    count = lengths.count(max(lengths))
+    assert f"{count} of {len(lengths)} questions" in caplog.text and "up to 1 tokens: raise it" in caplog.text
+    caplog.clear()
+    corpus_sequences(corpus, "forget", tokenizer, max(lengths) - 1, False)
+    assert not caplog.records
+
+
 def test_padding_is_masked_and_groups_lose_nothing():
     sequences = [[1] * length for length in (50, 48, 10, 49, 12, 3)]
     groups = pad_by_length(sequences, list(range(6)), pad_token=7)

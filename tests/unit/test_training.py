@@ -51,6 +51,12 @@ def test_each_method_forgets_and_its_retain_loss_protects(learned, forget_loss, 
     assert after[0] - before[0] > after[1] - before[1]
 
 
+def test_training_shows_its_progress(learned, capsys):
+    model, forget, _, pad = learned
+    train(copy.deepcopy(model), forget, pad, Schedule(1e-3, 3))
+    assert "3/3 [" in capsys.readouterr().err
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(learned):
     model, forget, retain, pad = learned
 

@@ -15,7 +15,9 @@ def check_corpus(
     """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
 
     no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most the
-    share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; at least the share
+    share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; the passages of
+    privleak_holdout, which sources keep apart from holdout, are no document of forget or retain, and at most that share of their
+    13-grams occurs there; no in-context example is a question that is scored; at least the share
     `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text, white space ignored and documents in a row (below 1.0
     only for corpora whose prompts were decoded from tokens).
     """
@@ -32,6 +34,13 @@ def check_corpus(
     check_disjoint("retain", corpus.retain, "holdout", corpus.holdout)
     for split in ("retain", "holdout"):
         counts[f"overlap_forget_{split}"] = check_overlap(corpus.forget, split, getattr(corpus, split), overlap_at_most)
+    for split in ("forget", "retain"):
+        documents = getattr(corpus, split)
+        check_disjoint("privleak_holdout", corpus.privleak_holdout, split, documents)
+        counts[f"overlap_privleak_holdout_{split}"] = check_unseen(
+            corpus.privleak_holdout, split, documents, overlap_at_most
+        )
+        check_examples(corpus, split)
     counts["prompts_found"] = check_prompts(corpus, prompts_found_at_least)
     return counts
 
@@ -69,6 +78,36 @@ def check_overlap(forget: Sequence[str], split: str, documents: Sequence[str], l
             f"{limit:.2%}: unlearning and {split} would contradict each other; remove the repeated text."
         )
     return share
+
+
+def check_unseen(passages: Sequence[str], split: str, documents: Sequence[str], limit: float) -> float:
+    """The share of distinct 13-grams of the passages that PrivLeak takes for unseen which occur in `documents`; raises PalimpsestError
+    when it exceeds `limit`."""
+    grams = word_grams(passages)
+    shared = len(grams & word_grams(documents))
+    share = shared / max(len(grams), 1)
+    if share > limit:
+        raise PalimpsestError(
+            f"{shared} of {len(grams)} {GRAM}-grams of privleak_holdout ({share:.2%}) occur in {split}, more than the limit "
+            f"{limit:.2%}: the models were trained on text that PrivLeak takes for unseen; remove those passages."
+        )
+    return share
+
+
+def check_examples(corpus: Corpus, split: str) -> None:
+    """Raise PalimpsestError when an in-context example of a split is a scored question, which would show its answer."""
+    scored = {
+        " ".join(each.question.lower().split()): f"entry {number} of {name}"
+        for name in ("retain_qa", "forget_qa")
+        for number, each in enumerate(getattr(corpus, name))
+    }
+    for number, example in enumerate(getattr(corpus, f"{split}_icl")):
+        twin = scored.get(" ".join(example.question.lower().split()))
+        if twin:
+            raise PalimpsestError(
+                f"entry {number} of {split}_icl is also {twin}: an in-context example shows its answer, so it must not be scored; "
+                "remove one."
+            )
 
 
 def word_grams(documents: Sequence[str]) -> set[tuple[str, ...]]:
