@@ -61,7 +61,7 @@ def test_every_study_can_be_planned(study, tmp_path):
             "epochz: 40 ",
             "Error: params.yaml: unknown key 'epochz' in methods.ga_gdr_float32. Did you mean ",
         ),
-        ("seeds: [0]", "seeds: [0", "Error: params.yaml, line 6 is not valid YAML: "),
+        ("seeds: [0]", "seeds: [0", "Error: params.yaml, line "),
         (None, None, "Error: params.yaml does not exist: run this in the folder of the study."),
     ],
 )
