@@ -54,7 +54,7 @@ HALF_ULP = 8
 
 def octave_counts(weights: Float32, shifts: Float32) -> NDArray[np.int64]:
     """[64, 64] how many weights lie in each octave of |w| (rows) and of the shift |W - W0| (columns; 0: unchanged)."""
-    pairs = _octaves(weights) * np.uint16(OCTAVES) + _octaves(shifts)
+    pairs = octaves(weights) * np.uint16(OCTAVES) + octaves(shifts)
     return np.bincount(pairs.reshape(-1), minlength=OCTAVES**2).reshape(OCTAVES, OCTAVES)
 
 
@@ -109,7 +109,8 @@ def expected_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return tail[thresholds] * counts.sum(1)
 
 
-def _octaves(values: Float32) -> NDArray[np.uint16]:
+def octaves(values: Float32) -> NDArray[np.uint16]:
+    """The octave of each |value|, 0 to 63; see LOWEST."""
     exponents = (
         (values.view(np.uint32) >> np.uint32(23)).astype(np.uint8).astype(np.int16)
     )  # the first cast drops the sign
