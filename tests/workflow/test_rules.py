@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from palimpsest.params import expanded, read_params
+
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.prefix) / "bin"
 RULES = sorted((REPOSITORY / "workflow/rules").glob("*.smk"))
@@ -46,7 +48,7 @@ def test_every_study_can_be_planned(study, tmp_path):
     (tmp_path / "params.yaml").write_bytes(study.read_bytes())
     done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
     assert done.returncode == 0, done.stdout
-    params = yaml.safe_load(study.read_text())
+    params = expanded(read_params(study))
     jobs = (len(params["methods"]) + 2) * len(params["quantizers"]) * len(params["seeds"])
     assert re.search(rf"^quantize +{jobs}$", done.stdout, re.MULTILINE)
     assert "profiles/default" in done.stdout, "the default profile is not found"
