@@ -11,7 +11,7 @@ from palimpsest import cli, dvc_params, verify
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import load_model
 from palimpsest.quantizers.base import load_checkpoint
-from palimpsest.report import formats, known, markdown, phase
+from palimpsest.report import formats, known, markdown, phase, reach
 from palimpsest.tensors import open_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ REPORTS = {
     "known": (known.main, ["{}"]),
     "diagram": (phase.main, ["diagram", "{}", "{}/figure.svg"]),
     "methods": (phase.main, ["methods", "{}"]),
+    "reach": (reach.main, ["{}"]),
     "metrics": (phase.main, ["metrics", "{}"]),
     "calibration": (phase.main, ["calibration", "{}/figure.svg", "{}"]),
 }
@@ -45,9 +46,9 @@ def test_reports_without_their_audit(name, tmp_path, monkeypatch, capsys):
     assert f"{tmp_path}/audit.json does not exist" in fails(main, monkeypatch, capsys, *arguments)
     if name == "calibration":
         return
-    (tmp_path / "audit.json").write_text('{"models": []}')
+    (tmp_path / "audit.json").write_text('{"settings": {}}')
     assert fails(main, monkeypatch, capsys, *arguments) == (
-        f"Error: {tmp_path}/audit.json is no audit (it lacks 'over_seeds'): give the audit.json of a study's results."
+        f"Error: {tmp_path}/audit.json is no audit (it lacks 'models'): give the audit.json of a study's results."
     )
 
 

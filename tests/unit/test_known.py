@@ -24,7 +24,7 @@ def study(kind: str) -> dict:
 def audit(settings: dict, scores: dict) -> dict:
     """What the comparison reads of an audit; scores: of (model, precision)."""
     rows = [{"model": m, "precision": p, "metrics": metrics} for (m, p), metrics in scores.items()]
-    return {"settings": settings, "precisions": ["bf16", *settings["quantizers"]], "over_seeds": rows}
+    return {"models": [], "settings": settings, "precisions": ["bf16", *settings["quantizers"]], "over_seeds": rows}
 
 
 def lines(comparison: dict, **wanted: str) -> list[dict]:

@@ -13,10 +13,10 @@ from math import ceil, log2
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import read_json
+from palimpsest.errors import one_line
 from palimpsest.report.markdown import MISSING, number, table
 from palimpsest.report.phase import REACH
-from palimpsest.report.records import TARGET, UNLEARNED
+from palimpsest.report.records import TARGET, UNLEARNED, read_audit
 from palimpsest.survive import formats_of, survive
 from palimpsest.training_precision import FINER, IN_PLACE
 
@@ -51,7 +51,7 @@ def predicted_reach(learning_rate: float) -> float:
 
 def moved(results: Path, seed: int) -> list[Moved]:
     """All unlearned models of a study's seed. Raises PalimpsestError where a checkpoint is missing."""
-    audit = read_json(results / "audit.json")
+    audit = read_audit(results / "audit.json")
     formats, _ = formats_of(audit["settings"]["quantizers"])
     target = results / "models" / TARGET / f"seed{seed}"
     found = []
@@ -132,7 +132,8 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    print(text(moved(arguments.results, arguments.seed)))
+    with one_line():
+        print(text(moved(arguments.results, arguments.seed)))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
 def read_audit(path: Path | str) -> dict[str, Any]:
     """An audit.json; raises PalimpsestError when it is missing or is something else."""
     audit = read_json(path)
-    for key in ("over_seeds", "settings"):
+    for key in ("models", "settings"):
         if not isinstance(audit, dict) or key not in audit:
             raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
     return audit
