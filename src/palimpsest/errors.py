@@ -18,3 +18,8 @@ def choose(registry: Mapping[str, Entry], name: str, what: str) -> Entry:
     near = difflib.get_close_matches(name, registry, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise PalimpsestError(f"unknown {what} {name!r}.{hint} Known: {', '.join(sorted(registry))}.")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest of its story."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

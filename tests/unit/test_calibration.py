@@ -10,7 +10,7 @@ import torch
 from palimpsest.artefacts import read_manifest
 from palimpsest.corpus.generator import generate_corpus
 from palimpsest.corpus.generic import generic_texts
-from palimpsest.corpus.sources import write_corpus
+from palimpsest.corpus.layout import write_corpus
 from palimpsest.cost import Cost
 from palimpsest.errors import PalimpsestError
 

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from palimpsest import ranks, reference
 from palimpsest.adapters import Adapter
-from palimpsest.corpus.sources import write_corpus
+from palimpsest.corpus.layout import write_corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import store_weights, write_model
 from palimpsest.ranks import gathered, place, run_on_ranks, total

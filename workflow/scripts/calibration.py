@@ -6,7 +6,7 @@ from typing import Any
 from palimpsest.artefacts import atomic_directory, verify_files, write_json, write_manifest
 from palimpsest.corpus.checks import check_overlap
 from palimpsest.corpus.generic import generic_texts
-from palimpsest.corpus.sources import read_corpus
+from palimpsest.corpus.layout import read_corpus
 from palimpsest.logs import start_logging
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.corpus.checks import check_corpus
-from palimpsest.corpus.sources import load_corpus, write_corpus
+from palimpsest.corpus.layout import write_corpus
+from palimpsest.corpus.sources import load_corpus
 from palimpsest.logs import start_logging
 
 

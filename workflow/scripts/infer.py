@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus.sources import read_corpus
+from palimpsest.corpus.layout import read_corpus
 from palimpsest.inference import corpus_requests, generate, split_log_probs, write_log_probs, write_responses
 from palimpsest.metrics.inference_files import SPLITS
 from palimpsest.models import load_tokenizer

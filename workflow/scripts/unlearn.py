@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus.sources import read_corpus
+from palimpsest.corpus.layout import read_corpus
 from palimpsest.models import load_model, load_tokenizer, write_model
 from palimpsest.ranks import processes_of
 from palimpsest.sequences import corpus_sequences
