@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from palimpsest.imports import EXEMPT, LIBRARY, SCRIPTS, code_of
+from palimpsest.quantizers import QUANTIZERS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -60,18 +61,20 @@ def test_of_the_quantizers_only_the_one_that_is_asked_for(repository):
     assert one == ["quantizers/base.py", "quantizers/one.py", "quantizers/proof.py", f"{SCRIPTS}/other.py"]
 
 
-@pytest.mark.parametrize("script", ["unlearn.py", "score.py", "calibration.py"])
-def test_what_a_script_really_imports_is_within(script):
+@pytest.mark.parametrize(("script", "torch"), [("unlearn.py", True), ("score.py", False), ("quantize.py", False)])
+def test_what_a_script_really_imports_is_within(script, torch):
     """Python's own account: every module of the library that is loaded, but for packages and for the registry's backends."""
     tree = ast.parse((REPOSITORY / SCRIPTS / script).read_text())
     imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    loaded = "print(*(m.__file__ for n, m in sorted(sys.modules.items()) if n.startswith('palimpsest')), sep='\\n')"
+    loaded = "print('torch' in sys.modules, *(m.__file__ for n, m in sorted(sys.modules.items()) if n.startswith('palimpsest')), sep='\\n')"
     command = [sys.executable, "-c", "\n".join([*imports, "import sys", loaded])]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    files = {str(Path(line).relative_to(REPOSITORY / LIBRARY)) for line in output.split()}
+    has_torch, *paths = output.split()
+    assert has_torch == str(torch)
+    files = {str(Path(path).relative_to(REPOSITORY / LIBRARY)) for path in paths}
     assert len(files) > 3
-    modules = {name for name in files if not name.endswith("__init__.py")}
-    assert modules - set(EXEMPT) <= set(names(code_of(REPOSITORY, script)))
+    modules = {name for name in files if not name.endswith("__init__.py")} - set(EXEMPT)
+    assert modules <= set(names(code_of(REPOSITORY, script, *(each.__module__ for each in QUANTIZERS.values()))))
 
 
 def test_exempt_modules_exist():
