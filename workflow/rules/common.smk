@@ -1,6 +1,7 @@
 """Validation, vocabularies, wildcard constraints and the small helpers of the other rule files."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
@@ -52,6 +53,7 @@ def repository(path):
     return os.path.relpath(ROOT / path)
 
 
+@cache
 def code_of(script, *modules):
     """A script and the library files it uses, so that an edit of one reruns just the steps that it concerns."""
     return list(map(repository, imports.code_of(ROOT, script, *modules)))
