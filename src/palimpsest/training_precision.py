@@ -43,8 +43,9 @@ IN_PLACE, FINER, UNDECIDED, UNCHANGED = "bfloat16 in place", "finer than bfloat1
 QUARTER = 0.25
 EXPECTED = 50
 ENOUGH = 200
-SMALLEST = 2000
-"""Weights of a matrix, the smallest, in which D is read off: enough for its tail down to a few percent."""
+SMALLEST, PART = 2000, 32
+"""Weights of a matrix, the smallest, in which D is read off: enough for its tail down to a few percent. Of a small matrix only one in
+32, for in larger weights D is already rounded by their own ulp."""
 OCTAVES = 64
 LOWEST = -40
 """Octave i holds 2^(i-40) <= x < 2^(i-39); octave 0 also what is smaller, and zero."""
@@ -101,7 +102,7 @@ def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloa
 
 def expected_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """[64] how many weights of each octave would have changed had D been added at once, from the smallest weights of the matrix."""
-    small = counts[1:].sum(1).cumsum() >= SMALLEST
+    small = counts[1:].sum(1).cumsum() >= min(SMALLEST, counts.sum() // PART)
     last = 1 + int(small.argmax()) if small.any() else OCTAVES - 1
     shifts = counts[1 : last + 1].sum(0)
     tail = shifts[::-1].cumsum()[::-1] / max(shifts.sum(), 1)  # [octave] the share of shifts of at least its lower edge
