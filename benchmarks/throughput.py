@@ -25,7 +25,7 @@ from evaluation import EXAMPLES, QUESTIONS, TEXTS, requests_of, word_tokenizer, 
 from random_llama import SHAPES, random_llama
 
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
-from palimpsest.corpus.sources import write_corpus
+from palimpsest.corpus.layout import write_corpus
 from palimpsest.devices import visible_gpus
 from palimpsest.params import read_params
 

@@ -15,6 +15,8 @@ from typing import Any
 from palimpsest.errors import PalimpsestError
 
 MANIFEST = "manifest.json"
+REPOSITORY = Path(__file__).resolve().parents[2]
+"""Where the library lies: it is installed from a clone, in place."""
 
 
 def read_json(path: Path | str) -> Any:
@@ -30,12 +32,22 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write atomically: a reader sees the old file or the new one."""
+    """Write atomically."""
+    with atomic_file(path) as draft:
+        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; on success it replaces `path`, on any error it is removed.
+
+    A reader sees the old file or the new one.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        yield draft
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -71,24 +83,45 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
-def write_manifest(folder: Path, inputs: Iterable[Path] = (), **fields: Any) -> None:
-    """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and the versions that made it.
+def write_manifest(folder: Path, inputs: Iterable[Path] = (), code: Iterable[Path | str] = (), **fields: Any) -> None:
+    """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and what made it.
 
     packages: their versions are noted; versions: of packages that are installed elsewhere.
-    inputs: the artefact folders, below `results`, that it was made from; their manifests' hashes chain the artefacts together.
+    inputs: the artefact folders, below `results`, that it was made from; code: see `provenance`.
 
     No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
     """
     packages = fields.pop("packages", ("torch", "transformers"))
     versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
     versions |= {package: version(package) for package in packages} | fields.pop("versions", {})
-    made_from = {str(_below_results(path) / MANIFEST): sha256_file(path / MANIFEST) for path in inputs}
-    write_json(folder / MANIFEST, fields | {"inputs": made_from, "versions": versions, "files": hash_files(folder)})
+    made_by = provenance((path / MANIFEST for path in inputs), code)
+    write_json(folder / MANIFEST, fields | made_by | {"versions": versions, "files": hash_files(folder)})
 
 
-def _below_results(folder: Path) -> Path:
-    parts = folder.parts
-    return Path(*parts[parts.index("results") + 1 :]) if "results" in parts else folder
+def provenance(inputs: Iterable[Path | str], code: Iterable[Path | str]) -> dict[str, dict[str, str]]:
+    """{"inputs", "code"}: SHA-256 of the manifests and records that something is made from, and of the code that makes it.
+
+    inputs: files by their path below `results`; their hashes chain the artefacts together. code: files of the repository by their
+    path in it. Today's inputs and code can thus be held to those that made an artefact (palimpsest.verify).
+    """
+    return {
+        "inputs": {str(_below_results(Path(path))): sha256_file(path) for path in inputs},
+        "code": {_in_repository(path): sha256_file(path) for path in code},
+    }
+
+
+def _below_results(path: Path) -> Path:
+    parts = path.parts
+    return Path(*parts[parts.index("results") + 1 :]) if "results" in parts else path
+
+
+def _in_repository(path: Path | str) -> str:
+    file = Path(path).resolve()
+    if not file.is_relative_to(REPOSITORY):
+        raise PalimpsestError(
+            f"{file} is not of {REPOSITORY}, from where palimpsest is imported: run `make setup` in the clone whose workflow you run."
+        )
+    return file.relative_to(REPOSITORY).as_posix()
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The lists of params in dvc.yaml, leaf by leaf, from params.yaml. `python -m palimpsest.dvc_params`.
 
-DVC reruns a stage when one of the keys in its list changes, and it knows no other way to say "everything below methods" that would
-still name the key which changed. Each leaf belongs to one stage; later stages see its effect through the files that they depend on.
+DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to it, mistyped
+perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each leaf belongs to one stage; later
+stages see its effect through the files that they depend on. A new key beside the blocks is for the stage `check`, which runs after
+every edit of params.yaml and reads the whole file: `python -m palimpsest.dvc_params --check`.
 """
 
 import argparse
@@ -13,8 +15,11 @@ from typing import Any
 
 import yaml
 
+from palimpsest.artefacts import REPOSITORY
 from palimpsest.errors import PalimpsestError, choose, one_line
-from palimpsest.params import leaves, read_params
+from palimpsest.params import check_params, leaves, read_params
+
+SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
 
 STAGES: dict[str, tuple[str, ...]] = {
     "corpus": ("corpus",),
@@ -24,16 +29,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """The top-level keys of params.yaml by the stage of dvc.yaml that uses them."""
 
-NAMED = ("methods", "quantizers")
-"""Keys whose entries come and go. They are listed whole, too: DVC does not notice an entry that no list has, or has no longer."""
-
 
 def stage_params(params: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The dotted leaf keys of each stage; raises PalimpsestError for a key that no stage uses or that DVC cannot address."""
+    """The blocks and dotted leaf keys of each stage; raises PalimpsestError for a key that no stage uses or that DVC cannot address."""
     owners = {key: stage for stage, keys in STAGES.items() for key in keys}
     lists: dict[str, list[str]] = {stage: [] for stage in STAGES}
     for top, value in params.items():
-        whole = [top] if top in NAMED else []
+        whole = [top] if isinstance(value, Mapping) else []
         lists[choose(owners, top, "top-level key of params.yaml")] += whole + leaves({top: value})
     _reject_dots(params)
     return lists
@@ -86,12 +88,15 @@ def _reject_dots(params: Any, where: str = "") -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m palimpsest.dvc_params", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when the lists are not current")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when params.yaml or a list is wrong")
     parser.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"))
     parser.add_argument("dvc", type=Path, nargs="?", default=Path("dvc.yaml"))
     arguments = parser.parse_args()
     with one_line():
-        lists = stage_params(read_params(arguments.params))
+        params = read_params(arguments.params)
+        if arguments.check:
+            check_params(params, SCHEMA, str(arguments.params))
+        lists = stage_params(params)
         if not arguments.dvc.exists():
             raise PalimpsestError(f"{arguments.dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
         text = arguments.dvc.read_text(encoding="utf-8")

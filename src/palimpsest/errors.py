@@ -30,3 +30,8 @@ def one_line(start: str = "Error") -> Iterator[None]:
     except (PalimpsestError, OSError) as error:
         print(f"{start}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the rest of its story."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""How a job of the workflow that uses a GPU begins."""
+"""How a job of the workflow begins."""
 
 import logging
 from typing import Any
@@ -14,3 +14,10 @@ def start_job(job: Any) -> None:
     start_logging(job.log[0])
     if gpus := take_gpus(job.resources.get("gpu", 0)):
         log.info("GPUs: %s", " ".join(gpus))
+
+
+def key_of(wildcards: Any) -> dict[str, Any]:
+    """What a job's artefact is known by, from Snakemake's wildcards: model, seed (a number) and, where its rule has one, precision."""
+    key = {"model": wildcards.model, "seed": int(wildcards.seed)}
+    precision = wildcards.get("precision")
+    return key | {"precision": precision} if precision else key

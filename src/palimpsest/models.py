@@ -1,7 +1,7 @@
 """Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,11 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
         )
 
 
+def current_device() -> str:
+    """What models run on here: `cuda` or `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Change the type of the weights alone: `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
     for weight in model.parameters():
@@ -175,13 +180,11 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     tokenizer.save_pretrained(folder)
 
 
-def write_model(
-    folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Iterable[Path], **fields: Any
-) -> None:
-    """The artefact of a model: its checkpoint, and a manifest with the given fields, the inputs' hashes and its size."""
+def write_model(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **fields: Any) -> None:
+    """The artefact of a model: its checkpoint, and a manifest with its size and the given fields, those of write_manifest among them."""
     with atomic_directory(folder) as draft:
         save_checkpoint(network, tokenizer, draft)
-        write_manifest(draft, inputs, parameters=network.num_parameters(), **fields)
+        write_manifest(draft, parameters=network.num_parameters(), **fields)
 
 
 def _drop_unused_sampling(model: Any) -> None:

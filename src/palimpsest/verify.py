@@ -1,7 +1,7 @@
-"""Does every artefact match its hashes, the inputs it was made from and today's params.yaml? `python -m palimpsest.verify`.
+"""Does every artefact match its hashes, its inputs, today's params.yaml and today's code? `python -m palimpsest.verify`.
 
 Snakemake and DVC each keep their own record of what is up to date, and the two can disagree (after a `dvc checkout`, say).
-The manifests are the third witness: each says which settings and which inputs made the files beside it.
+The manifests are the third witness: each says which settings, which inputs and which code made the files beside it.
 """
 
 import argparse
@@ -10,18 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files
+from palimpsest.artefacts import MANIFEST, REPOSITORY, read_json, sha256_file, verify_files
 from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.params import expanded, read_params
 from palimpsest.quantizers import make_quantizer
 
-PARTS = ("corpus", "models", "calibration", "quantized", "infer", "weights", "battery", "scores", "audit")
+PARTS = ("corpus", "models", "calibration", "quantized", "cost", "infer", "weights", "battery", "scores", "audit")
 
 
 def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """(part, path below results, settings) of every artefact that a study with these params has.
 
-    The settings are None where the record holds none: the weights follow from the manifests of four folders.
+    The settings are None where the record holds none: the weights follow from the manifests of four folders, and the cost is a measurement.
     """
     params = expanded(params)
     yield "corpus", f"corpus/{MANIFEST}", params["corpus"]
@@ -45,6 +45,7 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             for precision, quantizer in quantizers.items():
                 if precision != "bf16":
                     yield "quantized", f"quantized/{place}/{precision}/{MANIFEST}", {"quantizer": quantizer}
+                    yield "cost", f"cost/{place}/{precision}.json", None
                     if model in params["methods"]:
                         yield "weights", f"weights/{place}/{precision}.json", None
                 asked = {"quantizer": quantizer, "inference": params["inference"]}
@@ -62,14 +63,27 @@ def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     yield "audit", "audit.json", dict(params)
 
 
-def problems(results: Path, params: Mapping[str, Any], parts: Sequence[str] = PARTS) -> list[str]:
-    """One line for each artefact that is missing, altered, or made with other settings or other inputs than are there now."""
+def problems(
+    results: Path, params: Mapping[str, Any], parts: Sequence[str] = PARTS, repository: Path = REPOSITORY
+) -> list[str]:
+    """One line for each artefact that is missing, altered, or made with other settings, inputs or code than are there now.
+
+    repository: where the code lies.
+    """
+    hashes = _Hashes()
     found: list[str] = []
     for part, name, settings in expected(params):
         if part not in parts:
             continue
         try:
-            found += _check(results, results / name, settings)
+            path = results / name
+            record = read_json(path)
+            found += _check_settings(path, record, settings)
+            if path.name == MANIFEST:
+                verify_files(path.parent)
+            if part != "cost":
+                found += _check_sources(path, record, "inputs", results, hashes)
+                found += _check_sources(path, record, "code", repository, hashes)
         except PalimpsestError as error:
             found.append(str(error))
     foreign = leftovers(results, params)
@@ -96,22 +110,40 @@ def leftovers(results: Path, params: Mapping[str, Any]) -> list[Path]:
     return [path for folder in folders if folder.is_dir() for path in walk(folder)]
 
 
-def _check(results: Path, path: Path, settings: Any) -> Iterator[str]:
-    remedy = f"run its step again, snakemake --cores all --forcerun {path}"
-    record = read_json(path)
-    if settings is not None:
-        if "settings" not in record:
-            yield f"{path} does not say which settings made it: {remedy}."
-            return
-        differing = _difference(record["settings"], settings)
-        if differing:
-            yield f"{path} was made with {differing}: {remedy}."
-    if path.name == MANIFEST:
-        verify_files(path.parent)
-    for name, digest in record.get("inputs", {}).items():
-        source = results / name
-        if not source.exists() or sha256_file(source) != digest:
-            yield f"{path} was made from another {source}: {remedy}."
+class _Hashes(dict[Path, str]):
+    """SHA-256 of each file, computed once; "" where there is none."""
+
+    def __missing__(self, path: Path) -> str:
+        self[path] = sha256_file(path) if path.is_file() else ""
+        return self[path]
+
+
+def _remedy(path: Path) -> str:
+    return f"run its step again, snakemake --cores all --forcerun {path}"
+
+
+def _check_settings(path: Path, record: Mapping[str, Any], settings: Any) -> Iterator[str]:
+    if settings is None:
+        return
+    if "settings" not in record:
+        yield f"{path} does not say which settings made it: {_remedy(path)}."
+        return
+    differing = _difference(record["settings"], settings)
+    if differing:
+        yield f"{path} was made with {differing}: {_remedy(path)}."
+
+
+def _check_sources(
+    path: Path, record: Mapping[str, Any], kind: str, folder: Path, hashes: Mapping[Path, str]
+) -> Iterator[str]:
+    """kind: "inputs" or "code", which the record holds by their path below `folder`, with the hash that each had."""
+    if kind not in record:
+        yield f"{path} does not say which {kind} made it: {_remedy(path)}."
+        return
+    for name, digest in dict(record[kind]).items():
+        source = folder / name if kind == "inputs" else Path(name)
+        if hashes[folder / name] != digest:
+            yield f"{path} was made {'from' if kind == 'inputs' else 'by'} another {source}: {_remedy(path)}."
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str:
@@ -146,7 +178,7 @@ def main() -> None:
         found = problems(arguments.results, params, parts)
     if found:
         sys.exit("\n".join(found))
-    print(f"{', '.join(parts)}: every artefact matches its hashes, inputs and settings.")
+    print(f"{', '.join(parts)}: every artefact matches its hashes, inputs, settings and code.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from palimpsest.artefacts import read_manifest, verify_files
 from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_corpus
 from palimpsest.corpus.generator import generate_corpus
-from palimpsest.corpus.sources import load_corpus, read_corpus, write_corpus
+from palimpsest.corpus.layout import read_corpus, write_corpus
+from palimpsest.corpus.sources import load_corpus
 from palimpsest.corpus.subset import find_articles, windows
 from palimpsest.errors import PalimpsestError
 from palimpsest.params import read_params

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from palimpsest.dvc_params import NAMED, STAGES, differences, rewrite, stage_params
+from palimpsest.dvc_params import STAGES, differences, rewrite, stage_params
 from palimpsest.errors import PalimpsestError
 from palimpsest.params import leaves, read_params
 
@@ -33,11 +33,13 @@ def test_committed_lists_are_current():
     assert differences((REPOSITORY / "dvc.yaml").read_text(), lists) == []
 
 
-def test_each_leaf_is_in_the_one_stage_that_uses_it():
+def test_each_block_and_leaf_is_in_the_one_stage_that_uses_it():
     params = read_params(REPOSITORY / "params.yaml")
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    assert stages.pop("check")["params"] == [{"params.yaml": None}]
     listed = [key for stage in stages.values() for key in stage["params"]]
-    assert sorted(listed) == sorted([*leaves(params), *NAMED])
+    blocks = [key for key, value in params.items() if isinstance(value, dict)]
+    assert sorted(listed) == sorted([*leaves(params), *blocks])
     for name, stage in stages.items():
         assert {key.split(".")[0] for key in stage["params"]} == set(STAGES[name])
 

@@ -18,7 +18,7 @@ import scipy.stats
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics import score
-from palimpsest.report.audit import collect, write_csv
+from palimpsest.report.audit import collect, headline_methods, write_csv
 from palimpsest.report.battery import attach
 from palimpsest.report.figures import draw_retained, draw_survival
 from palimpsest.report.html import render
@@ -318,6 +318,20 @@ def test_the_battery_over_seeds(tmp_path: Path) -> None:
     assert find(table["over_seeds"], model="retrain", precision="bf16")["battery"]["gen"] is None
     with pytest.raises(PalimpsestError, match="'gone', 1, 'bf16'.* has a battery record but no scores"):
         attach(table, [battery("gone", 1, "bf16", 1.0, 1.0)])
+
+
+def test_the_headline_leaves_out_what_has_no_retain_loss_more_precise_weights_or_a_cure() -> None:
+    plain = {"forget_loss": "ga", "retain_loss": "gdr", "weights": "bfloat16"}
+    methods = {
+        "ga": plain | {"retain_loss": None},
+        "ga_gdr": plain,
+        "ga_gdr_float32": plain | {"weights": "float32"},
+        "npo_klr": plain | {"forget_loss": "npo", "retain_loss": "klr"},
+        "ga_gdr_lora": plain | {"adapter": {"rank": 8}},
+        "ga_gdr_sure": plain | {"saliency": {"granularity": "module", "percentile": 90.0}},
+        "ga_gdr_sam": plain | {"sharpness": 0.01},
+    }
+    assert headline_methods(methods) == ["ga_gdr", "npo_klr"]
 
 
 def test_rank_correlation_is_scipys(audit: dict) -> None:

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from palimpsest import ranks, reference
 from palimpsest.adapters import Adapter
-from palimpsest.corpus.sources import write_corpus
+from palimpsest.corpus.layout import write_corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import store_weights, write_model
 from palimpsest.ranks import gathered, place, run_on_ranks, total
@@ -293,11 +293,12 @@ def test_the_step_trains_what_cannot_be_sharded_in_one_process_and_says_why(lear
     spec.loader.exec_module(step)
     corpus, target = tmp_path / "results/corpus", tmp_path / "results/models/target/seed0"
     write_corpus(tiny[2], corpus)
-    write_model(target, copy.deepcopy(learned[0]), tiny[1], [corpus], model="target")
+    write_model(target, copy.deepcopy(learned[0]), tiny[1], inputs=[corpus], model="target")
 
     def manifest_of(model, method, processes):
         folder = tmp_path / "results/models" / model / "seed0"
-        step.unlearn_model(model, 0, method, 32, False, corpus, target, folder, processes)
+        settings = {"method": method, "max_length": 32, "questions": False}
+        step.unlearn_model({"model": model, "seed": 0}, settings, corpus, target, folder, processes, [STEP])
         return json.loads((folder / "manifest.json").read_text())
 
     masked = BLOCK | {"saliency": {"granularity": "row", "percentile": 50}}

@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from palimpsest.artefacts import MANIFEST, atomic_directory, read_json, sha256_file, write_json, write_manifest
+from palimpsest import artefacts
+from palimpsest.artefacts import (
+    MANIFEST,
+    atomic_directory,
+    provenance,
+    read_json,
+    sha256_file,
+    write_json,
+    write_manifest,
+)
+from palimpsest.errors import PalimpsestError
 from palimpsest.params import read_params
 from palimpsest.verify import PARTS, expected, leftovers, problems
 
 TINY = Path(__file__).parents[1] / "tiny/params.yaml"
+CODE = ("src/palimpsest/losses.py", "workflow/scripts/score.py")
 
 
 @pytest.fixture
@@ -33,19 +44,46 @@ def params() -> dict:
 
 
 @pytest.fixture
-def results(tmp_path, params) -> Path:
-    """Every artefact of the tiny study: the right settings and hashes, no real content."""
-    folder = tmp_path / "results"
+def repository(tmp_path, monkeypatch) -> Path:
+    """A clone whose code the artefacts are made by, with two files of this one."""
+    for name in CODE:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes((artefacts.REPOSITORY / name).read_bytes())
+    monkeypatch.setattr(artefacts, "REPOSITORY", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def results(repository, params) -> Path:
+    """Every artefact of the tiny study: the right settings, sources and hashes, no real content."""
+    folder = repository / "results"
+    code = [repository / name for name in CODE]
+    scores = []
     for part, name, settings in expected(params):
         path = folder / name
-        if path.name != MANIFEST:
-            write_json(path, {"rho": 0.5} if part == "weights" else {"settings": settings})
-            continue
-        made_from = [] if part == "corpus" else [folder / "corpus"]
-        with atomic_directory(path.parent) as draft:
-            (draft / "content.txt").write_text(name)
-            write_manifest(draft, inputs=made_from, packages=(), settings=settings)
+        _, model, seed, precision, *_ = [*name.split("/"), "", "", ""]
+        if path.name == MANIFEST:
+            made_from = [] if part == "corpus" else [folder / "corpus"]
+            with atomic_directory(path.parent) as draft:
+                (draft / "content.txt").write_text(name)
+                write_manifest(draft, inputs=made_from, code=code, packages=(), settings=settings)
+        elif part == "cost":
+            write_json(path, {"seconds": 1.0})
+        elif part == "weights":
+            made = [folder / "models" / each / seed / MANIFEST for each in ("target", model)]
+            write_json(path, {"rho": 0.5} | provenance(made, code))
+        elif part == "audit":
+            made_by = {kind: list(hashes.items()) for kind, hashes in provenance(scores, code).items()}
+            write_json(path, {"settings": settings} | made_by)
+        else:
+            made = [folder / "infer" / model / seed / precision / MANIFEST] if part == "scores" else []
+            write_json(path, {"settings": settings} | provenance(made, code))
+            scores += [path] if part == "scores" else []
     return folder
+
+
+def check(results: Path, params: dict, parts: tuple[str, ...] | list[str] = PARTS) -> list[str]:
+    return problems(results, params, parts, results.parent)
 
 
 def test_a_list_of_percentiles_is_a_model_for_each(params):
@@ -64,6 +102,7 @@ def test_expected_covers_every_part_and_model(params):
         "models": 5,
         "calibration": 1,
         "quantized": 15,
+        "cost": 15,
         "infer": 20,
         "weights": 9,
         "battery": 3,
@@ -74,19 +113,19 @@ def test_expected_covers_every_part_and_model(params):
 
 
 def test_a_sound_folder_has_no_problems(results, params):
-    assert problems(results, params) == []
+    assert check(results, params) == []
 
 
 def test_an_edited_setting_names_key_and_both_values(results, params):
     params["methods"]["npo_klr"]["learning_rate"] = 3.0e-4
-    made, audit = problems(results, params)
+    made, audit = check(results, params)
     folder = results / "models/npo_klr/seed0"
     assert made == (
         f"{folder / MANIFEST} was made with method.learning_rate = 0.0001, params.yaml says 0.0003: "
         f"run its step again, snakemake --cores all --forcerun {folder / MANIFEST}."
     )
     assert "audit.json was made with methods.npo_klr.learning_rate = 0.0001" in audit
-    assert problems(results, params, ["corpus", "quantized", "infer", "weights", "scores"]) == []
+    assert check(results, params, ["corpus", "quantized", "infer", "weights", "scores"]) == []
 
 
 @pytest.mark.parametrize("block", ["training", "quantizers", "inference", "metrics", "corpus", "battery"])
@@ -100,19 +139,19 @@ def test_every_block_reaches_some_artefact_before_the_audit(results, params, blo
         "battery": lambda: params["battery"].update(batch_size=3),
     }
     edits[block]()
-    assert problems(results, params, [part for part in PARTS if part != "audit"])
+    assert check(results, params, [part for part in PARTS if part != "audit"])
 
 
 def test_a_new_method_is_missing(results, params):
     params["methods"]["ga"] = params["methods"]["ga_gdr"]
-    assert any("models/ga/seed0/manifest.json does not exist" in line for line in problems(results, params, ["models"]))
+    assert any("models/ga/seed0/manifest.json does not exist" in line for line in check(results, params, ["models"]))
 
 
 def test_altered_and_missing_files(results, params):
     folder = results / "models/ga_gdr/seed0"
     (folder / "content.txt").write_text("another")
     (results / "models/target/seed0/content.txt").unlink()
-    found = problems(results, params, ["models"])
+    found = check(results, params, ["models"])
     assert any("ga_gdr/seed0/content.txt is not the file its manifest names" in line for line in found)
     assert any("target/seed0/content.txt is listed in" in line and "missing" in line for line in found)
     assert len(found) == 2
@@ -121,8 +160,8 @@ def test_altered_and_missing_files(results, params):
 def test_an_input_that_was_made_anew(results, params):
     with atomic_directory(results / "corpus") as draft:
         (draft / "content.txt").write_text("another corpus")
-        write_manifest(draft, packages=(), settings=params["corpus"])
-    found = problems(results, params, ["corpus", "models"])
+        write_manifest(draft, code=[results.parent / name for name in CODE], packages=(), settings=params["corpus"])
+    found = check(results, params, ["corpus", "models"])
     assert len(found) == 5
     assert all("was made from another" in line and "corpus/manifest.json" in line for line in found)
 
@@ -134,20 +173,56 @@ def test_battery_records_of_other_questions(results, params):
         results / "battery/target/seed0/bf16.json",
         record | {"inputs": {"battery/questions.json": sha256_file(questions)}},
     )
-    assert problems(results, params, ["battery"]) == []
+    assert check(results, params, ["battery"]) == []
     write_json(questions, read_json(questions) | {"questions": {"flu": []}})
-    (found,) = problems(results, params, ["battery"])
+    (found,) = check(results, params, ["battery"])
     assert "seed0/bf16.json was made from another" in found and "questions.json: run its step again" in found
     params["battery"]["seed"] = 1
-    assert any(
-        "questions.json was made with seed = 0, params.yaml says 1" in line for line in problems(results, params)
-    )
+    assert any("questions.json was made with seed = 0, params.yaml says 1" in line for line in check(results, params))
 
 
 def test_a_record_without_settings(results, params):
     write_json(results / "scores/target/seed0/bf16/verbmem.json", {"score": 1.0})
-    (found,) = problems(results, params, ["scores"])
-    assert "bf16/verbmem.json does not say which settings made it" in found
+    found = check(results, params, ["scores"])
+    assert [line.split("verbmem.json ")[1].split(":")[0] for line in found] == [
+        f"does not say which {what} made it" for what in ("settings", "inputs", "code")
+    ]
+
+
+def test_edited_and_missing_code_names_file_artefact_and_remedy(results, params):
+    (results.parent / CODE[0]).write_text("edited")
+    found = check(results, params)
+    audit = results / "audit.json"
+    assert len(found) == len(list(expected(params))) - 15  # the cost is a measurement
+    assert found[-1] == (
+        f"{audit} was made by another {CODE[0]}: run its step again, snakemake --cores all --forcerun {audit}."
+    )
+    (results.parent / CODE[1]).unlink()
+    assert any(f"verbmem.json was made by another {CODE[1]}: run" in line for line in check(results, params))
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "made"),
+    [
+        ("infer/npo_klr/seed0/rtn-int4/manifest.json", "scores", 5),
+        ("models/npo_klr/seed0/manifest.json", "weights", 3),
+        ("models/target/seed0/manifest.json", "weights", 9),
+        ("scores/npo_klr/seed0/bf16/utility.json", "audit", 1),
+    ],
+)
+def test_records_of_other_artefacts(results, params, source, part, made):
+    """Made anew, as after a run in another place: what was computed from the old one is found."""
+    write_json(results / source, read_json(results / source) | {"note": "another"})
+    found = check(results, params, [part])
+    assert len(found) == made
+    assert all(f"was made from another {results / source}: run its step again" in line for line in found)
+
+
+def test_code_of_another_clone_is_refused(repository, tmp_path_factory):
+    stranger = tmp_path_factory.mktemp("clone") / "losses.py"
+    stranger.write_text("")
+    with pytest.raises(PalimpsestError, match="from where palimpsest is imported: run `make setup`"):
+        provenance([], [stranger])
 
 
 def test_leftovers_of_other_studies_and_killed_runs(results, params):
@@ -155,9 +230,9 @@ def test_leftovers_of_other_studies_and_killed_runs(results, params):
     abandoned = results / "models/target/.seed0.0123abcd"
     abandoned.mkdir()
     del params["methods"]["ga_gdr"]
-    gone = [results / part / "ga_gdr" for part in ("models", "quantized", "infer", "weights", "scores")]
+    gone = [results / part / "ga_gdr" for part in ("models", "quantized", "cost", "infer", "weights", "scores")]
     assert sorted(leftovers(results, params)) == sorted([abandoned, *gone])
-    (line,) = problems(results, params, ["corpus"])
+    (line,) = check(results, params, ["corpus"])
     assert "rm -r " in line and all(str(path) in line for path in [abandoned, *gone])
 
 

@@ -122,6 +122,12 @@ def test_a_second_machine_restores_from_s3_and_continues(copy, s3, tmp_path, rea
     assert read_steps(second.run(*SNAKEMAKE, "--dry-run")) == OF_NPO_KLR | REPORT
 
 
+def recorded(tree):
+    """What dvc.lock says of the stages that make something."""
+    stages = yaml.safe_load((tree.folder / "dvc.lock").read_text())["stages"]
+    return {name: stage for name, stage in stages.items() if name != "check"}
+
+
 def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
     """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.verify must stop the stage."""
     clone.run("dvc", "pull")
@@ -129,15 +135,45 @@ def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
     for path in clone.results.rglob("*"):
         os.utime(path, ns=(now, now))  # nothing newer than anything else: Snakemake sees no reason to rerun
     clone.edit(*LEARNING_RATE, value=2.0e-4)
-    lock = (clone.folder / "dvc.lock").read_bytes()
+    before = recorded(clone)
     output = clone.run("dvc", "repro", code=None)
     assert not read_steps(output)
     manifest = "results/models/npo_klr/seed0/manifest.json"
     remedy = f"snakemake --cores all --forcerun {manifest}"
     said = f"{manifest} was made with method.learning_rate = 0.0001, params.yaml says 0.0002: run its step again, {remedy}."
     assert said in output
-    assert (clone.folder / "dvc.lock").read_bytes() == lock
+    assert recorded(clone) == before
     assert read_steps(clone.run(*remedy.split(), "--dry-run")) == OF_NPO_KLR | REPORT
+
+
+def test_dvc_records_no_new_code_beside_old_outputs(clone, read_steps):
+    """As above: Snakemake takes the models that `dvc pull` brought for up to date, whatever the library says now."""
+    clone.run("dvc", "pull")
+    library = clone.folder / "src/palimpsest/losses.py"
+    library.write_text(library.read_text() + "# edited\n")
+    now = time.time_ns()
+    for path in (*clone.results.rglob("*"), library):
+        os.utime(path, ns=(now, now))
+    before = recorded(clone)
+    output = clone.run("dvc", "repro", "--no-run-cache", "models", code=None)
+    assert "Nothing to be done" in output and not read_steps(output)
+    manifest = "results/models/npo_klr/seed0/manifest.json"
+    remedy = f"snakemake --cores all --forcerun {manifest}"
+    assert f"{manifest} was made by another src/palimpsest/losses.py: run its step again, {remedy}." in output
+    assert recorded(clone) == before
+    assert read_steps(clone.run(*remedy.split(), "--dry-run")) == OF_NPO_KLR | REPORT
+
+
+def test_an_edit_of_one_backend_requantizes_with_that_one_alone(copy, read_steps):
+    library = copy.folder / "src/palimpsest/quantizers/compressed.py"
+    library.write_text(library.read_text() + "# edited\n")
+    planned = read_steps(copy.run(*SNAKEMAKE, "--dry-run"))
+    assert planned == REPORT | {
+        *(f"Quantizing {model} (seed 0) to rtn-int4" for model in MODELS),
+        *(f"Asking {model} (seed 0) at rtn-int4" for model in MODELS),
+        *(f"How much of the update of {model} (seed 0) survives rtn-int4" for model in MODELS[2:]),
+        *(f"Scoring {metric} of {model} (seed 0) at every precision" for metric in METRICS for model in MODELS),
+    }
 
 
 def test_restore_refuses_an_edited_study_and_a_missing_remote(clone):
@@ -155,6 +191,21 @@ def test_a_mistyped_key_stops_everything(fresh):
     assert not fresh.results.exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (("training", "optimiser"), "params.yaml: unknown key 'optimiser' in training."),
+        (("trainning",), "params.yaml: unknown key 'trainning'. Did you mean 'training'?"),
+    ],
+)
+def test_a_key_that_no_list_of_dvc_has_stops_dvc_too(copy, read_steps, path, message):
+    copy.edit(*path, value="adam")
+    lock = (copy.folder / "dvc.lock").read_bytes()
+    output = copy.run("dvc", "repro", "--no-run-cache", code=None)
+    assert message in output and not read_steps(output)
+    assert (copy.folder / "dvc.lock").read_bytes() == lock
+
+
 def test_added_and_removed_entries_are_noticed(copy, read_steps):
     nf4 = {"backend": "bnb-4bit", "levels": "nf4", "double_quantization": False}
     copy.edit("quantizers", "bnb-nf4", value=nf4)
@@ -167,7 +218,9 @@ def test_added_and_removed_entries_are_noticed(copy, read_steps):
     assert "methods.ga_gdr_float32.learning_rate" in copy.run("dvc", "repro", code=None)
     copy.make("dvc-params")
     output = copy.make("repro", code=None)
-    places = [f"results/{part}/ga_gdr_float32" for part in ("models", "quantized", "infer", "weights", "scores")]
+    places = [
+        f"results/{part}/ga_gdr_float32" for part in ("models", "quantized", "cost", "infer", "weights", "scores")
+    ]
     assert f"rm -r {' '.join(places)}" in output
     for place in places:
         shutil.rmtree(copy.folder / place)
@@ -182,6 +235,16 @@ def test_a_truncated_model_is_refused(copy):
     output = copy.run(*SNAKEMAKE, "--forcerun", wanted, "--", wanted, code=1)
     assert "model.safetensors is not the file its manifest names (truncated or altered): run the step" in output
     assert "results/models/npo_klr/seed0/model.safetensors" in copy.make("verify", code=None)
+
+
+def test_responses_cut_at_the_end_of_a_line_are_refused(copy):
+    """What is left are sound rows: only the hash in the manifest tells."""
+    responses = copy.results / "infer/npo_klr/seed0/bnb-fp4/responses.jsonl"
+    responses.write_text("".join(responses.read_text().splitlines(keepends=True)[:-1]))
+    wanted = "results/scores/npo_klr/seed0/bnb-fp4/verbmem.json"
+    output = copy.run(*SNAKEMAKE, "--allowed-rules", "score", "--forcerun", wanted, "--", wanted, code=1)
+    assert "responses.jsonl is not the file its manifest names (truncated or altered): run the step" in output
+    assert "results/infer/npo_klr/seed0/bnb-fp4/responses.jsonl" in copy.make("verify", code=None)
 
 
 def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_steps):

@@ -1,6 +1,6 @@
 rule battery_questions:
     input:
-        code=library("battery/__init__.py", "battery/questions.py"),
+        code=code_of("battery_questions.py"),
     output:
         "results/battery/questions.json",
     log:
@@ -24,13 +24,7 @@ rule battery:
     input:
         questions="results/battery/questions.json",
         model="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
-        code=library(
-            "battery/__init__.py",
-            "battery/harness.py",
-            "battery/scores.py",
-            "inference.py",
-            "quantizers/dense.py",
-        ),
+        code=code_and_backend_of("battery.py"),
     output:
         "results/battery/{model}/seed{seed}/{precision}.json",
     log:
@@ -58,13 +52,7 @@ use rule battery as battery_unquantized with:
     input:
         questions="results/battery/questions.json",
         model="results/models/{model}/seed{seed}/manifest.json",
-        code=library(
-            "battery/__init__.py",
-            "battery/harness.py",
-            "battery/scores.py",
-            "inference.py",
-            "quantizers/unquantized.py",
-        ),
+        code=code_of("battery.py", "palimpsest.quantizers.unquantized"),
     wildcard_constraints:
         precision="bf16",
     params:

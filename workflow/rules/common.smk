@@ -1,10 +1,12 @@
 """Validation, vocabularies, wildcard constraints and the small helpers of the other rule files."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
 
+from palimpsest import imports
 from palimpsest.errors import one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
@@ -53,26 +55,19 @@ def repository(path):
     return os.path.relpath(ROOT / path)
 
 
-def library(*modules):
-    """The library files that a rule depends on, so that an edit of one reruns just the steps that use it."""
-    return [repository(f"src/palimpsest/{module}") for module in modules]
+@cache
+def code_of(script, *modules):
+    """A script and the library files it uses, so that an edit of one reruns just the steps that it concerns."""
+    return list(map(repository, imports.code_of(ROOT, script, *modules)))
 
 
 def quantizer_of(wildcards):
     return make_quantizer(config["quantizers"][wildcards.precision])
 
 
-def backend_code(wildcards):
-    """What all quantizers share, and the modules of this one's family, such as gguf.py and gguf_blocks.py."""
-    shared = ("base", "calibration", "levels", "packing", "proof")
-    family = (
-        type(quantizer_of(wildcards)).__module__.rpartition(".")[2].partition("_")[0]
-    )
-    files = sorted((ROOT / "src/palimpsest/quantizers").glob(f"{family}*.py"))
-    return library(
-        *(f"quantizers/{name}.py" for name in shared),
-        *(f"quantizers/{file.name}" for file in files),
-    )
+def code_and_backend_of(script):
+    """The same with the backend of the precision's quantizer, and none of the others."""
+    return lambda wildcards: code_of(script, type(quantizer_of(wildcards)).__module__)
 
 
 def calibration_of(wildcards):

@@ -1,16 +1,6 @@
 rule corpus:
     input:
-        code=library(
-            "corpus/generator.py",
-            "corpus/grammar.py",
-            "corpus/topics_leisure.py",
-            "corpus/topics_public.py",
-            "corpus/topics_trade.py",
-            "corpus/cutting.py",
-            "corpus/subset.py",
-            "corpus/sources.py",
-            "corpus/checks.py",
-        ),
+        code=code_of("corpus.py"),
     output:
         "results/corpus/manifest.json",
     log:

@@ -2,7 +2,7 @@ rule infer:
     input:
         corpus="results/corpus/manifest.json",
         model="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
-        code=library("inference.py", "prompts.py", "quantizers/dense.py"),
+        code=code_and_backend_of("infer.py"),
     output:
         manifest="results/infer/{model}/seed{seed}/{precision}/manifest.json",
         responses="results/infer/{model}/seed{seed}/{precision}/responses.jsonl",
@@ -30,7 +30,7 @@ use rule infer as infer_unquantized with:
     input:
         corpus="results/corpus/manifest.json",
         model="results/models/{model}/seed{seed}/manifest.json",
-        code=library("inference.py", "prompts.py", "quantizers/unquantized.py"),
+        code=code_of("infer.py", "palimpsest.quantizers.unquantized"),
     wildcard_constraints:
         precision="bf16",
     params:

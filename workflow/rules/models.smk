@@ -1,14 +1,7 @@
 rule train:
     input:
         corpus="results/corpus/manifest.json",
-        code=library(
-            "models.py",
-            "ranks.py",
-            "sequences.py",
-            "sharding.py",
-            "training.py",
-            "updates.py",
-        ),
+        code=code_of("train.py"),
     output:
         "results/models/{model}/seed{seed}/manifest.json",
     log:

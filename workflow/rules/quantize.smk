@@ -1,7 +1,7 @@
 rule calibration:
     input:
         corpus="results/corpus/manifest.json",
-        code=library("corpus/checks.py", "corpus/generic.py"),
+        code=code_of("calibration.py"),
     output:
         "results/calibration/{text}/manifest.json",
     log:
@@ -43,7 +43,7 @@ rule quantize:
         checkpoint="results/models/{model}/seed{seed}/manifest.json",
         calibration=calibration_of,
         environment=environment_of,
-        code=backend_code,
+        code=code_and_backend_of("quantize.py"),
     output:
         manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
         cost="results/cost/{model}/seed{seed}/{precision}.json",

@@ -17,13 +17,7 @@ rule audit:
             "results/models/{model}/seed{seed}/manifest.json", model=MODELS, seed=SEEDS
         ),
         battery=BATTERY_RECORDS,
-        code=library(
-            "report/audit.py",
-            "report/answer.py",
-            "report/battery.py",
-            "report/records.py",
-            "report/retained.py",
-        ),
+        code=code_of("audit.py"),
     output:
         json="results/audit.json",
         csv=report(
@@ -51,7 +45,7 @@ rule audit:
 rule figures:
     input:
         audit="results/audit.json",
-        code=library("report/figures.py"),
+        code=code_of("figures.py"),
     output:
         retained=report(
             "results/figures/retained.svg",
@@ -82,20 +76,19 @@ rule page:
     input:
         audit="results/audit.json",
         figures=["results/figures/retained.svg", "results/figures/survival.svg"],
+        inferred=expand(
+            "results/infer/{model}/seed{seed}/{precision}/manifest.json",
+            model=MODELS,
+            seed=SEEDS[0],
+            precision=PRECISIONS,
+        ),
         responses=expand(
             "results/infer/{model}/seed{seed}/{precision}/responses.jsonl",
             model=MODELS,
             seed=SEEDS[0],
             precision=PRECISIONS,
         ),
-        code=library(
-            "report/battery.py",
-            "report/html.py",
-            "report/known.py",
-            "report/known.yaml",
-            "report/samples.py",
-            "report/template.html.j2",
-        ),
+        code=code_of("page.py"),
     output:
         report(
             "results/report.html",

@@ -1,24 +1,20 @@
 rule score:
     input:
-        responses=expand(
-            "results/infer/{{model}}/seed{{seed}}/{precision}/responses.jsonl",
-            precision=PRECISIONS,
-        ),
-        logprobs=expand(
-            "results/infer/{{model}}/seed{{seed}}/{precision}/logprobs.parquet",
+        model=expand(
+            "results/infer/{{model}}/seed{{seed}}/{precision}/manifest.json",
             precision=PRECISIONS,
         ),
         retrain=expand(
-            "results/infer/retrain/seed{{seed}}/{precision}/logprobs.parquet",
+            "results/infer/retrain/seed{{seed}}/{precision}/manifest.json",
             precision=PRECISIONS,
         ),
-        code=library(
-            "metrics/rouge.py",
-            "metrics/perplexity.py",
-            "metrics/privleak.py",
-            "metrics/inference_files.py",
-            "statistics.py",
+        files=expand(
+            "results/infer/{model}/seed{{seed}}/{precision}/{file}",
+            model=["{model}", "retrain"],
+            precision=PRECISIONS,
+            file=["responses.jsonl", "logprobs.parquet"],
         ),
+        code=code_of("score.py"),
     output:
         expand(
             "results/scores/{{model}}/seed{{seed}}/{precision}/{{metric}}.json",

@@ -2,19 +2,7 @@ rule unlearn:
     input:
         corpus="results/corpus/manifest.json",
         target="results/models/target/seed{seed}/manifest.json",
-        code=library(
-            "adapters.py",
-            "losses.py",
-            "models.py",
-            "ranks.py",
-            "reference.py",
-            "saliency.py",
-            "sequences.py",
-            "sharding.py",
-            "training.py",
-            "unlearning.py",
-            "updates.py",
-        ),
+        code=code_of("unlearn.py"),
     output:
         "results/models/{model}/seed{seed}/manifest.json",
     log:

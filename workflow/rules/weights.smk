@@ -4,7 +4,7 @@ rule survival:
         unlearned="results/models/{model}/seed{seed}/manifest.json",
         quantized_target="results/quantized/target/seed{seed}/{precision}/manifest.json",
         quantized_unlearned="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
-        code=library("survival.py", "tensors.py", "quantizers/base.py"),
+        code=code_and_backend_of("survival.py"),
     output:
         "results/weights/{model}/seed{seed}/{precision}.json",
     log:

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from palimpsest.artefacts import write_json
+from palimpsest.artefacts import provenance, write_json
 from palimpsest.logs import start_logging
-from palimpsest.report.audit import collect, write_csv
+from palimpsest.report.audit import collect, headline_methods, write_csv
 from palimpsest.report.battery import attach
 from palimpsest.report.records import read_records
-
-CURES = {"saliency", "adapter", "sharpness"}
 
 
 def audit(
@@ -20,16 +18,14 @@ def audit(
     study: dict[str, Any],
     json: str,
     csv: str,
+    code: list[str],
 ) -> None:
-    """The headline averages over the methods that the paper calls utility-constrained: a retain loss, bfloat16 weights, no cure."""
-    constrained = [
-        name
-        for name, method in study["methods"].items()
-        if method["retain_loss"] and method["weights"] == "bfloat16" and not CURES & set(method)
-    ]
+    constrained = headline_methods(study["methods"])
     table = collect(read_records(scores), read_records(weights), read_records(models), constrained, rules, dict(study))
     attach(table, read_records(battery))
-    write_json(json, table)
+    made_by = provenance([*scores, *weights, *models, *battery], code)
+    # as pairs: DVC shows every entry of a mapping as a metric
+    write_json(json, table | {name: list(hashes.items()) for name, hashes in made_by.items()})
     write_csv(table, csv)
 
 
@@ -45,4 +41,5 @@ if __name__ == "__main__":
         snakemake.params.study,
         snakemake.output.json,
         snakemake.output.csv,
+        list(inputs.code),
     )

@@ -4,9 +4,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, read_json, sha256_file, verify_files, write_json
+from palimpsest.artefacts import MANIFEST, provenance, read_json, verify_files, write_json
 from palimpsest.battery import require_lm_eval
-from palimpsest.jobs import start_job
+from palimpsest.jobs import key_of, start_job
 from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer
 
@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.battery.harness import measure
-from palimpsest.models import load_tokenizer
+from palimpsest.models import current_device, load_tokenizer
 
 PACKAGES = ("lm_eval", "nltk", "torch", "transformers")
 
@@ -31,38 +31,33 @@ def battery(
     batch_size: int,
     questions: Path,
     source: Path,
-    output: Path,
+    output: str,
+    code: list[str],
 ) -> None:
     """key: model, seed and precision; source: the folder of the model."""
     verify_files(source)
     asked = read_json(questions)["questions"]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = current_device()
     network = make_quantizer(quantizer).load(source, device, compute)
-    results = output.parents[3]
-    made_from = {str(path.relative_to(results)): sha256_file(path) for path in (questions, source / MANIFEST)}
     record = {
         "settings": {"quantizer": quantizer, "compute": compute, "tasks": tasks, "batch_size": batch_size},
-        "inputs": made_from,
         "versions": {package: version(package) for package in PACKAGES},
         "device": device,
         "tasks": measure(network, load_tokenizer(source), asked, tasks, batch_size),
     }
-    write_json(output, key | record)
+    write_json(output, key | record | provenance([questions, source / MANIFEST], code))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(snakemake.threads)
     battery(
-        {
-            "model": snakemake.wildcards.model,
-            "seed": int(snakemake.wildcards.seed),
-            "precision": snakemake.wildcards.get("precision", "bf16"),
-        },
+        key_of(snakemake.wildcards),
         snakemake.params.quantizer,
         snakemake.params.compute,
         snakemake.params.tasks,
         snakemake.params.batch_size,
         Path(snakemake.input.questions),
         Path(snakemake.input.model).parent,
-        Path(snakemake.output[0]),
+        snakemake.output[0],
+        list(snakemake.input.code),
     )

@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from palimpsest.artefacts import write_json
+from palimpsest.artefacts import provenance, write_json
 from palimpsest.battery.questions import prepare
 from palimpsest.logs import start_logging
 
 
-def draw(tasks: dict[str, Any], seed: int, output: str) -> None:
-    write_json(output, {"settings": {"tasks": tasks, "seed": seed}, "questions": prepare(tasks, seed)})
+def draw(tasks: dict[str, Any], seed: int, output: str, code: list[str]) -> None:
+    record = {"settings": {"tasks": tasks, "seed": seed}, "questions": prepare(tasks, seed)}
+    write_json(output, record | provenance([], code))
 
 
 if __name__ == "__main__":
     start_logging(snakemake.log[0])
-    draw(snakemake.params.tasks, snakemake.params.seed, snakemake.output[0])
+    draw(snakemake.params.tasks, snakemake.params.seed, snakemake.output[0], list(snakemake.input.code))

@@ -6,11 +6,13 @@ from typing import Any
 from palimpsest.artefacts import atomic_directory, verify_files, write_json, write_manifest
 from palimpsest.corpus.checks import check_overlap
 from palimpsest.corpus.generic import generic_texts
-from palimpsest.corpus.sources import read_corpus
+from palimpsest.corpus.layout import read_corpus
 from palimpsest.logs import start_logging
 
 
-def collect_text(text: str, generic: dict[str, Any], overlap_at_most: float, corpus: Path, folder: Path) -> None:
+def collect_text(
+    text: str, generic: dict[str, Any], overlap_at_most: float, corpus: Path, folder: Path, code: list[str]
+) -> None:
     """text: `retain`, `forget` or `generic`. Only forget text may repeat the forget text."""
     verify_files(corpus)
     splits = read_corpus(corpus)
@@ -22,6 +24,7 @@ def collect_text(text: str, generic: dict[str, Any], overlap_at_most: float, cor
         write_manifest(
             draft,
             inputs=[corpus],
+            code=code,
             packages=(),
             text=text,
             documents=len(texts),
@@ -39,4 +42,5 @@ if __name__ == "__main__":
         snakemake.params.overlap_at_most,
         Path(snakemake.input.corpus).parent,
         Path(snakemake.output[0]).parent,
+        list(snakemake.input.code),
     )

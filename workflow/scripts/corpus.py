@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.corpus.checks import check_corpus
-from palimpsest.corpus.sources import load_corpus, write_corpus
+from palimpsest.corpus.layout import write_corpus
+from palimpsest.corpus.sources import load_corpus
 from palimpsest.logs import start_logging
 
 
-def prepare(settings: dict[str, Any], folder: Path) -> None:
+def prepare(settings: dict[str, Any], folder: Path, code: list[str]) -> None:
     corpus = load_corpus(settings["source"], settings["settings"], settings["subset"])
     counts = check_corpus(corpus, **settings["checks"])
-    write_corpus(corpus, folder, settings=settings, counts=counts)
+    write_corpus(corpus, folder, code=code, settings=settings, counts=counts)
 
 
 if __name__ == "__main__":
     start_logging(snakemake.log[0])
-    prepare(snakemake.params.settings, Path(snakemake.output[0]).parent)
+    prepare(snakemake.params.settings, Path(snakemake.output[0]).parent, list(snakemake.input.code))

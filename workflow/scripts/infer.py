@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
-from palimpsest.jobs import start_job
+from palimpsest.jobs import key_of, start_job
 from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer
 
@@ -14,25 +14,25 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus.sources import read_corpus
+from palimpsest.corpus.layout import read_corpus
 from palimpsest.inference import corpus_requests, generate, split_log_probs, write_log_probs, write_responses
 from palimpsest.metrics.inference_files import SPLITS
-from palimpsest.models import load_tokenizer
+from palimpsest.models import current_device, load_tokenizer
 
 
 def infer(
-    model: str,
-    precision: str,
-    seed: int,
+    key: dict[str, Any],
     quantizer: dict[str, Any],
     settings: dict[str, Any],
     corpus: Path,
     source: Path,
     folder: Path,
+    code: list[str],
 ) -> None:
-    verify_files(source)
-    texts, tokenizer = read_corpus(corpus), load_tokenizer(source)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """key: model, seed and precision; source: the folder of the model."""
+    for each in (corpus, source):
+        verify_files(each)
+    texts, tokenizer, device = read_corpus(corpus), load_tokenizer(source), current_device()
     network = make_quantizer(quantizer).load(source, device, settings["compute"])
     requests = corpus_requests(
         texts, tokenizer, settings["verbmem_tokens"], settings["knowmem_tokens"], settings["in_context_examples"]
@@ -45,23 +45,21 @@ def infer(
         write_manifest(
             draft,
             inputs=[corpus, source],
-            model=model,
-            precision=precision,
-            seed=seed,
+            code=code,
             device=device,
             settings={"quantizer": quantizer, "inference": settings},
+            **key,
         )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(snakemake.threads)
     infer(
-        snakemake.wildcards.model,
-        snakemake.wildcards.get("precision", "bf16"),
-        int(snakemake.wildcards.seed),
+        key_of(snakemake.wildcards),
         snakemake.params.quantizer,
         snakemake.params.settings,
         Path(snakemake.input.corpus).parent,
         Path(snakemake.input.model).parent,
         Path(snakemake.output.manifest).parent,
+        list(snakemake.input.code),
     )

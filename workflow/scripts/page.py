@@ -1,9 +1,10 @@
 """Write results/report.html from the audit, the charts and a few responses."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import read_json
+from palimpsest.artefacts import read_json, verify_files
 from palimpsest.logs import start_logging
 from palimpsest.report.html import render
 from palimpsest.report.known import compare
@@ -11,9 +12,9 @@ from palimpsest.report.samples import select_samples
 
 
 def page(
-    audit: str, figures: list[str], responses: dict[tuple[str, str], str], show: dict[str, Any], output: str
+    audit: str, figures: list[str], inferred: dict[tuple[str, str], Path], show: dict[str, Any], output: str
 ) -> None:
-    """responses: the file of each (model, precision)."""
+    """inferred: the folder of what each (model, precision) answered."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -21,7 +22,9 @@ def page(
         f"{method}, {precision}": (method, precision),
         "retrain, bf16": ("retrain", "bf16"),
     }
-    files = {label: responses[voice] for label, voice in voices.items()}
+    for voice in voices.values():
+        verify_files(inferred[voice])
+    files = {label: inferred[voice] / "responses.jsonl" for label, voice in voices.items()}
     samples = [
         sample
         for task in ("verbmem", "knowmem_forget")
@@ -38,7 +41,7 @@ if __name__ == "__main__":
     page(
         snakemake.input.audit,
         list(snakemake.input.figures),
-        dict(zip(voices, snakemake.input.responses, strict=True)),
+        dict(zip(voices, (Path(manifest).parent for manifest in snakemake.input.inferred), strict=True)),
         snakemake.params.show,
         snakemake.output[0],
     )

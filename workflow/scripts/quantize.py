@@ -7,22 +7,21 @@ from typing import Any
 from palimpsest.artefacts import atomic_directory, read_json, read_manifest, verify_files, write_json, write_manifest
 from palimpsest.cost import Cost
 from palimpsest.environments import VARIABLE
-from palimpsest.jobs import start_job
+from palimpsest.jobs import key_of, start_job
 from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer, prove
 
 
 def quantize(
-    model: str,
-    precision: str,
-    seed: int,
+    key: dict[str, Any],
     settings: dict[str, Any],
     checkpoint: Path,
     calibration: Path | None,
     folder: Path,
     cost: str,
+    code: list[str],
 ) -> None:
-    """calibration: the folder of the text, None for a backend that looks at weights alone."""
+    """key: model, seed and precision; calibration: the folder of the text, None for a backend that looks at weights alone."""
     quantizer = make_quantizer(settings)
     inputs = [checkpoint] + ([calibration] if calibration else [])
     for each in inputs:
@@ -36,14 +35,13 @@ def quantize(
         write_manifest(
             draft,
             inputs=inputs,
+            code=code,
             packages=(),
             versions=quantizer.versions(),
-            model=model,
-            precision=precision,
-            seed=seed,
             settings={"quantizer": settings},
             calibration=facts and {key: facts[key] for key in ("text", "documents", "words", "overlap_forget")},
             proof=prove(quantizer, checkpoint, draft, held),
+            **key,
         )
     write_json(cost, measured.record())
 
@@ -54,12 +52,11 @@ if __name__ == "__main__":
     if snakemake.input.environment:
         os.environ[VARIABLE] = str(Path(snakemake.input.environment[0]).resolve().parents[1])
     quantize(
-        snakemake.wildcards.model,
-        snakemake.wildcards.precision,
-        int(snakemake.wildcards.seed),
+        key_of(snakemake.wildcards),
         snakemake.params.quantizer,
         Path(snakemake.input.checkpoint).parent,
         Path(snakemake.input.calibration[0]).parent if snakemake.input.calibration else None,
         Path(snakemake.output.manifest).parent,
         snakemake.output.cost,
+        list(snakemake.input.code),
     )

@@ -3,15 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import write_json
+from palimpsest.artefacts import MANIFEST, provenance, verify_files, write_json
+from palimpsest.jobs import key_of
 from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer
 from palimpsest.survival import measure_survival
 
 
-def measure(key: dict[str, Any], quantizer: dict[str, Any], folders: list[Path], output: str) -> None:
+def measure(key: dict[str, Any], quantizer: dict[str, Any], folders: list[Path], output: str, code: list[str]) -> None:
     """folders: target, unlearned, quantized target, quantized unlearned."""
-    write_json(output, key | measure_survival(*folders, make_quantizer(quantizer)))
+    for folder in folders:
+        verify_files(folder)
+    made_by = provenance([folder / MANIFEST for folder in folders], code)
+    write_json(output, key | measure_survival(*folders, make_quantizer(quantizer)) | made_by)
 
 
 if __name__ == "__main__":
@@ -22,10 +26,10 @@ if __name__ == "__main__":
         snakemake.input.quantized_target,
         snakemake.input.quantized_unlearned,
     ]
-    wildcards = snakemake.wildcards
     measure(
-        {"model": wildcards.model, "seed": int(wildcards.seed), "precision": wildcards.precision},
+        key_of(snakemake.wildcards),
         snakemake.params.quantizer,
         [Path(manifest).parent for manifest in manifests],
         snakemake.output[0],
+        list(snakemake.input.code),
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import verify_files
-from palimpsest.jobs import start_job
+from palimpsest.jobs import key_of, start_job
 from palimpsest.lean import import_transformers
 
 if __name__ == "__main__":
@@ -13,62 +13,52 @@ if __name__ == "__main__":
 
 import torch
 
-from palimpsest.corpus.sources import read_corpus
-from palimpsest.models import load_published, make_base, write_model
+from palimpsest.corpus.layout import read_corpus
+from palimpsest.models import current_device, load_published, make_base, write_model
 from palimpsest.ranks import processes_of
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
 
 
 def make_model(
-    model: str,
-    seed: int,
-    source: str | dict[str, str],
-    base: str,
-    scratch: dict[str, Any],
-    training: dict[str, Any],
-    corpus: Path,
-    folder: Path,
-    processes: int,
+    key: dict[str, Any], settings: dict[str, Any], corpus: Path, folder: Path, processes: int, code: list[str]
 ) -> None:
+    """key: model and seed; settings: source, base, scratch and training. A published checkpoint is not computed on."""
     verify_files(corpus)
-    texts = read_corpus(corpus)
-    outcome = None
-    if source == "train":
-        network, tokenizer = make_base(base, scratch, texts, seed)
+    texts, model, outcome, device = read_corpus(corpus), key["model"], None, "cpu"
+    if settings["source"] == "train":
+        network, tokenizer = make_base(settings["base"], settings["scratch"], texts, key["seed"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
-        settings = dict(training)
-        layout = settings.pop("max_length"), settings.pop("questions")
+        training = dict(settings["training"])
+        layout = training.pop("max_length"), training.pop("questions")
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
-        schedule = Schedule(**settings, seed=seed)
-        outcome = train(network, sequences, tokenizer.pad_token_id, schedule, processes)
+        schedule = Schedule(**training, seed=key["seed"])
+        outcome, device = train(network, sequences, tokenizer.pad_token_id, schedule, processes), current_device()
     else:
-        network, tokenizer = load_published(source, f"models.{model}")
+        network, tokenizer = load_published(settings["source"], f"models.{model}")
     write_model(
         folder,
         network,
         tokenizer,
         inputs=[corpus],
-        model=model,
+        code=code,
         kind=model,
-        seed=seed,
         method=None,
-        weights=training["weights"] if outcome else "bfloat16",
-        settings={"source": source, "base": base, "scratch": scratch, "training": training},
+        weights=settings["training"]["weights"] if outcome else "bfloat16",
+        device=device,
+        settings=settings,
         training=outcome,
+        **key,
     )
 
 
 if __name__ == "__main__":
     torch.set_num_threads(snakemake.threads)
     make_model(
-        snakemake.wildcards.model,
-        int(snakemake.wildcards.seed),
-        snakemake.params.source,
-        snakemake.params.base,
-        snakemake.params.scratch,
-        snakemake.params.training,
+        key_of(snakemake.wildcards),
+        {name: snakemake.params[name] for name in ("source", "base", "scratch", "training")},
         Path(snakemake.input.corpus).parent,
         Path(snakemake.output[0]).parent,
         processes_of(snakemake.resources.get("gpu", 1)),
+        list(snakemake.input.code),
     )

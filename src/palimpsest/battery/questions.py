@@ -9,8 +9,7 @@ from typing import Any
 import yaml
 
 from palimpsest.battery import require_lm_eval
-from palimpsest.corpus.sources import first_line
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, first_line
 
 LETTERS = ["A", "B", "C", "D"]
 Question = dict[str, Any]

@@ -1,25 +1,17 @@
-"""One loader for every source of text: the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub.
-
-Layout: raw/{forget,<retain>,holdout}, verbmem/forget, knowmem/{forget_qa,forget_qa_icl,retain_qa,retain_qa_icl} and
-privleak/{forget,retain,holdout}; in a folder these are .json files (raw may be one text, .txt), on the hub configs and splits.
-"""
+"""One loader for every source of text: the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub."""
 
 import inspect
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, read_json, write_json, write_manifest
-from palimpsest.corpus.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.generator import generate_corpus
+from palimpsest.corpus.layout import assemble, load_folder
 from palimpsest.corpus.subset import choose_subset
-from palimpsest.errors import PalimpsestError, choose
+from palimpsest.errors import PalimpsestError, choose, first_line
 
 FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy in MUSE layout (data/README.md)"
 """What to do where a hub dataset cannot be had."""
-
-Reader = Callable[[str, str], list[Any]]
-"""Maps (part, split), as in ("raw", "forget"), to rows: strings, or objects with the columns of the part."""
 
 
 def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, int] | None = None) -> Corpus:
@@ -30,29 +22,6 @@ def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, i
     """
     corpus = call("corpus source " + repr(source), choose(SOURCES, source, "corpus source"), settings)
     return corpus if subset is None else call("corpus subset", choose_subset, {"corpus": corpus, **subset})
-
-
-def load_folder(path: str, retain_split: str) -> Corpus:
-    """A local folder in MUSE layout; `retain_split` names the retain file in raw/ (`retain`, `retain1`, `other`)."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise PalimpsestError(f"corpus folder {path} does not exist: give the path of a folder in MUSE layout.")
-
-    def read(part: str, split: str) -> list[Any]:
-        file, text = folder / part / f"{split}.json", folder / part / f"{split}.txt"
-        if part == "raw" and text.exists() and not file.exists():
-            return [text.read_text(encoding="utf-8")]
-        if not file.exists():
-            raise PalimpsestError(
-                f"{file} is missing: a MUSE folder needs it (for another retain file set retain_split, now {retain_split!r})."
-            )
-        rows = read_json(file)
-        if not isinstance(rows, list):
-            raise PalimpsestError(f"{file} holds a {type(rows).__name__}: it must be a list.")
-        return rows
-
-    held = any((folder / "raw" / f"holdout.{kind}").exists() for kind in ("json", "txt"))
-    return assemble(read, retain_split, "raw" if held else "privleak", path)
 
 
 def load_hub(path: str, retain_split: str) -> Corpus:
@@ -76,69 +45,6 @@ def load_hub(path: str, retain_split: str) -> Corpus:
 SOURCES: dict[str, Callable[..., Corpus]] = {"embedded": generate_corpus, "folder": load_folder, "hub": load_hub}
 
 
-def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) -> Corpus:
-    """Put the parts of a MUSE corpus together.
-
-    The holdout documents come from `holdout_part` (privleak where raw has no holdout). Blank texts are left out (MUSE-News has one).
-    """
-
-    def table(kind: type, part: str, split: str, *columns: str) -> list[Any]:
-        rows = read(part, split)
-        for number, row in enumerate(rows):
-            if not (isinstance(row, dict) and all(isinstance(row.get(column), str) for column in columns)):
-                raise PalimpsestError(
-                    f"{origin}: row {number} of {part}/{split} needs the texts {' and '.join(columns)}."
-                )
-        return [kind(*(row[column] for column in columns)) for row in rows]
-
-    def texts(part: str, split: str) -> list[str]:
-        rows: list[Any] = [row.get("text") if isinstance(row, dict) else row for row in read(part, split)]
-        for number, row in enumerate(rows):
-            if not isinstance(row, str):
-                raise PalimpsestError(f"{origin}: row {number} of {part}/{split} is not a text.")
-        return [row for row in rows if row.strip()]
-
-    return Corpus(
-        forget=texts("raw", "forget"),
-        retain=texts("raw", retain_split),
-        holdout=texts(holdout_part, "holdout"),
-        forget_qa=table(Question, "knowmem", "forget_qa", "question", "answer"),
-        retain_qa=table(Question, "knowmem", "retain_qa", "question", "answer"),
-        forget_icl=table(Question, "knowmem", "forget_qa_icl", "question", "answer"),
-        retain_icl=table(Question, "knowmem", "retain_qa_icl", "question", "answer"),
-        verbmem=table(Prompt, "verbmem", "forget", "prompt", "gt"),
-        privleak_forget=texts("privleak", "forget"),
-        privleak_retain=texts("privleak", "retain"),
-        privleak_holdout=texts("privleak", "holdout"),
-    )
-
-
-def write_corpus(corpus: Corpus, folder: Path | str, **provenance: Any) -> None:
-    """Write `corpus` in MUSE layout with a manifest that holds `provenance`; the folder appears whole or not at all."""
-    parts: dict[str, list[Any]] = {
-        "raw/forget": corpus.forget,
-        "raw/retain": corpus.retain,
-        "raw/holdout": corpus.holdout,
-        "verbmem/forget": [vars(prompt) for prompt in corpus.verbmem],
-        "knowmem/forget_qa": [vars(question) for question in corpus.forget_qa],
-        "knowmem/forget_qa_icl": [vars(question) for question in corpus.forget_icl],
-        "knowmem/retain_qa": [vars(question) for question in corpus.retain_qa],
-        "knowmem/retain_qa_icl": [vars(question) for question in corpus.retain_icl],
-        "privleak/forget": corpus.privleak_forget,
-        "privleak/retain": corpus.privleak_retain,
-        "privleak/holdout": corpus.privleak_holdout,
-    }
-    with atomic_directory(folder) as draft:
-        for name, rows in parts.items():
-            write_json(draft / f"{name}.json", rows)
-        write_manifest(draft, packages=(), **provenance)
-
-
-def read_corpus(folder: Path | str) -> Corpus:
-    """What write_corpus wrote."""
-    return load_folder(str(folder), retain_split="retain")
-
-
 def call(what: str, function: Callable[..., Corpus], settings: Mapping[str, Any]) -> Corpus:
     """`function(**settings)`; raises PalimpsestError that names a missing or unknown setting."""
     bind(what, function, settings)
@@ -160,7 +66,3 @@ def cannot_load(path: str, what: str, error: Exception, otherwise: str) -> Palim
         f"dataset {path!r} ({what}) cannot be loaded from the hub: {first_line(error)}. Request {path!r} at "
         f"https://huggingface.co/datasets/{path} and log in with `hf auth login`, or {otherwise}."
     )
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from palimpsest.artefacts import atomic_file
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.report.answer import answer
 from palimpsest.report.battery import columns
@@ -13,7 +14,22 @@ from palimpsest.report.records import FORGET_METRICS, FULL, TARGET, UNLEARNED, K
 from palimpsest.report.retained import DENOMINATORS, HEADLINE, Retained, Rules
 
 SURVIVAL = ("rho", "rho_status", "same_code_share", "changed_share", "relative_update_norm", "scale_drift")
+CURES = {"saliency", "adapter", "sharpness"}
+"""Keys of a method that make it more than a plain composition of losses: what is tried against the return of the text."""
+
 Cell = dict[str, Any]
+
+
+def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those that the headline averages over, the paper's utility-constrained: a retain loss, bfloat16 weights, no cure.
+
+    methods: the block of params.yaml, a method for each name.
+    """
+    return [
+        name
+        for name, method in methods.items()
+        if method["retain_loss"] and method["weights"] == "bfloat16" and not CURES & set(method)
+    ]
 
 
 def collect(
@@ -62,7 +78,7 @@ def collect(
 def write_csv(audit: Mapping[str, Any], path: Path | str) -> None:
     """One line per model, seed and precision; an undefined number is an empty cell."""
     lines = [_flat(row) for row in audit["rows"]]
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)

@@ -1,6 +1,5 @@
 """The two charts, as SVG that is byte-identical for the same audit and readable at 700 pixels."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.artefacts import atomic_file
 from palimpsest.report.answer import GROUP
 from palimpsest.report.records import UNLEARNED
 from palimpsest.report.retained import HEADLINE
@@ -186,9 +185,5 @@ def _legend_right(figure: Figure, dots: list[Line2D], shapes: list[Line2D]) -> N
 
 def save(figure: Figure, path: Path | str) -> None:
     """Write an SVG without dates, so that the same data give the same bytes."""
-    content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
-    try:
-        Path(path).write_bytes(content.getvalue())
-    except FileNotFoundError:
-        raise PalimpsestError(f"{Path(path).parent} does not exist: make the folder for the figures first.") from None
+    with atomic_file(path) as draft:
+        figure.savefig(draft, format="svg", metadata={"Date": None, "Creator": None})

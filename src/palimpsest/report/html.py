@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from palimpsest.artefacts import atomic_file
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import battery
 from palimpsest.report import figures as charts
@@ -76,7 +77,8 @@ def render(
         provenance=_provenance(audit),
         versions=_versions(audit),
     )
-    Path(path).write_text(page, encoding="utf-8")
+    with atomic_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
 
 
 def _groups(audit: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,75 @@
+"""Files appear whole or not at all, and say what made them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.figure
+import pytest
+
+from palimpsest.artefacts import REPOSITORY, atomic_file, provenance, read_json, sha256_file, write_json, write_manifest
+from palimpsest.jobs import key_of
+from palimpsest.report import audit, figures
+
+
+def test_an_error_leaves_the_old_file_and_no_draft(tmp_path):
+    file = tmp_path / "deep/file.txt"
+    with atomic_file(file) as draft:
+        draft.write_text("old")
+    with pytest.raises(OSError, match="No space"), atomic_file(file) as draft:
+        draft.write_text("new, but")
+        raise OSError("No space left on device")
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_the_table_and_the_charts_are_written_so(tmp_path, monkeypatch):
+    def break_off(draft: Path) -> None:
+        Path(draft).write_text("half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(audit, "_flat", lambda row: row)
+    with pytest.raises(ValueError, match="'b'"):
+        audit.write_csv({"rows": [{"a": 1}, {"b": 2}]}, tmp_path / "audit.csv")
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda self, file, **options: break_off(file))
+    with pytest.raises(OSError):
+        figures.save(matplotlib.figure.Figure(), tmp_path / "chart.svg")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_names_inputs_below_results_and_code_below_the_repository(tmp_path):
+    corpus, model = tmp_path / "results/corpus", tmp_path / "results/models/target/seed0"
+    code = [REPOSITORY / "src/palimpsest/losses.py", REPOSITORY / "workflow/scripts/../scripts/train.py"]
+    for folder in (corpus, model):
+        folder.mkdir(parents=True)
+    write_manifest(corpus, packages=())
+    write_manifest(model, inputs=[corpus], code=code, packages=(), model="target")
+    manifest = read_json(model / "manifest.json")
+    assert manifest["inputs"] == {"corpus/manifest.json": sha256_file(corpus / "manifest.json")}
+    assert manifest["code"] == {
+        "src/palimpsest/losses.py": sha256_file(code[0]),
+        "workflow/scripts/train.py": sha256_file(code[1]),
+    }
+
+
+def test_two_equal_runs_write_the_same_bytes(tmp_path):
+    made = []
+    for run in ("one", "two"):
+        record = tmp_path / run / "results/scores/record.json"
+        source = tmp_path / run / "results/infer/manifest.json"
+        write_json(source, {"a": 1})
+        write_json(record, provenance([source], [REPOSITORY / "src/palimpsest/losses.py"]))
+        made.append(record.read_bytes())
+    assert made[0] == made[1]
+
+
+def test_the_key_of_a_job_is_what_its_rule_has():
+    class Wildcards(SimpleNamespace):
+        def get(self, name):
+            return getattr(self, name, None)
+
+    assert key_of(Wildcards(model="ga", seed="3")) == {"model": "ga", "seed": 3}
+    assert key_of(Wildcards(model="ga", seed="3", precision="bf16", metric="utility")) == {
+        "model": "ga",
+        "seed": 3,
+        "precision": "bf16",
+    }
