@@ -170,7 +170,7 @@ def quantized(llamas: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
 
 
 def gguf(kind: str) -> Quantizer:
-    return make_quantizer({"backend": "gguf", "format": kind})
+    return make_quantizer({"backend": "gguf", "format": kind, "outer": "bfloat16"})
 
 
 class Model(llama_cpp.LlamaModel):
@@ -500,7 +500,7 @@ def test_reading_needs_no_torch(quantized):
     case = quantized("q4_k_m", "plain")
     code = (
         "import sys; from pathlib import Path; from palimpsest.quantizers import make_quantizer\n"
-        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m'}); folder = Path(sys.argv[1])\n"
+        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m', 'outer': 'bfloat16'}); folder = Path(sys.argv[1])\n"
         "assert len(list(quantizer.read(folder))) == 14\n"
         "assert not {'torch', 'transformers', 'cyllama'} & set(sys.modules)"
     )

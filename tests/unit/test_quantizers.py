@@ -17,7 +17,7 @@ from palimpsest.quantizers.proof import codes_per_group
 RTN = {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True}
 FP4 = {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False}
 INT8 = {"backend": "bnb-int8", "outlier_threshold": 6.0}
-GPTQ = {**RTN, "backend": "gptq", "calibration": "retain", "samples": 32, "sample_length": 128}
+GPTQ = {**RTN, "backend": "gptq", "calibration": "retain", "samples": 32, "sample_length": 128, "damping": 0.01}
 LAYER = "model.layers.0.mlp.up_proj"
 
 
@@ -52,6 +52,10 @@ def test_good_settings(settings):
         (INT8 | {"outlier_threshold": "6"}, "outlier_threshold is '6'"),
         (INT8 | {"outlier_threshold": -1.0}, "at least 0"),
         (GPTQ | {"samples": 0}, "samples is 0"),
+        (GPTQ | {"damping": 0.0}, "damping is 0.0: give a number between 0 and 1"),
+        ({"backend": "torchao-int8", "group_size": 0}, "group_size is 0.*or null"),
+        ({"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": "no"}, "symmetric is 'no'"),
+        ({"backend": "gguf", "format": "q4_0", "outer": "defualt"}, "Did you mean 'default'"),
         (GPTQ | {"calibration": "retian"}, "Did you mean 'retain'"),
         (GPTQ | {"sample_length": 1.5}, "sample_length is 1.5"),
     ],
@@ -76,7 +80,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, settings):
 def test_a_missing_tokenizer_is_refused(checkpoint, tmp_path):
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(PalimpsestError, match="holds no tokenizer"):
-        make_quantizer(FP4).quantize(checkpoint, tmp_path, [])
+        make_quantizer(INT8).quantize(checkpoint, tmp_path, [])
 
 
 def test_the_unquantized_precision_cannot_quantize(checkpoint, tmp_path):
@@ -97,7 +101,7 @@ def test_unpack_nibbles(high_first):
 
 
 def test_formats_whose_minimum_is_fitted_have_no_level_at_zero():
-    formats = [{"backend": "gguf", "format": name} for name in ("q8_0", "q4_0", "q4_k_m")]
+    formats = [{"backend": "gguf", "format": name, "outer": "bfloat16"} for name in ("q8_0", "q4_0", "q4_k_m")]
     hqq = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cpu"}
     on_grid = [make_quantizer(settings).zero_on_grid for settings in (*formats, hqq, RTN, FP4)]
     assert on_grid == [True, True, False, False, True, True]

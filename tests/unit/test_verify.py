@@ -19,7 +19,7 @@ TINY = Path(__file__).parents[1] / "tiny/params.yaml"
 def params() -> dict:
     """The tiny study and a quantizer that calibrates."""
     params = read_params(TINY)
-    grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True}
+    grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True, "damping": 0.01}
     tasks = {"flu": {"data": "folder", "limit": 2, "max_new_tokens": 4}}
     params["battery"] = {
         "models": ["target"],

@@ -88,8 +88,21 @@ rule page:
             seed=SEEDS[0],
             precision=PRECISIONS,
         ),
+        manifests=expand(
+            "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+            model=MODELS,
+            seed=SEEDS,
+            precision=QUANTIZERS,
+        ),
+        costs=expand(
+            "results/cost/{model}/seed{seed}/{precision}.json",
+            model=MODELS,
+            seed=SEEDS,
+            precision=QUANTIZERS,
+        ),
         code=library(
             "report/battery.py",
+            "report/formats.py",
             "report/html.py",
             "report/known.py",
             "report/known.yaml",

@@ -22,7 +22,10 @@ def quantize(
     folder: Path,
     cost: str,
 ) -> None:
-    """calibration: the folder of the text, None for a backend that looks at weights alone."""
+    """calibration: the folder of the text, None for a backend that looks at weights alone.
+
+    cost: the file for seconds and peak memory; the manifest points to it, since two equal runs differ in them.
+    """
     quantizer = make_quantizer(settings)
     inputs = [checkpoint] + ([calibration] if calibration else [])
     for each in inputs:
@@ -41,6 +44,8 @@ def quantize(
             model=model,
             precision=precision,
             seed=seed,
+            device=measured.device,
+            cost=f"cost/{model}/seed{seed}/{precision}.json",
             settings={"quantizer": settings},
             calibration=facts and {key: facts[key] for key in ("text", "documents", "words", "overlap_forget")},
             proof=prove(quantizer, checkpoint, draft, held),
