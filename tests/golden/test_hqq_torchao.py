@@ -128,10 +128,22 @@ def test_the_bin_around_zero_of_hqq_is_as_wide_as_stated_and_off_centre(bits):
     assert abs(with_zero.min() + with_zero.max()) / 2 < below
 
 
-@pytest.mark.parametrize("name", ["torchao-int8", "torchao-int8-groups"])
-def test_torchao_int8_computes_with_the_matrices_that_are_read(quantized, name):
+def test_torchao_int8_in_groups_computes_with_the_matrices_that_are_read(quantized):
     for shape in SHAPES:
-        quantizer, _, folder, _ = quantized(name, shape)
+        quantizer, _, folder, _ = quantized("torchao-int8-groups", shape)
+        theirs, ours = load_checkpoint(folder), quantizer.load(folder, "cpu")
+        for matrix in quantizer.read(folder):
+            weight, dense_linear = theirs.get_submodule(matrix.name).weight, ours.get_submodule(matrix.name)
+            assert matrix.scales.shape == (len(matrix.codes), matrix.codes.shape[1] // 4)
+            assert np.array_equal(matrix.dequantized, dense(weight.dequantize()))
+            assert np.array_equal(matrix.dequantized, dense(dense_linear.weight))
+            inputs = bfloat16_input(matrix.dequantized.shape[1])
+            assert torch.equal(linear(inputs, weight), dense_linear(inputs))
+
+
+def test_torchao_int8_computes_with_the_matrices_that_are_read(quantized):
+    for shape in SHAPES:
+        quantizer, _, folder, _ = quantized("torchao-int8", shape)
         theirs, ours = load_checkpoint(folder), quantizer.load(folder, "cpu", "float32")
         for matrix in quantizer.read(folder):
             weight = theirs.get_submodule(matrix.name).weight

@@ -181,14 +181,11 @@ def magnitudes_of(name: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarra
     )
 
 
-SLACK = {"nvfp4": (0.94, 1.07), "mxfp4": (0.86, 1.72)}
-"""Around the stated width, where scales are rounded coarsely (compressed_floats.Microscale.levels); else 1 %: scales in 8 bits."""
-
-
 @pytest.mark.parametrize("name", [name for name, quantizer in QUANTIZERS.items() if quantizer.zero_on_grid])
 def test_weights_inside_the_dead_zone_become_zero_and_no_others(name):
     below, above = QUANTIZERS[name].dead_zone()
-    low, high = SLACK.get(name, (0.99, 1.01))
+    low, high = QUANTIZERS[name].dead_zone_range()
+    low, high = 0.99 * low, 1.01 * high  # scales in 8 bits
     for relative, zero, _ in magnitudes_of(name):
         inside = (relative > -below * low) & (relative < above * low)
         outside = (relative < -below * high) | (relative > above * high)

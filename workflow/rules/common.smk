@@ -5,6 +5,7 @@ from pathlib import Path
 
 import snakemake.benchmark
 
+from palimpsest.environments import check_python
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
@@ -35,6 +36,11 @@ BATTERY_RECORDS = (
     else []
 )
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
+
+# An isolated environment that this Python cannot build is told here, not after hours of training.
+for settings in config["quantizers"].values():
+    if needed := make_quantizer(settings).environment:
+        check_python(ROOT / f"workflow/envs/{needed}.txt")
 
 
 wildcard_constraints:

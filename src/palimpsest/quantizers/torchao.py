@@ -115,8 +115,9 @@ class TorchAOInt8(TorchAO):
     """Int8WeightOnlyConfig: symmetric, to the nearest level.
 
     group_size: inputs that share a float32 scale, null for one scale per output channel.
-    With groups torchao computes with the matrix in bfloat16. With one scale per channel it
-    multiplies by the codes first and by the scale afterwards, so no dequantized matrix is ever rounded. In float32 the base class's `load` computes the same; in bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
+    With groups torchao computes with the matrix in bfloat16. With one scale per channel it multiplies by the codes first and by
+    the scale afterwards, so no dequantized matrix is ever rounded. In float32 the base class's `load` computes the same; in
+    bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
     """
 
     group_size: int | None

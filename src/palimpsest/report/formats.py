@@ -9,11 +9,10 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
+from math import floor, log10
 from pathlib import Path
 from statistics import mean
 from typing import Any
-
-import numpy as np
 
 from palimpsest.artefacts import MANIFEST, read_json, read_manifest
 from palimpsest.errors import PalimpsestError, choose
@@ -176,7 +175,7 @@ def _zone(widths: Sequence[float], between: Sequence[float] = (1.0, 1.0)) -> str
 
 def _two_digits(value: float) -> str:
     """Two significant digits, without an exponent."""
-    return np.format_float_positional(value, precision=2, unique=False, fractional=False, trim="k")
+    return f"{value:.{max(1 - floor(log10(value)), 0)}f}"
 
 
 def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
