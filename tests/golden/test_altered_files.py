@@ -46,7 +46,10 @@ def quantized(checkpoints, tmp_path_factory, request) -> Callable[[str], tuple]:
 
     def case(backend: str) -> tuple:
         if backend not in cases:
-            quantizer, folder = make_quantizer({"backend": backend} | BACKENDS[backend]), tmp_path_factory.mktemp(backend)
+            quantizer, folder = (
+                make_quantizer({"backend": backend} | BACKENDS[backend]),
+                tmp_path_factory.mktemp(backend),
+            )
             checkpoint = checkpoints["aligned"]
             if backend == "gguf":  # llama.cpp takes no tokenizer of words
                 checkpoint = save_llama(tmp_path_factory.mktemp("llama"), byte_level(BYTE_LEVEL))
@@ -93,7 +96,9 @@ def test_the_proof_notices_one_bit(quantized, tmp_path, monkeypatch, request, ba
         monkeypatch.setenv(VARIABLE, str(request.getfixturevalue("archived_environment").parent))
     quantizer, checkpoint, folder, held = quantized(backend)
     facts = prove(quantizer, checkpoint, folder, held)["unquantized"]
-    assert facts["tensors"] == 7 and len(facts["sha256"]) == 64  # embeddings, head, and the norms of two layers and the end
+    assert (
+        facts["tensors"] == 7 and len(facts["sha256"]) == 64
+    )  # embeddings, head, and the norms of two layers and the end
     altered = Path(shutil.copytree(folder, tmp_path / "altered"))
     flip(altered, module, byte)
     with pytest.raises(PalimpsestError, match=message):

@@ -228,7 +228,11 @@ def test_gptq_refuses_too_little_calibration_text(checkpoints, tmp_path):
 
 
 def test_gptq_that_falls_back_to_rounding_is_an_error(checkpoints, tmp_path):
-    settings = SETTINGS["gptq"] | {"samples": 1, "sample_length": 2, "damping": 1e-12}  # rank 2, hardly damped: singular
+    settings = SETTINGS["gptq"] | {
+        "samples": 1,
+        "sample_length": 2,
+        "damping": 1e-12,
+    }  # rank 2, hardly damped: singular
     quantizer = make_quantizer(settings)
     with pytest.raises(PalimpsestError, match="fell back to rounding for model.layers.0"):
         quantizer.quantize(checkpoints["ragged"], tmp_path, TEXTS)
@@ -325,7 +329,9 @@ def test_load_refuses_a_folder_without_a_weight(quantized, tmp_path):
         case.quantizer.load(folder, "cpu")
 
 
-@pytest.mark.parametrize(("width", "message"), [(176, "down_proj in .* has 176 inputs"), (192, ""), (24, ""), (100, "")])
+@pytest.mark.parametrize(
+    ("width", "message"), [(176, "down_proj in .* has 176 inputs"), (192, ""), (24, ""), (100, "")]
+)
 def test_widths_that_bitsandbytes_dequantizes_wrongly_are_refused(tmp_path, width, message):
     shape = {"hidden_size": 64, "intermediate_size": width, "num_hidden_layers": 1, "num_key_value_heads": 4}
     checkpoint = save_checkpoint(tmp_path / "checkpoint", **shape)

@@ -133,7 +133,11 @@ CASES = [
     (gguf("q4_0"), lambda: llama_cpp("q4_0"), (0.0625, 0.0625)),
     (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
     ({"backend": "torchao-int8", "group_size": None}, lambda: torchao(None), (0.0039, 0.0039)),
-    ({"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": True}, lambda: torchao(4), (0.0667, 0.0667)),
+    (
+        {"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": True},
+        lambda: torchao(4),
+        (0.0667, 0.0667),
+    ),
     ({"backend": "w8a8", "format": "int8"}, lambda: compressed_tensors(8), (0.0039, 0.0039)),
     ({"backend": "microscale", "format": "nvfp4"}, lambda: compressed_tensors_floats("NVFP4A16"), (0.0417, 0.0417)),
     ({"backend": "microscale", "format": "mxfp4"}, lambda: compressed_tensors_floats("MXFP4A16"), (0.0417, 0.0417)),

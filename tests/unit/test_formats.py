@@ -55,7 +55,17 @@ def test_the_page_shows_the_files_in_a_collapsed_section(study, audit, tmp_path)
     render(audit, figures, [], tmp_path / "with.html", quantized_files=rows)
     page = (tmp_path / "with.html").read_text()
     section = page[page.index("<summary>The files") :]
-    for text in ("ga_gdr/seed0/rtn-int4", "llmcompressor 0.14.0.1", "4.12", "lm_head", "1234567", "3.2", "586", "cd" * 32, "cuda"):
+    for text in (
+        "ga_gdr/seed0/rtn-int4",
+        "llmcompressor 0.14.0.1",
+        "4.12",
+        "lm_head",
+        "1234567",
+        "3.2",
+        "586",
+        "cd" * 32,
+        "cuda",
+    ):
         assert text in section
     assert "<details open" not in page and section.count("<tr>") == 3
 

@@ -13,6 +13,8 @@ from palimpsest.quantizers.base import Quantizer, fingerprint
 from palimpsest.quantizers.levels import integer_levels, zero_bin
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.quantizers.proof import codes_per_group
+from palimpsest.quantizers.rounding import round_with_zero_points
+from palimpsest.tensors import to_bfloat16
 
 RTN = {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True}
 FP4 = {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False}
@@ -181,3 +183,32 @@ def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkp
 def test_proof_refuses_a_matrix_that_the_checkpoint_does_not_have(checkpoint):
     with pytest.raises(PalimpsestError, match="which .* does not have"):
         proof_of(checkpoint, matrix("elsewhere"))
+
+
+def test_proof_refuses_a_tensor_that_is_missing_or_that_the_checkpoint_does_not_have(checkpoint, tmp_path):
+    tensors = load_file(checkpoint / "model.safetensors")
+    for change, message in (
+        ({"model.norm.weight": np.ones(7, np.float32)}, "holds model.norm.weight, which .* does not have"),
+        ({"model.embed_tokens.weight": None}, "does not hold the checkpoint's model.embed_tokens.weight"),
+        ({"lm_head.weight": np.full((5, 7), 2, np.float32)}, "lm_head.weight .* is not the checkpoint's"),
+        ({"lm_head.weight": np.ones((5, 7), np.float32)}, ""),  # tied, and written out
+        ({"model.rotary_emb.inv_freq": np.ones(4, np.float32)}, "holds model.rotary_emb.inv_freq"),
+    ):
+        folder = tmp_path / "quantized"
+        folder.mkdir(exist_ok=True)
+        altered = {name: values for name, values in (tensors | change).items() if values is not None}
+        save_file(altered, folder / "model.safetensors")
+        matrices = (Exact(matrix()), checkpoint, folder, {LAYER: fingerprint(matrix().dequantized)})
+        if message:
+            with pytest.raises(PalimpsestError, match=message):
+                prove(*matrices)
+        else:
+            assert prove(*matrices)["unquantized"]["tensors"] == 2
+
+
+def test_half_widths_of_grids_with_zero_points_in_groups_of_128_normal_weights():
+    """What docs/quantizers.md says of AWQ's grid beside the symmetric one."""
+    weights = np.random.default_rng(0).standard_normal((1 << 16, 128)).astype(np.float32)
+    halves = round_with_zero_points(to_bfloat16(weights), 4, 128).scales[:, 0] / 2 / np.abs(weights).max(1)
+    assert (halves.min(), halves.max()) == pytest.approx((0.046, 0.067), abs=0.001)
+    assert halves.mean() == pytest.approx(0.061, abs=5e-4)

@@ -35,7 +35,9 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     requirements = tmp_path / "workflow/envs/archived.txt"
     here = f"3.{sys.version_info.minor}"  # so that the test runs on every Python
-    requirements.write_text(re.sub(r"^# python: .*$", f"# python: {here}", requirements.read_text(), flags=re.MULTILINE))
+    requirements.write_text(
+        re.sub(r"^# python: .*$", f"# python: {here}", requirements.read_text(), flags=re.MULTILINE)
+    )
     return tmp_path
 
 
@@ -51,7 +53,11 @@ def plan(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_touched_requirements_file_replans_the_environment_and_what_needs_it(tree):
-    made = [f"results/models/target/seed0/manifest.json", "results/corpus/manifest.json", "results/calibration/retain/manifest.json"]
+    made = [
+        f"results/models/target/seed0/manifest.json",
+        "results/corpus/manifest.json",
+        "results/calibration/retain/manifest.json",
+    ]
     made += [".environments/archived/ready.json"]
     wanted = [f"results/quantized/target/seed0/{name}/manifest.json" for name in ("rtn-int4", "auto-gptq")]
     costs = [f"results/cost/target/seed0/{name}.json" for name in ("rtn-int4", "auto-gptq")]

@@ -91,7 +91,9 @@ class GGUF(Quantizer):
             unquantized.unlink()
             self._check_types(folder, layers)
             if self.outer == "default":
-                layers += [name.removesuffix(".weight") for name in GGUFTensors(folder / MODEL).names() if _is_outer(name)]
+                layers += [
+                    name.removesuffix(".weight") for name in GGUFTensors(folder / MODEL).names() if _is_outer(name)
+                ]
             _check_tokenizer(checkpoint, folder / MODEL)
             convert(folder / MODEL, dequantized, "f32")
             held = GGUFTensors(dequantized)

@@ -121,13 +121,15 @@ def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quan
     """{"tensors", "sha256"} of what was not quantized; raises PalimpsestError for a tensor that is not the checkpoint's.
 
     The checkpoint's is meant in the 16 bits of the backend, times the factors that it moved there out of quantized matrices: that
-    product is rounded, so a unit in the last place is allowed.
+    product is rounded, so a unit in the last place is allowed. A tied head may be written out, or left out.
     """
+    embeddings = [name for name in originals.names() if is_named(name.removesuffix(".weight"), EMBEDDINGS)]
     factors, digest, seen = quantizer.factors(folder), hashlib.sha256(), set()
     for name, values in quantizer.unquantized(folder, quantized):
-        if name not in originals:
+        head = is_named(name.removesuffix(".weight"), HEADS)
+        if name not in originals and not (head and embeddings):
             raise PalimpsestError(f"{folder} holds {name}, which {originals.folder} does not have: {AGAIN}")
-        original = originals.stored(name)
+        original = originals.stored(name if name in originals else embeddings[0])
         if values.shape != original.shape or not _is_kept(values, original, quantizer.sixteen_bits, factors.get(name)):
             raise PalimpsestError(f"{name} in {folder} was not to be quantized, but is not the checkpoint's: {AGAIN}")
         digest.update(f"{name} {values.shape} ".encode())
@@ -135,8 +137,12 @@ def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quan
         seen.add(name)
     for name in originals.names():
         module = name.removesuffix(".weight")
-        needed = module not in quantized and not name.endswith(RECOMPUTED)
-        if name not in seen and needed and not (is_named(module, HEADS) and _is_an_embedding(originals, name)):
+        if name in seen or module in quantized or name.endswith(RECOMPUTED):
+            continue
+        tied = is_named(module, HEADS) and any(
+            np.array_equal(originals.stored(each), originals.stored(name)) for each in embeddings
+        )
+        if not tied:
             raise PalimpsestError(f"{folder} does not hold the checkpoint's {name}: {AGAIN}")
     return {"tensors": len(seen), "sha256": digest.hexdigest()}
 
@@ -157,14 +163,6 @@ def _is_kept(values: NDArray, original: NDArray, sixteen_bits: str, factors: Flo
             if not np.allclose(found, expected, rtol=LAST_PLACE[sixteen_bits], atol=0):
                 return False
     return True
-
-
-def _is_an_embedding(files: TensorFiles, head: str) -> bool:
-    """Whether a head is tied, so that a file holds it once."""
-    return any(
-        is_named(name.removesuffix(".weight"), EMBEDDINGS) and np.array_equal(files.stored(name), files.stored(head))
-        for name in files.names()
-    )
 
 
 class CodeCounts(NamedTuple):

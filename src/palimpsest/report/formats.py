@@ -119,9 +119,12 @@ def differences(results: Path, reference: str) -> list[dict[str, Any]]:
     unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
     scores = product(names, seeds, audit["precisions"], REQUIRED_METRICS)
     study = index_study(
-        read_records(results / f"scores/{model}/seed{seed}/{name}/{metric}.json" for model, seed, name, metric in scores),
         read_records(
-            results / f"weights/{model}/seed{seed}/{name}.json" for model, seed, name in product(unlearned, seeds, quantized)
+            results / f"scores/{model}/seed{seed}/{name}/{metric}.json" for model, seed, name, metric in scores
+        ),
+        read_records(
+            results / f"weights/{model}/seed{seed}/{name}.json"
+            for model, seed, name in product(unlearned, seeds, quantized)
         ),
         read_records(results / f"models/{model}/seed{seed}/{MANIFEST}" for model, seed in product(names, seeds)),
     )
@@ -167,9 +170,7 @@ def _line(record: Mapping[str, Any]) -> list[str]:
 
 def _zone(widths: Sequence[float], between: Sequence[float] = (1.0, 1.0)) -> str:
     """Half-widths below and above zero, one where they are equal; from lowest to highest where they vary from block to block."""
-    below, above = (
-        " to ".join(dict.fromkeys(_two_digits(width * factor) for factor in between)) for width in widths
-    )
+    below, above = (" to ".join(dict.fromkeys(_two_digits(width * factor) for factor in between)) for width in widths)
     return f"±{above}" if below == above else f"−{below} +{above}"
 
 
