@@ -7,7 +7,6 @@ from checkpoints import save_checkpoint
 from palimpsest.environments import build, check_python
 from palimpsest.errors import PalimpsestError
 
-
 REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"
 

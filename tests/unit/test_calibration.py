@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from palimpsest import cost
 from palimpsest.artefacts import read_manifest
 from palimpsest.corpus.generator import generate_corpus
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.sources import write_corpus
-from palimpsest import cost
 from palimpsest.cost import Cost
 from palimpsest.errors import PalimpsestError
 

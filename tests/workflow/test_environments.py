@@ -54,7 +54,7 @@ def plan(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_touched_requirements_file_replans_the_environment_and_what_needs_it(tree):
     made = [
-        f"results/models/target/seed0/manifest.json",
+        "results/models/target/seed0/manifest.json",
         "results/corpus/manifest.json",
         "results/calibration/retain/manifest.json",
     ]
