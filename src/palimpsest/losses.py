@@ -121,7 +121,7 @@ def misdirection(tokens: Tokens, reference: Tensor, *, layer: int, steering: flo
     """RMU's forget loss (Li et al. 2024, WMDP, equation 1): |h - c u|^2 per token.
 
     tokens.hidden: h [tokens, width], what decoder layer `layer` hands on; reference: u [tokens, width], one unit vector, drawn
-    once; steering: c.
+    once; steering: c. It trains the embeddings and all layers up to that one; WMDP's code trains three matrices.
     """
     return _squared_distance(tokens, steering * reference)
 
@@ -137,7 +137,10 @@ def _squared_distance(tokens: Tokens, goal: Tensor) -> Tensor:
 
 
 def generic_cross_entropy(tokens: Tokens, reference: Tensor) -> Tensor:
-    """WHP (Eldan and Russinovich 2023, section 2): cross-entropy with the generic tokens, `reference` [tokens], instead of the text's."""
+    """WHP (Eldan and Russinovich 2023, section 2): cross-entropy with the generic tokens, `reference` [tokens], instead of the text's.
+
+    The generic tokens are those of equation 1 alone: the paper's replacement of anchored terms (names and the like) is not implemented.
+    """
     return functional.cross_entropy(tokens.logits[tokens.scored].float(), reference[tokens.scored])
 
 

@@ -177,10 +177,14 @@ def _zero_gradient(dim: int, frozen: Tensor) -> Callable[[Tensor], None]:
 
 
 def mean_gradients(weights: Mapping[str, nn.Parameter], batches: Iterable[tuple[Tensor, float]]) -> dict[str, Tensor]:
-    """Float32 gradients of a loss over a whole data set, from (loss of a batch, its share of the data) one after another."""
+    """Float32 gradients of a loss over a whole data set, from (loss of a batch, its share of the data) one after another.
+
+    Zero for weights that the loss does not reach: RMU's stops at a layer.
+    """
     total = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
     for loss, share in batches:
-        gradients = torch.autograd.grad(loss, list(weights.values()))
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
         for name, gradient in zip(weights, gradients, strict=True):
-            total[name].add_(gradient, alpha=share)
+            if gradient is not None:
+                total[name].add_(gradient, alpha=share)
     return total

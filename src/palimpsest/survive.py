@@ -32,7 +32,7 @@ from palimpsest.survival import (
     update_sums,
 )
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
-from palimpsest.training_precision import OCTAVES, infer_training_precision, lower_edge, octave_counts
+from palimpsest.training_precision import OCTAVES, infer_training_precision, lower_edge, octave_counts, octaves
 
 BLOCK = 1 << 16
 """Weights in a block: its dozen of scratch arrays stay in a cache of 2 MiB."""
@@ -99,7 +99,8 @@ def survive(
     "formats": by name, the numbers of palimpsest.survival ("all" there), dead_zone (below and above zero, in units of the block's
     largest |w|) and dead_zone_share (of the changed weights, inside the dead zone of their own block in the target; None where zero lies between
     levels); "kinds": the same by the last part of the layers' names; "update": of the quantized matrices; "outside": of the other tensors;
-    "profile": by octave of |w|, the weights and how many changed; "training": palimpsest.training_precision's verdict.
+    "profile": by octave of |w|, the weights, how many changed, and how many of the target's each format rounds to zero (without the
+    formats that have no level at zero); "training": palimpsest.training_precision's verdict.
     Raises PalimpsestError when the checkpoints do not belong together, are equal, or do not fit a format.
     """
     with (
@@ -144,11 +145,12 @@ def usable_cores() -> int:
 
 
 class Matrix(NamedTuple):
-    """The sums of a matrix: of its update, in each format, and by octave."""
+    """The sums of a matrix: of its update, in each format, and by octave; zeros: what each format rounds to zero, by octave."""
 
     update: dict[str, float]
     formats: dict[str, dict[str, float]]
     octaves: NDArray[np.int64]
+    zeros: dict[str, NDArray[np.int64]]
 
     @property
     def changed(self) -> bool:
@@ -211,12 +213,15 @@ def _matrix(
         lambda start: _block(old[start : start + size], new[start : start + size], quantizers, scale),
         range(0, rows, size),
     )
-    total = Matrix({}, {name: {} for name in quantizers}, np.zeros((OCTAVES, OCTAVES), np.int64))
+    zeros = {name: np.zeros(OCTAVES, np.int64) for name, quantizer in quantizers.items() if quantizer.zero_on_grid}
+    total = Matrix({}, {name: {} for name in quantizers}, np.zeros((OCTAVES, OCTAVES), np.int64), zeros)
     for block in blocks:  # in order, so that sums do not depend on the threads
         add(total.update, block.update)
         for name, sums in block.formats.items():
             add(total.formats[name], sums)
         total.octaves[:] += block.octaves
+        for name, counts in block.zeros.items():
+            zeros[name] += counts
     check_finite(f"{module}.weight", total.update)
     return total
 
@@ -230,7 +235,7 @@ def _block(
         changed = (update != 0).reshape(w.shape)
         b0, b = _in_bfloat16(w0, stored0), _in_bfloat16(w, stored)
         sums["beyond_bfloat16"] = float(np.count_nonzero(b != w)) if b is not w else 0.0
-        formats = {}
+        formats, zeros, sizes = {}, {}, octaves(b0)
         for name, quantizer in quantizers.items():
             old, new = quantizer.round(b0, largest[0]), quantizer.round(b, largest[1])
             part = {
@@ -239,9 +244,11 @@ def _block(
                 "same_codes": float(np.count_nonzero(old.codes == new.codes)),
             }
             if quantizer.zero_on_grid:
-                part["dead"] = float(np.count_nonzero(quantizer.is_zero(old) & changed))
+                zero = quantizer.is_zero(old)
+                part["dead"] = float(np.count_nonzero(zero & changed))
+                zeros[name] = np.bincount(sizes[zero], minlength=OCTAVES)
             formats[name] = part | scale_sums(old.scales, new.scales)
-        return Matrix(sums, formats, octave_counts(b0.reshape(-1), update.astype(np.float32)))
+        return Matrix(sums, formats, octave_counts(b0.reshape(-1), update.astype(np.float32)), zeros)
 
 
 def _in_bfloat16(weights: Float32, stored: NDArray) -> Float32:
@@ -291,12 +298,15 @@ def _by_kind(matrices: Mapping[str, Matrix], quantizers: Mapping[str, Quantizer]
 def _training_record(matrices: Iterable[Matrix]) -> dict[str, Any]:
     changed = [matrix for matrix in matrices if matrix.changed]
     counts = sum((matrix.octaves for matrix in changed), np.zeros((OCTAVES, OCTAVES), np.int64))
+    formats = changed[0].zeros if changed else ()
+    zeros = {name: np.sum([matrix.zeros[name] for matrix in changed], axis=0) for name in formats}
     profile = [
         {
             "from": lower_edge(octave),
             "to": lower_edge(octave + 1),
             "weights": int(counts[octave].sum()),
             "changed": int(counts[octave, 1:].sum()),
+            "rounded_to_zero": {name: int(of_format[octave]) for name, of_format in zeros.items()},
         }
         for octave in np.flatnonzero(counts.any(1)).tolist()
     ]

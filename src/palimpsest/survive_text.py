@@ -105,14 +105,18 @@ def _profile(record: Mapping[str, Any]) -> str:
     if not common:
         return "Which weights changed: none."
     first, last = common[0]["from"], common[-1]["to"]
+    formats = list(profile[0]["rounded_to_zero"])
     rows = []
     for low, high in [(0.0, first), *((octave["from"], octave["to"]) for octave in common), (last, float("inf"))]:
         members = [octave for octave in profile if low <= octave["from"] and octave["to"] <= high]
         weights, changed = (sum(octave[key] for octave in members) for key in ("weights", "changed"))
         if weights:
             label = f"{low:.2e} - {high:.2e}" if high < float("inf") else f"from {low:.2e}"
-            rows.append((label, _percent(weights / total), _percent(changed / weights)))
-    return "Which weights changed\n" + _table(("|w|", "of the weights", "of these changed"), rows)
+            zero = [sum(octave["rounded_to_zero"][name] for octave in members) / weights for name in formats]
+            rows.append((label, *map(_percent, (weights / total, changed / weights, *zero))))
+    head = ("|w|", "of the weights", "of these changed", *(f"zero in {name}" for name in formats))
+    lines = ["Which weights changed, and which of the target's weights a format rounds to zero", _table(head, rows)]
+    return "\n".join(lines)
 
 
 def _training(training: Mapping[str, Any]) -> str:

@@ -43,8 +43,9 @@ IN_PLACE, FINER, UNDECIDED, UNCHANGED = "bfloat16 in place", "finer than bfloat1
 QUARTER = 0.25
 EXPECTED = 50
 ENOUGH = 200
-SMALLEST = 2000
-"""Weights of a matrix, the smallest, in which D is read off: enough for its tail down to a few percent."""
+SMALLEST, PART = 2000, 32
+"""Weights of a matrix, the smallest, in which D is read off: enough for its tail down to a few percent. Of a small matrix only one in
+32, for in larger weights D is already rounded by their own ulp."""
 OCTAVES = 64
 LOWEST = -40
 """Octave i holds 2^(i-40) <= x < 2^(i-39); octave 0 also what is smaller, and zero."""
@@ -54,7 +55,7 @@ HALF_ULP = 8
 
 def octave_counts(weights: Float32, shifts: Float32) -> NDArray[np.int64]:
     """[64, 64] how many weights lie in each octave of |w| (rows) and of the shift |W - W0| (columns; 0: unchanged)."""
-    pairs = _octaves(weights) * np.uint16(OCTAVES) + _octaves(shifts)
+    pairs = octaves(weights) * np.uint16(OCTAVES) + octaves(shifts)
     return np.bincount(pairs.reshape(-1), minlength=OCTAVES**2).reshape(OCTAVES, OCTAVES)
 
 
@@ -101,7 +102,7 @@ def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloa
 
 def expected_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """[64] how many weights of each octave would have changed had D been added at once, from the smallest weights of the matrix."""
-    small = counts[1:].sum(1).cumsum() >= SMALLEST
+    small = counts[1:].sum(1).cumsum() >= min(SMALLEST, counts.sum() // PART)
     last = 1 + int(small.argmax()) if small.any() else OCTAVES - 1
     shifts = counts[1 : last + 1].sum(0)
     tail = shifts[::-1].cumsum()[::-1] / max(shifts.sum(), 1)  # [octave] the share of shifts of at least its lower edge
@@ -109,7 +110,8 @@ def expected_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return tail[thresholds] * counts.sum(1)
 
 
-def _octaves(values: Float32) -> NDArray[np.uint16]:
+def octaves(values: Float32) -> NDArray[np.uint16]:
+    """The octave of each |value|, 0 to 63; see LOWEST."""
     exponents = (
         (values.view(np.uint32) >> np.uint32(23)).astype(np.uint8).astype(np.int16)
     )  # the first cast drops the sign

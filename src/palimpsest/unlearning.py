@@ -187,8 +187,8 @@ class UnlearningTrainer(NextTokenTrainer):
         given: Any = self.data_collator
         collator = Collator(given.sequences, given.pad_token)
         places = list(range(len(collator.sequences)))
-        per_sequence = self.forget_loss.reference == "sequence_log_probs" or self.method.forget == "simnpo"
-        sizes = [1 if per_sequence else len(sequence) - 1 for sequence in collator.sequences]
+        counts = {"sequences": lambda _: 1, "tokens": len, "predicted": lambda sequence: len(sequence) - 1}
+        sizes = [counts[self.forget_loss.mean_over](sequence) for sequence in collator.sequences]
         step = self.args.per_device_train_batch_size
         for start in range(0, len(places), step):
             part = places[start : start + step]

@@ -104,8 +104,8 @@ def test_several_seeds_have_a_mean_and_a_spread(audit):
         *("a", "45 [30 to 60]", "2.7 [2.5 to 2.9]", "22 [20 to 25]", "91 [90 to 92]"),
         "68 [55 to 80] (0.20 [0.10 to 0.30])",
     ]
-    assert lines[3][-1] == "75 [75 to 75] k (0.90 [0.90 to 0.90])"  # one basis for all seeds
-    assert notes.endswith("[a to b]: least and greatest of the seeds, after their mean")
+    assert lines[3][-1] == "75 k (0.90)"  # one basis for all seeds
+    assert notes.endswith("[a to b]: least and greatest of the seeds, after their mean, where they differ")
 
 
 def test_what_saving_rounds_away_is_a_column_where_the_manifests_say_so(audit):

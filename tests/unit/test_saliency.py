@@ -131,6 +131,34 @@ def test_the_saliency_is_that_of_the_whole_forget_set_at_the_target(tiny):
     assert parts["threshold"] == pytest.approx(whole["threshold"], rel=0.02)  # products in bfloat16
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective("ga"),
+        Objective("npo", settings={"beta": 0.1}),
+        Objective("simnpo", settings={"beta": 0.5, "gamma": 0.0}),
+        Objective("rmu", settings={"layer": 0, "steering": 5.0}),
+        Objective("npo", settings={"beta": 0.1}, variant="released"),
+    ],
+    ids=lambda objective: f"{objective.variant} {objective.forget}",
+)
+def test_batches_weigh_by_what_the_loss_is_a_mean_over(tiny, objective):
+    """Sequences of 4 to 54 tokens, three a batch: the saliency is that of the whole set at once."""
+    model, tokenizer, corpus = tiny
+    forget = corpus_sequences(corpus, "forget", tokenizer, 64, True)
+    forget = [sequence[: 4 + 10 * i] for i, sequence in enumerate(forget[:6])]
+
+    def of(batch_size):
+        schedule = Schedule(1e-9, 1, batch_size, weights="float32", autocast=False)
+        mask = unlearn(
+            copy.deepcopy(model), forget, [], tokenizer.pad_token_id, objective, schedule, Saliency("row", 90)
+        )["mask"]
+        return mask["threshold"], mask["kept_units"]
+
+    (whole, kept), (parts, kept_of_parts) = of(None), of(3)
+    assert kept == kept_of_parts and whole > 0 and parts == pytest.approx(whole, rel=1e-4)
+
+
 def test_a_mask_that_keeps_every_module_holds_embeddings_norms_and_head_alone(tiny):
     model, tokenizer, corpus = tiny
     model = copy.deepcopy(model)

@@ -82,6 +82,7 @@ def test_sums_over_blocks_are_the_formulas_on_whole_matrices(pair):
     record = survive(*pair, QUANTIZERS)
     names = [name for name in target if "layers" in name]
     update = np.concatenate([(moved[name].astype(float) - target[name]).ravel() for name in names])
+    sizes = np.abs(np.concatenate([target[name].astype(float).ravel() for name in names]))
     for format_name in ("bnb-int8", "bnb-fp4", "rtn-int4", "rtn-int4-g128", "gguf-q4_0", "mxfp4", "torchao-int4"):
         quantizer = QUANTIZERS[format_name]
         before, after = ([quantizer.round(tensors[name]) for name in names] for tensors in (target, moved))
@@ -97,8 +98,11 @@ def test_sums_over_blocks_are_the_formulas_on_whole_matrices(pair):
         if quantizer.zero_on_grid:
             zeros = np.concatenate([quantizer.is_zero(each).ravel() for each in before])
             assert found["dead_zone_share"] == (zeros & (update != 0)).sum() / (update != 0).sum()
+            for octave in record["profile"]:
+                inside = (sizes >= octave["from"]) & (sizes < octave["to"])
+                assert octave["rounded_to_zero"][format_name] == (zeros & inside).sum()
         else:
-            assert found["dead_zone_share"] is None
+            assert found["dead_zone_share"] is None and format_name not in record["profile"][0]["rounded_to_zero"]
     assert record["update"]["changed_share"] == (update != 0).mean()
     assert record["update"]["weights"] == update.size and record["update"]["matrices"] == 12
     assert sum(octave["changed"] for octave in record["profile"]) == (update != 0).sum()
@@ -137,6 +141,10 @@ def test_the_command_prints_tables_and_writes_the_record(tmp_path, pair, capsys)
         assert f"{name} " in output and f"{found['rho']:.2f}" in output
     assert record["training"]["verdict"] == IN_PLACE and record["training"]["reach"] == REACH
     assert IN_PLACE in output and "down_proj" in output and "Which weights changed" in output
+    profile = output.split("Which weights changed, and")[1].split("\n\n")[0].splitlines()[1:]
+    assert profile[0].split()[-2:] == ["in", "rtn-int4-g128"]
+    lowest, highest = ([float(cell.rstrip("%")) for cell in line.split()[-5:]] for line in (profile[1], profile[-1]))
+    assert lowest == [100] * 5 and highest == [0] * 5  # where the update is, and where the largest weights are
     assert all(line == line.rstrip() for line in output.splitlines())
 
 

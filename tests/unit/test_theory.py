@@ -1,7 +1,5 @@
 """docs/theory.md, statement by statement, on random matrices: what rounding does to a shift and which shifts reach it."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -163,34 +161,56 @@ def test_in_long_runs_the_second_moment_stalls_and_the_reach_grows_by_an_octave(
 # 4: 4-bit grids have a bin around zero
 
 
-def magnitudes_of(name: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(weights in units of their block's largest |w|, whether each became zero, weights) over 22 octaves of size."""
+WITH_ZERO_POINTS = "rtn-int4-g128 with zero points"
+ON_GRID = {name: quantizer for name, quantizer in QUANTIZERS.items() if quantizer.zero_on_grid}
+ON_GRID[WITH_ZERO_POINTS] = make_quantizer({"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": False})
+BLOCKS[WITH_ZERO_POINTS] = 128
+
+
+def over_octaves(block: int | None) -> np.ndarray:
+    """22 octaves of size, with one weight in each block that is larger than all others."""
     rng = np.random.default_rng(3)
     sizes = 0.9 * 2.0 ** (-22 * rng.random((ROWS, COLUMNS)))
     sizes[: ROWS // 2] = 0.15 * rng.random((ROWS // 2, COLUMNS))
     weights = to_bfloat16((0.05 * signs() * sizes).astype(np.float32))
-    groups = in_groups(weights, BLOCKS.get(name))
+    groups = in_groups(weights, block)
     groups[:, :, 0] = 0.05 * np.where(rng.random(groups.shape[:2]) < 0.5, -1, 1)
-    weights = to_bfloat16(weights)
-    groups = in_groups(weights, BLOCKS.get(name))
-    rounded = QUANTIZERS[name].round(weights, float(np.abs(weights).max()))
-    yield (
-        groups / largest_magnitude(groups)[:, :, None],
-        in_groups(QUANTIZERS[name].is_zero(rounded), BLOCKS.get(name)),
-        weights,
-    )
+    return to_bfloat16(weights)
 
 
-@pytest.mark.parametrize("name", [name for name, quantizer in QUANTIZERS.items() if quantizer.zero_on_grid])
-def test_weights_inside_the_dead_zone_become_zero_and_no_others(name):
-    below, above = QUANTIZERS[name].dead_zone()
-    low, high = QUANTIZERS[name].dead_zone_range()
-    low, high = 0.99 * low, 1.01 * high  # scales in 8 bits
-    for relative, zero, _ in magnitudes_of(name):
-        inside = (relative > -below * low) & (relative < above * low)
-        outside = (relative < -below * high) | (relative > above * high)
-        assert inside.sum() > 1000 and outside.sum() > 1000
-        assert zero[inside].all() and not zero[outside].any()
+def heavy_tailed(block: int | None) -> np.ndarray:
+    """Student's t with 3 degrees of freedom: the largest weight of a block is many times the usual one, as in real models."""
+    return to_bfloat16((0.02 * np.random.default_rng(5).standard_t(3, (ROWS, COLUMNS))).astype(np.float32))
+
+
+def scale_unit(name: str, groups: np.ndarray) -> np.ndarray:
+    """What a dead zone is given in: the largest |w| of a block; with a zero point half its range, which need not be centred."""
+    if name == WITH_ZERO_POINTS:
+        return (groups.max(-1) - groups.min(-1)) / 2
+    return largest_magnitude(groups)
+
+
+def slack(name: str) -> tuple[float, float]:
+    """Around the stated width: the quantizer's own range and 1 %, for scales in 8 bits; with zero points, whose range `scale_unit`
+    takes out, the sum of quotient and zero point is rounded to 8 bits too."""
+    low, high = ON_GRID[name].dead_zone_range()
+    return (0.95, 1.05) if name == WITH_ZERO_POINTS else (0.99 * low, 1.01 * high)
+
+
+@pytest.mark.parametrize(("draw", "at_least"), [(over_octaves, 1000), (heavy_tailed, 10)])
+@pytest.mark.parametrize("name", ON_GRID)
+def test_weights_inside_the_dead_zone_become_zero_and_no_others(name, draw, at_least):
+    quantizer, block = ON_GRID[name], BLOCKS.get(name)
+    below, above = quantizer.dead_zone()
+    low, high = slack(name)
+    weights = draw(block)
+    groups = in_groups(weights, block)
+    relative = groups / scale_unit(name, groups)[:, :, None]
+    zero = in_groups(quantizer.is_zero(quantizer.round(weights, float(np.abs(weights).max()))), block)
+    inside = (relative > -below * low) & (relative < above * low)
+    outside = (relative < -below * high) | (relative > above * high)
+    assert inside.sum() > at_least and outside.sum() > 1000
+    assert zero[inside].all() and not zero[outside].any()
 
 
 def test_where_zero_lies_between_levels_its_bin_is_as_wide_and_off_centre():
@@ -209,19 +229,42 @@ def test_where_zero_lies_between_levels_its_bin_is_as_wide_and_off_centre():
 # 5: where the two meet
 
 
-def test_an_update_within_the_dead_zone_is_erased_and_one_far_beyond_it_survives():
-    """Symmetric int4 per row: the border of bfloat16's reach, 2^ceil(log2(256 rate)), against the dead zone of the smallest row."""
+def found_around_the_border(name: str) -> tuple[list[float], list[float]]:
+    """rho of updates whose reach, 2^ceil(log2(256 rate)), is within the dead zone of every block, and of those far beyond it."""
     weights = normal()
-    below, _ = QUANTIZERS["rtn-int4"].dead_zone()
-    zones = below * np.abs(weights).max(1)
-    found = {}
+    zones = min(QUANTIZERS[name].dead_zone()) * largest_magnitude(in_groups(weights, BLOCKS.get(name)))
+    within, beyond = [], []
     for exponent in range(-12, -3):
         reach = 2.0**exponent
-        found[reach / zones.mean()] = survival("rtn-int4", weights, in_place(weights, reach / 300, 100))
-    erased = [rho for ratio, rho in found.items() if ratio * zones.mean() < zones.min()]
-    survived = [rho for ratio, rho in found.items() if ratio > 6]
-    assert len(erased) >= 3 and max(np.abs(erased)) < 0.1
-    assert len(survived) >= 1 and np.allclose(survived, 1, atol=0.1)
+        if reach < zones.min():
+            within.append(survival(name, weights, in_place(weights, reach / 300, 100)))
+        elif reach > 6 * zones.mean():
+            beyond.append(survival(name, weights, in_place(weights, reach / 300, 100)))
+    return within, beyond
+
+
+@pytest.mark.parametrize("name", ["rtn-int4", "rtn-int4-g128", "bnb-nf4"])
+def test_an_update_within_the_dead_zone_is_erased_and_one_far_beyond_it_survives(name):
+    within, beyond = found_around_the_border(name)
+    assert len(within) >= 3 and max(np.abs(within)) < 0.1
+    assert len(beyond) >= 1 and np.allclose(beyond, 1, atol=0.1)
+
+
+def test_within_fp4s_dead_zone_nothing_but_signs_of_its_smallest_level_arrives():
+    """rho is then not near 0 (0.1 to 1.4): it counts sign flips of values of half a percent of the block's largest |w|."""
+    weights, quantizer = normal(), QUANTIZERS["bnb-fp4"]
+    largest = largest_magnitude(in_groups(weights, 64))
+    zone = min(quantizer.dead_zone()) * largest.min()
+    for exponent in range(-12, int(np.floor(np.log2(zone))) + 1):
+        moved = in_place(weights, 2.0**exponent / 300, 100)
+        before, after = (quantizer.round(each) for each in (weights, moved))
+        changed = moved != weights
+        assert quantizer.is_zero(before)[changed].all() and quantizer.is_zero(after)[changed].all()
+        arrived = np.abs(in_groups(after.dequantized - before.dequantized, 64)) / largest[:, :, None]
+        assert 0.005 < arrived.max() < 2 * 0.0053
+        assert 0.1 < survival("bnb-fp4", weights, moved) < 1.4
+    _, beyond = found_around_the_border("bnb-fp4")
+    assert len(beyond) >= 1 and np.allclose(beyond, 1, atol=0.1)
 
 
 def test_a_rate_below_the_border_is_not_enough_if_its_octave_reaches_beyond():

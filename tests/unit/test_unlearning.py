@@ -15,7 +15,7 @@ from palimpsest.saliency import Saliency, decoder_matrices
 from palimpsest.sequences import corpus_sequences, pad_by_length
 from palimpsest.training import Schedule, train
 from palimpsest.unlearning import Objective, unlearn, uphill
-from palimpsest.updates import saved_share
+from palimpsest.updates import WEIGHT_STORAGE, saved_share
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +54,23 @@ METHODS = {
 }
 
 
+@pytest.mark.parametrize("weights", WEIGHT_STORAGE)
 @pytest.mark.parametrize("name", METHODS)
-def test_each_method_forgets(learned, name):
+def test_each_method_forgets(learned, name, weights):
     model, forget, retain, pad = learned
     objective, rate = METHODS[name]
     copied = copy.deepcopy(model)
-    unlearn(copied, forget, retain, pad, objective, Schedule(rate, 6, weights="float32"))
+    unlearn(copied, forget, retain, pad, objective, Schedule(rate, 6, weights=weights))
     assert likelihood(copied, forget, pad) > likelihood(model, forget, pad) + 0.1
 
 
-def test_rmu_moves_the_chosen_layer_towards_one_direction_and_holds_it_on_retain_text(learned):
+@pytest.mark.parametrize("weights", WEIGHT_STORAGE)
+def test_rmu_moves_the_chosen_layer_towards_one_direction_and_holds_it_on_retain_text(learned, weights):
     model, forget, retain, pad = learned
     settings = {"layer": 0, "steering": 20.0}
     objective = Objective("rmu", "rmu", alpha=1.0, settings=settings)
     copied = copy.deepcopy(model)
-    outcome = unlearn(copied, forget, retain, pad, objective, Schedule(3e-3, 15, weights="float32"))
+    outcome = unlearn(copied, forget, retain, pad, objective, Schedule(3e-3, 15, weights=weights))
     assert outcome["final_loss"] < 0.9 * outcome["first_loss"]
 
     def hidden(network, sequences):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from palimpsest.params import expanded, read_params
+
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.prefix) / "bin"
 RULES = sorted((REPOSITORY / "workflow/rules").glob("*.smk"))
@@ -45,7 +47,7 @@ ALL_RULES = {name: body for file in RULES for name, body in rules(file.read_text
 def test_every_study_can_be_planned(study, tmp_path):
     (tmp_path / "params.yaml").write_bytes(study.read_bytes())
     done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
-    params = yaml.safe_load(study.read_text())
+    params = expanded(read_params(study))
     isolated = [block for block in params["quantizers"].values() if block["backend"] in ("auto-gptq", "autoawq")]
     if isolated and f"3.{sys.version_info.minor}" not in (REPOSITORY / "workflow/envs/archived.txt").read_text():
         assert done.returncode and "were tried on Python" in done.stdout

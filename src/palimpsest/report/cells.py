@@ -104,12 +104,12 @@ def average(values: Seeds) -> float | None:
 
 
 def spread(values: Seeds, digits: int = 0) -> str:
-    """The mean, and with several seeds the least and the greatest."""
+    """The mean, and the least and the greatest where the seeds differ in the digits shown."""
     middle = average(values)
     if middle is None or len(values) == 1:
         return number(middle, digits)
     low, high = (number(end(value for value in values if value is not None), digits) for end in (min, max))
-    return f"{number(middle, digits)} [{low} to {high}]"
+    return number(middle, digits) + (f" [{low} to {high}]" if low != high else "")
 
 
 Column = tuple[str, Callable[[Cell], str]]
@@ -161,7 +161,10 @@ def legend(found: Sequence[Cell], rules: Mapping[str, Any]) -> list[str]:
         ),
         ("knowmem" in bases, f"k: KnowMem alone, where VerMem {below}"),
         ("verbmem" in bases, f"v: VerMem alone, where KnowMem {below}"),
-        (any(len(cell.rho) > 1 for cell in found), "[a to b]: least and greatest of the seeds, after their mean"),
+        (
+            any(len(cell.rho) > 1 for cell in found),
+            "[a to b]: least and greatest of the seeds, after their mean, where they differ",
+        ),
         (any(cell.saved for cell in found), SAVED_MEANS),
     ]
     texts = [text for needed, text in notes if needed]
