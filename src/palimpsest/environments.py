@@ -39,7 +39,7 @@ def build(requirements: Path, folder: Path) -> None:
     A comment `# python: 3.11, 3.12` in it names the Python versions that the pins were tried on.
     Raises PalimpsestError for another version of Python, and with the last lines of what pip said when an installation fails.
     """
-    _check_python(requirements)
+    check_python(requirements)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):  # two studies may want the same environment
         if _problem(requirements, folder):
@@ -145,7 +145,8 @@ def _problem(requirements: Path, folder: Path) -> str | None:
     return None
 
 
-def _check_python(requirements: Path) -> None:
+def check_python(requirements: Path) -> None:
+    """Raise PalimpsestError when the comment `# python:` of a requirements file does not name this version of Python."""
     if not requirements.exists():
         raise PalimpsestError(f"{requirements} does not exist: give the requirements file, workflow/envs/NAME.txt.")
     found = re.search(r"^# python: *(.*)$", requirements.read_text(encoding="utf-8"), re.MULTILINE)

@@ -48,12 +48,12 @@ FORMATS: dict[str, dict[str, Any]] = {
     "rtn-int4": _RTN | {"bits": 4, "group_size": None},
     "rtn-int4-g128": _RTN | {"bits": 4, "group_size": 128},
     "rtn-int8": _RTN | {"bits": 8, "group_size": None},
-    "gguf-q8_0": {"backend": "gguf", "format": "q8_0"},
-    "gguf-q4_0": {"backend": "gguf", "format": "q4_0"},
+    "gguf-q8_0": {"backend": "gguf", "format": "q8_0", "outer": "bfloat16"},
+    "gguf-q4_0": {"backend": "gguf", "format": "q4_0", "outer": "bfloat16"},
     "fp8": {"backend": "w8a8", "format": "fp8"},
     "nvfp4": {"backend": "microscale", "format": "nvfp4"},
     "mxfp4": {"backend": "microscale", "format": "mxfp4"},
-    "torchao-int8": {"backend": "torchao-int8"},
+    "torchao-int8": {"backend": "torchao-int8", "group_size": None},
     "torchao-int4": {"backend": "torchao-int4", "group_size": 128},
 }
 """What --quantizer takes; the settings are those of a params block."""

@@ -4,6 +4,24 @@ import pytest
 import torch
 from checkpoints import save_checkpoint
 
+from palimpsest.environments import build, check_python
+from palimpsest.errors import PalimpsestError
+
+REPOSITORY = Path(__file__).parents[2]
+REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"
+
+
+@pytest.fixture(scope="session")
+def archived_environment() -> Path:
+    """The isolated environment of the repository, built if need be (a minute)."""
+    try:
+        check_python(REQUIREMENTS)
+    except PalimpsestError as error:
+        pytest.skip(str(error))
+    folder = REPOSITORY / ".environments/archived"
+    build(REQUIREMENTS, folder)
+    return folder
+
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

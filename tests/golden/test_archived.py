@@ -14,8 +14,8 @@ from checkpoints import TEXTS, dense, save_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
-from palimpsest import environments
 from palimpsest.artefacts import hash_files, read_json, write_json
+from palimpsest.cost import Cost
 from palimpsest.environments import VARIABLE, build, installed_version, interpreter
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import archived, make_quantizer, prove
@@ -84,15 +84,8 @@ np.savez(sys.argv[4], **{key: value.float().numpy() for key, value in outputs.it
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment() -> Path:
-    """The environment of the repository, built if need be (a minute)."""
-    try:
-        environments._check_python(REQUIREMENTS)
-    except PalimpsestError as error:
-        pytest.skip(str(error))
-    folder = REPOSITORY / ".environments/archived"
-    build(REQUIREMENTS, folder)
-    return folder
+def environment(archived_environment: Path) -> Path:
+    return archived_environment
 
 
 @pytest.fixture(autouse=True)
@@ -164,11 +157,43 @@ def test_codes_scales_and_zero_points_give_the_matrix(quantized, name):
             assert (np.diff(matrix.group_index) < 0).any()
 
 
-@pytest.mark.parametrize("name", ["gptq-order", "awq"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_quantizing_twice_gives_the_same_files(quantized, tmp_path, name):
     quantizer, checkpoint, folder, held = quantized(name)
     assert quantizer.quantize(checkpoint, tmp_path, TEXTS) == held
     assert hash_files(tmp_path) == hash_files(folder)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="on CUDA")
+@pytest.mark.parametrize("name", ["gptq", "gptq-order", "awq"])
+def test_on_cuda_the_packages_prove_repeat_themselves_and_report_their_memory(checkpoints, tmp_path, name):
+    """The other tests of this file run on CUDA too where there is one: the worker takes it."""
+    quantizer, checkpoint = make_quantizer(SETTINGS[name]), checkpoints["aligned"]
+    measured = Cost()
+    with measured:
+        held = quantizer.quantize(checkpoint, tmp_path / "first", TEXTS)
+    assert measured.device == "cuda" and measured.record()["device_peak_mib"] > 0
+    assert prove(quantizer, checkpoint, tmp_path / "first", held)["quantized_layers"] == 14
+    assert quantizer.quantize(checkpoint, tmp_path / "second", TEXTS) == held
+    assert hash_files(tmp_path / "first") == hash_files(tmp_path / "second")
+
+
+@pytest.mark.parametrize(("device", "peak"), [("cuda", 3 << 20), ("cpu", None)])
+def test_what_the_worker_had_on_the_gpu_is_in_the_cost(checkpoints, tmp_path, monkeypatch, device, peak):
+    """A worker that computes nothing and reports a peak, because a machine without CUDA has no other."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys; from pathlib import Path; job = json.loads(Path(sys.argv[1]).read_text());"
+        f"Path(job['result']).write_text(json.dumps({{'held': {{'a': 'b'}}, 'device': {device!r}, 'device_peak_bytes': {peak}}}))"
+    )
+    monkeypatch.setattr(archived, "WORKER", worker)
+    monkeypatch.setattr("palimpsest.cost._device_peaks", [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    measured = Cost()
+    with measured:
+        assert make_quantizer(AWQ).quantize(checkpoints["aligned"], tmp_path / "out", TEXTS) == {"a": "b"}
+    assert measured.device == device
+    assert measured.record()["device_peak_mib"] == (3.0 if peak else None)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -482,6 +507,13 @@ def test_a_failed_build_is_not_taken_for_ready_and_a_later_one_repairs_it(tmp_pa
     assert (folder / "ready.json").read_bytes() == (folder / "environment.json").read_bytes()
     with pytest.raises(PalimpsestError, match="has no package torch"):
         installed_version("tiny", "torch")
+    (package / "setup.py").write_text((package / "setup.py").read_text().replace("1.2", "1.3"))
+    requirements.write_text(requirements.read_text() + "# edited\n")
+    with pytest.raises(PalimpsestError, match="built from another tiny.txt"):
+        interpreter("tiny")
+    build(requirements, folder)
+    assert (folder / "pyvenv.cfg").stat().st_mtime_ns != before and list(folder.glob("lib/*/site-packages/tiny-1.3.*"))
+    assert interpreter("tiny").exists()
 
 
 def test_a_python_that_the_pins_were_not_tried_on_is_named(tmp_path):

@@ -35,6 +35,7 @@ from palimpsest.quantizers.gguf import FILE_TYPES, convert
 from palimpsest.quantizers.gguf_model import write_unquantized
 from palimpsest.quantizers.gguf_tokenizer import BYTES, SPACE, WORDS
 from palimpsest.survival import measure_survival
+from palimpsest.tensors import open_checkpoint
 
 FORMATS = ("q8_0", "q4_0", "q4_k_m")
 PROMPT = "The council met on Monday, and w12 said w7; it's 1,024 pages."
@@ -169,8 +170,8 @@ def quantized(llamas: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     return quantize
 
 
-def gguf(kind: str) -> Quantizer:
-    return make_quantizer({"backend": "gguf", "format": kind})
+def gguf(kind: str, outer: str = "bfloat16") -> Quantizer:
+    return make_quantizer({"backend": "gguf", "format": kind, "outer": outer})
 
 
 class Model(llama_cpp.LlamaModel):
@@ -237,6 +238,63 @@ def test_matrices_are_those_of_transformers_and_of_gguf(quantized, kind, shape):
     tensor = stored["blk.0.ffn_down.weight"]
     assert np.array_equal(down.dequantized, dequantize(tensor.data, tensor.tensor_type))
     assert down.stored_bytes == tensor.n_bytes == tensor.data.size
+
+
+OUTER = {  # what llama.cpp makes of embeddings and head; where they are tied, the embeddings get the head's type
+    "q8_0": ("Q8_0", "Q8_0"),
+    "q4_0": ("Q4_0", "Q6_K"),
+    "q4_k_m": ("Q4_K", "Q6_K"),
+}
+
+
+@pytest.mark.parametrize("shape", ["plain", "full"])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_embeddings_and_head_as_llama_cpp_deploys_them(llamas, tmp_path, kind, shape):
+    quantizer, checkpoint, tied = gguf(kind, "default"), llamas[shape], shape == "full"
+    folders = [tmp_path / "first", tmp_path / "second"]
+    held = [quantizer.quantize(checkpoint, folder) for folder in folders]
+    assert held[0] == held[1] and hash_files(folders[0]) == hash_files(folders[1])
+    stored = {tensor.name: tensor for tensor in GGUFReader(folders[0] / "model.gguf").tensors}
+    embeddings, head = OUTER[kind]
+    expected = {"model.embed_tokens": ("token_embd.weight", head if tied else embeddings)}
+    expected |= {} if tied else {"lm_head": ("output.weight", head)}
+    matrices = {matrix.name: matrix for matrix in quantizer.read(folders[0])}
+    theirs = AutoModelForCausalLM.from_pretrained(folders[0], gguf_file="model.gguf", dtype=torch.float32)
+    ours = quantizer.load(folders[0], "cpu", "float32")
+    for name, (place, type_name) in expected.items():
+        assert stored[place].tensor_type.name == type_name
+        assert np.array_equal(matrices[name].dequantized, dequantize(stored[place].data, stored[place].tensor_type))
+        for model in (theirs, ours):
+            assert np.array_equal(matrices[name].dequantized, dense(model.get_submodule(name).weight))
+    facts = prove(quantizer, checkpoint, folders[0], held[0])
+    assert facts["quantized_layers"] == len(matrices) == 7 * len(ours.model.layers) + len(expected)
+    assert facts["skipped_layers"] == [] and facts["unquantized"]["tensors"] > 0
+    convert(folders[0] / "model.gguf", tmp_path / "float32.gguf", "f32")
+    tokens = prompt(checkpoint)
+    assert np.abs(logits_of_llama_cpp(tmp_path / "float32.gguf", tokens) - logits_of(ours, tokens)).max() < 1e-3
+
+
+def test_an_altered_head_is_noticed_where_it_is_quantized(llamas, tmp_path):
+    quantizer = gguf("q4_k_m", "default")
+    held = quantizer.quantize(llamas["plain"], tmp_path)
+    tensor = next(t for t in GGUFReader(tmp_path / "model.gguf", "r+").tensors if t.name == "output.weight")
+    tensor.data[0, 5] ^= 1
+    tensor.data.base.flush()
+    with pytest.raises(PalimpsestError, match="lm_head read back from .* is not what the backend held"):
+        prove(quantizer, llamas["plain"], tmp_path, held)
+    with pytest.raises(PalimpsestError, match="is Q6_K, which is not part of q8_0"):
+        list(gguf("q8_0").read(tmp_path))
+
+
+def test_survival_counts_embeddings_and_head_where_they_are_quantized(llamas, tmp_path):
+    quantizer = gguf("q4_k_m", "default")
+    quantizer.quantize(llamas["plain"], tmp_path)
+    record = measure_survival(llamas["plain"], llamas["plain"], tmp_path, tmp_path, quantizer)
+    names = {matrix["name"] for matrix in record["matrices"]}
+    assert {"model.embed_tokens", "lm_head"} < names
+    with open_checkpoint(llamas["plain"]) as files:
+        vectors = sum(int(np.prod(files.shape(name))) for name in files.names() if len(files.shape(name)) == 1)
+    assert record["outside"]["weights"] == vectors
 
 
 def test_training_can_start_from_a_file(quantized, tmp_path):
@@ -500,7 +558,7 @@ def test_reading_needs_no_torch(quantized):
     case = quantized("q4_k_m", "plain")
     code = (
         "import sys; from pathlib import Path; from palimpsest.quantizers import make_quantizer\n"
-        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m'}); folder = Path(sys.argv[1])\n"
+        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m', 'outer': 'bfloat16'}); folder = Path(sys.argv[1])\n"
         "assert len(list(quantizer.read(folder))) == 14\n"
         "assert not {'torch', 'transformers', 'cyllama'} & set(sys.modules)"
     )

@@ -27,8 +27,8 @@ from palimpsest.quantizers.base import fingerprint, load_checkpoint
 from palimpsest.tensors import open_checkpoint
 
 HQQ = {"backend": "hqq", "bits": 4, "group_size": None, "device": "cpu"}
-INT8 = {"backend": "torchao-int8"}
-INTX = {"backend": "torchao-intx", "bits": 4, "group_size": None}
+INT8 = {"backend": "torchao-int8", "group_size": None}
+INTX = {"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": True}
 INT4 = {"backend": "torchao-int4", "group_size": 32}
 SETTINGS = {
     "hqq-int8": HQQ | {"bits": 8},
@@ -41,6 +41,9 @@ SETTINGS = {
     "torchao-int4": INTX,
     "torchao-int4-groups": INTX | {"group_size": 4},
     "torchao-int2": INTX | {"bits": 2},
+    "torchao-int4-zero-points": INTX | {"symmetric": False},
+    "torchao-int4-groups-zero-points": INTX | {"group_size": 4, "symmetric": False},
+    "torchao-int8-groups": INT8 | {"group_size": 4},
 }
 ALIGNED_ONLY = ("hqq-int2", "hqq-int4-groups", "hqq-int3-groups")  # what HQQ cannot pack or group otherwise
 CASES = [(name, shape) for name in SETTINGS for shape in SHAPES if shape == "aligned" or name not in ALIGNED_ONLY]
@@ -125,6 +128,19 @@ def test_the_bin_around_zero_of_hqq_is_as_wide_as_stated_and_off_centre(bits):
     assert abs(with_zero.min() + with_zero.max()) / 2 < below
 
 
+def test_torchao_int8_in_groups_computes_with_the_matrices_that_are_read(quantized):
+    for shape in SHAPES:
+        quantizer, _, folder, _ = quantized("torchao-int8-groups", shape)
+        theirs, ours = load_checkpoint(folder), quantizer.load(folder, "cpu")
+        for matrix in quantizer.read(folder):
+            weight, dense_linear = theirs.get_submodule(matrix.name).weight, ours.get_submodule(matrix.name)
+            assert matrix.scales.shape == (len(matrix.codes), matrix.codes.shape[1] // 4)
+            assert np.array_equal(matrix.dequantized, dense(weight.dequantize()))
+            assert np.array_equal(matrix.dequantized, dense(dense_linear.weight))
+            inputs = bfloat16_input(matrix.dequantized.shape[1])
+            assert torch.equal(linear(inputs, weight), dense_linear(inputs))
+
+
 def test_torchao_int8_computes_with_the_matrices_that_are_read(quantized):
     for shape in SHAPES:
         quantizer, _, folder, _ = quantized("torchao-int8", shape)
@@ -155,7 +171,7 @@ def test_torchao_intx_computes_with_the_matrices_that_are_read(quantized, name, 
         assert np.array_equal(matrix.dequantized, dense(dense_linear.weight))
         inputs = bfloat16_input(matrix.dequantized.shape[1])
         assert torch.equal(layer(inputs), dense_linear(inputs))
-        assert not matrix.zero_points.any()
+        assert matrix.zero_points.any() == (not quantizer.symmetric)
     tokens = torch.arange(3, 35)[None]
     with torch.inference_mode():
         assert torch.equal(ours(tokens).logits, theirs(tokens).logits)
@@ -202,9 +218,10 @@ def test_torchao_int4_on_a_gpu(checkpoints, tmp_path):
 
 @pytest.mark.skipif(NO_GPU, reason="HQQ solves in float16 on a GPU")
 def test_hqq_on_a_gpu(checkpoints, tmp_path):
-    quantizer = make_quantizer(HQQ | {"device": "cuda"})
-    held = quantizer.quantize(checkpoints["aligned"], tmp_path)
-    assert prove(quantizer, checkpoints["aligned"], tmp_path, held)["quantized_layers"] == 14
+    quantizer, folders = make_quantizer(HQQ | {"device": "cuda"}), [tmp_path / "first", tmp_path / "second"]
+    held = [quantizer.quantize(checkpoints["aligned"], folder) for folder in folders]
+    assert held[0] == held[1] and hash_files(folders[0]) == hash_files(folders[1])
+    assert prove(quantizer, checkpoints["aligned"], folders[0], held[0])["quantized_layers"] == 14
 
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
@@ -256,7 +273,7 @@ def test_bits_and_error(quantized, name, bits, error):
         (INTX | {"group_size": True}, "group_size is True"),
         (INT4 | {"group_size": None}, r"group_size is None: give one of \[32, 64, 128, 256\]"),
         (INT4 | {"group_size": 48}, "group_size is 48"),
-        (INT8 | {"group_size": 32}, "'group_size'"),
+        (INT8 | {"bits": 8}, "'bits'"),
     ],
 )
 def test_bad_settings_name_the_key_and_the_remedy(settings, message):
@@ -264,7 +281,9 @@ def test_bad_settings_name_the_key_and_the_remedy(settings, message):
         make_quantizer(settings)
 
 
-@pytest.mark.parametrize("settings", [HQQ | {"group_size": 32}, INTX | {"group_size": 32}, INT4])
+@pytest.mark.parametrize(
+    "settings", [HQQ | {"group_size": 32}, INTX | {"group_size": 32}, INT8 | {"group_size": 32}, INT4]
+)
 def test_a_group_size_that_does_not_divide_is_refused_before_quantizing(checkpoints, tmp_path, settings):
     with pytest.raises(PalimpsestError, match=f"group_size 32 does not divide the 36 inputs of {LAYER}"):
         make_quantizer(settings).quantize(checkpoints["ragged"], tmp_path / "out")
@@ -290,6 +309,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, settings):
         ("hqq-int4", HQQ | {"bits": 8}),
         ("torchao-int4", INTX | {"bits": 3}),
         ("torchao-int4-groups", INTX),
+        ("torchao-int8-groups", INT8),
         ("torchao-int8", INTX),
     ],
 )

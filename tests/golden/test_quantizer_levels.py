@@ -11,10 +11,14 @@ from compressed_tensors.quantization import QuantizationArgs, preset_name_to_sch
 from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from gguf import GGUFReader, GGUFWriter
+from safetensors.torch import load_file, save_file
+from test_gguf import BYTE_LEVEL, byte_level, save
 from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
+from torchao.quantization.quant_primitives import MappingType
 
 from palimpsest.quantizers import make_quantizer
-from palimpsest.quantizers.gguf import convert
+from palimpsest.quantizers.gguf import FILE_TYPES, convert
+from palimpsest.quantizers.levels import zero_bin
 
 STEP = 1e-4
 SWEEP = np.arange(-0.2, 0.2, STEP, dtype=np.float32)  # in units of the block's largest |w|
@@ -35,13 +39,14 @@ def bitsandbytes_int8() -> np.ndarray:
     return (codes[:, 0] * largest / 127).numpy()
 
 
-def compressed_tensors(bits: int) -> np.ndarray:
-    """The same for one scale per row of an integer grid centred on zero."""
-    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
-    arguments = QuantizationArgs(num_bits=bits, type="int", symmetric=True, strategy="channel")
+def compressed_tensors(bits: int, lowest: float = -1.0, symmetric: bool = True) -> np.ndarray:
+    """The same for one scale per row of an integer grid. lowest: the row's smallest weight; its largest is 1."""
+    sweep = torch.from_numpy(SWEEP).clamp(min=lowest)
+    rows = torch.stack([sweep, torch.ones(len(SWEEP)), torch.full((len(SWEEP),), lowest)], dim=1)
+    arguments = QuantizationArgs(num_bits=bits, type="int", symmetric=symmetric, strategy="channel")
     scale, zero_point = calculate_qparams(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), arguments)
     codes = quantize(x=rows, scale=scale, zero_point=zero_point, args=arguments)
-    return (codes * scale)[:, 0].numpy()
+    return ((codes - zero_point) * scale)[:, 0].numpy()
 
 
 def llama_cpp(kind: str) -> np.ndarray:
@@ -54,7 +59,9 @@ def llama_cpp(kind: str) -> np.ndarray:
         rows[:, :32], rows[:, 32:] = grid * step, np.tile(grid * step * 63 / 32, 7)
         unit, place = 7.5 * step, 8
     else:
-        unit, place = {"q8_0": 127 / 128, "q4_0": 1.0}[kind], 0
+        unit, place = {"q8_0": 127 / 128, "q4_0": 1.0, "q6_k": 1.0}[kind], 0
+        if kind == "q6_k":  # 16 levels beside the weight pin its group's scale; the others have the same
+            rows[:] = np.tile(np.arange(-32, 32, 4, dtype=np.float32) / 32, 16)
         rows[:, 1] = -unit
     rows[:, place] = SWEEP * unit
     with TemporaryDirectory() as folder:
@@ -77,29 +84,35 @@ def llama_cpp(kind: str) -> np.ndarray:
 
 
 def gguf(kind: str) -> dict:
-    return {"backend": "gguf", "format": kind}
+    return {"backend": "gguf", "format": kind, "outer": "bfloat16"}
 
 
-def torchao(bits: int | None) -> np.ndarray:
-    """The same for one scale per row of torchao's symmetric grids; None: the format with 8 bits only."""
-    rows = torch.stack([torch.from_numpy(SWEEP), torch.ones(len(SWEEP)), -torch.ones(len(SWEEP))], dim=1)
+def torchao(bits: int | None, lowest: float = -1.0, symmetric: bool = True) -> np.ndarray:
+    """The same for one scale per row of torchao's grids; None: the format with 8 bits only. lowest: as above."""
+    sweep = torch.from_numpy(SWEEP).clamp(min=lowest)
+    rows = torch.stack([sweep, torch.ones(len(SWEEP)), torch.full((len(SWEEP),), lowest)], dim=1)
     if bits is None:
         return Int8Tensor.from_hp(rows, PerRow()).dequantize()[:, 0].numpy()
-    return IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}")).dequantize()[:, 0].numpy()
+    mapping = MappingType.SYMMETRIC if symmetric else MappingType.ASYMMETRIC
+    codes = IntxUnpackedToInt8Tensor.from_hp(rows, (1, 3), getattr(torch, f"int{bits}"), mapping_type=mapping)
+    return codes.dequantize()[:, 0].numpy()
 
 
-def compressed_tensors_floats(scheme: str) -> np.ndarray:
-    """The same for blocks of 4-bit floats whose largest |w| is 6 scales, so that the scale is not rounded."""
+def compressed_tensors_floats(scheme: str, largest_weight: float = 1.5) -> np.ndarray:
+    """The same for blocks of 4-bit floats whose largest |w| is 6 scales, so that the scale is not rounded.
+
+    largest_weight: 1.5 for that; MXFP4's scale is a power of two, so that for others the largest |w| is 3.5 to 7 scales.
+    """
     arguments = preset_name_to_scheme(scheme, ["Linear"]).weights
     blocks = torch.zeros(len(SWEEP), arguments.group_size)
     blocks[:, 0], blocks[:, 1] = torch.from_numpy(SWEEP), 1.0
-    blocks *= 1.5  # MXFP4: the scale is 1/4
+    blocks *= largest_weight  # 1.5: MXFP4's scale is 1/4
     largest = blocks.amax(1, keepdim=True)
     whole = generate_gparam(-largest.max(), largest.max()) if scheme == "NVFP4A16" else None
     scale, _ = calculate_qparams(-largest, largest, arguments, whole)
     codes = quantize(x=blocks, scale=scale, zero_point=None, args=arguments, global_scale=whole)
     scale = scale if whole is None else scale / whole
-    return (codes * scale)[:, 0].numpy() / 1.5
+    return (codes * scale)[:, 0].numpy() / largest_weight
 
 
 def rtn(bits: int) -> dict:
@@ -119,8 +132,12 @@ CASES = [
     (gguf("q8_0"), lambda: llama_cpp("q8_0"), (0.0039, 0.0039)),
     (gguf("q4_0"), lambda: llama_cpp("q4_0"), (0.0625, 0.0625)),
     (gguf("q4_k_m"), lambda: llama_cpp("q4_k_m"), (0.0667, 0.0667)),
-    ({"backend": "torchao-int8"}, lambda: torchao(None), (0.0039, 0.0039)),
-    ({"backend": "torchao-intx", "bits": 4, "group_size": None}, lambda: torchao(4), (0.0667, 0.0667)),
+    ({"backend": "torchao-int8", "group_size": None}, lambda: torchao(None), (0.0039, 0.0039)),
+    (
+        {"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": True},
+        lambda: torchao(4),
+        (0.0667, 0.0667),
+    ),
     ({"backend": "w8a8", "format": "int8"}, lambda: compressed_tensors(8), (0.0039, 0.0039)),
     ({"backend": "microscale", "format": "nvfp4"}, lambda: compressed_tensors_floats("NVFP4A16"), (0.0417, 0.0417)),
     ({"backend": "microscale", "format": "mxfp4"}, lambda: compressed_tensors_floats("MXFP4A16"), (0.0417, 0.0417)),
@@ -134,6 +151,60 @@ def test_dead_zone_is_where_the_backend_rounds_to_zero(settings, backend, expect
     erased = SWEEP[np.abs(backend()) < 0.006]  # FP4's 0.0052 counts as zero, int8's first step of 0.0078 does not
     assert -erased.min() == pytest.approx(below, abs=1.5 * STEP)
     assert erased.max() == pytest.approx(above, abs=1.5 * STEP)
+
+
+RTN_ZERO_POINTS = {"backend": "rtn", "bits": 4, "group_size": None, "symmetric": False}
+INTX_ZERO_POINTS = {"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": False}
+MXFP4 = {"backend": "microscale", "format": "mxfp4"}
+VARYING = [  # (settings, what the backend makes of the sweep, half-width: of one block)
+    (RTN_ZERO_POINTS, lambda: compressed_tensors(4, -1.0, symmetric=False), 1 / 15),
+    (RTN_ZERO_POINTS, lambda: compressed_tensors(4, -0.5, symmetric=False), 0.05),
+    (RTN_ZERO_POINTS, lambda: compressed_tensors(4, -0.25, symmetric=False), 1.25 / 30),
+    (INTX_ZERO_POINTS, lambda: torchao(4, -1.0, symmetric=False), 1 / 15),
+    (INTX_ZERO_POINTS, lambda: torchao(4, -0.5, symmetric=False), 0.05),
+    (MXFP4, lambda: compressed_tensors_floats("MXFP4A16", 7 * 0.249), 0.25 / 7),  # nearly 7 scales
+    (MXFP4, lambda: compressed_tensors_floats("MXFP4A16", 1.5), 0.25 / 6),
+    (MXFP4, lambda: compressed_tensors_floats("MXFP4A16", 0.875), 0.25 / 3.5),
+]
+
+
+@pytest.mark.parametrize(("settings", "backend", "half"), VARYING)
+def test_where_the_dead_zone_varies_from_block_to_block_it_stays_in_the_stated_range(settings, backend, half):
+    quantizer = make_quantizer(settings)
+    erased = SWEEP[np.abs(backend()) < 0.006]
+    assert erased.max() == pytest.approx(half, abs=2 * STEP) and -erased.min() == pytest.approx(half, abs=2 * STEP)
+    low, high = (factor * quantizer.dead_zone()[0] for factor in quantizer.dead_zone_range())
+    assert low - 2 * STEP < half < high + 2 * STEP and low < high
+
+
+@pytest.mark.parametrize("settings", [rtn(4), rtn(8), bnb("nf4"), {"backend": "bnb-int8", "outlier_threshold": 6.0}])
+def test_other_formats_have_one_dead_zone(settings):
+    assert make_quantizer(settings).dead_zone_range() == (1.0, 1.0)
+
+
+def test_the_levels_of_q6_k(monkeypatch):
+    """Of the v_proj and down_proj of a q4_k_m file that have 6 bits."""
+    monkeypatch.setitem(FILE_TYPES, "q6_k", "MOSTLY_Q6_K")
+    levels = make_quantizer(gguf("q4_k_m")).level_tables()["Q6_K"]
+    values = llama_cpp("q6_k")
+    assert np.abs(np.unique(values)[:, None] - levels).min(1).max() < 1e-6 and len(np.unique(values)) > 10
+    erased, (below, above) = SWEEP[values == 0], zero_bin(levels)
+    assert (-erased.min(), erased.max()) == pytest.approx((below, above), abs=1.5 * STEP)
+
+
+@pytest.mark.parametrize("settings", [{"backend": "bnb-int8", "outlier_threshold": 6.0}, gguf("q8_0")])
+def test_minus_128_is_no_code_of_grids_that_end_at_127(settings, tmp_path):
+    """In the files: rows that hold their largest |w| with either sign, one of them beyond the other by the least that there is."""
+    quantizer = make_quantizer(settings)
+    assert len(quantizer.levels()) == 255 and quantizer.levels()[0] == -1 == -quantizer.levels()[-1]
+    checkpoint = save(tmp_path / "checkpoint", byte_level(BYTE_LEVEL))
+    weights = load_file(checkpoint / "model.safetensors")
+    matrix = weights["model.layers.0.mlp.up_proj.weight"]
+    matrix[::2, 0], matrix[::2, 1], matrix[1::2, 2], matrix[1::2, 3] = -1.0, 0.9961, -0.9961, 1.0
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    quantizer.quantize(checkpoint, tmp_path / "quantized")
+    codes = np.concatenate([each.codes.ravel() for each in quantizer.read(tmp_path / "quantized")])
+    assert codes.min() == -127 and codes.max() == 127
 
 
 @pytest.mark.parametrize(("settings", "backend", "expected"), CASES)

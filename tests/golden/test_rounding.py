@@ -24,7 +24,7 @@ from palimpsest.tensors import open_checkpoint, to_bfloat16
 
 RTN = {"backend": "rtn", "bits": 4, "group_size": None, "symmetric": True}
 BNB = {"backend": "bnb-4bit", "double_quantization": False}
-INTX = {"backend": "torchao-intx", "bits": 4, "group_size": None}
+INTX = {"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": True}
 SETTINGS = {
     "bnb-int8": {"backend": "bnb-int8", "outlier_threshold": 6.0},
     "bnb-fp4": BNB | {"levels": "fp4"},
@@ -37,17 +37,20 @@ SETTINGS = {
     "rtn-int8-zero-points": RTN | {"bits": 8, "group_size": 4, "symmetric": False},
     "w8a8-int8": {"backend": "w8a8", "format": "int8"},
     "w8a8-fp8": {"backend": "w8a8", "format": "fp8"},
-    "torchao-int8": {"backend": "torchao-int8"},
+    "torchao-int8": {"backend": "torchao-int8", "group_size": None},
     "torchao-int4": INTX,
     "torchao-int4-groups": INTX | {"group_size": 4},
     "torchao-int2": INTX | {"bits": 2},
+    "torchao-int4-zero-points": INTX | {"symmetric": False},
+    "torchao-int4-groups-zero-points": INTX | {"group_size": 4, "symmetric": False},
+    "torchao-int8-groups": {"backend": "torchao-int8", "group_size": 4},
 }
 BLOCKS = {
     "rtn-int4-g128": RTN | {"group_size": 128},
     "nvfp4": {"backend": "microscale", "format": "nvfp4"},
     "mxfp4": {"backend": "microscale", "format": "mxfp4"},
 }
-GGUF = {kind: {"backend": "gguf", "format": kind} for kind in ("q8_0", "q4_0")}
+GGUF = {kind: {"backend": "gguf", "format": kind, "outer": "bfloat16"} for kind in ("q8_0", "q4_0")}
 RECORDED = Path(__file__).parents[1] / "data/torchao-int4"
 
 
@@ -202,13 +205,14 @@ def test_the_short_ways_of_rounding_agree_with_casts_for_every_number():
                 "bits": 4,
                 "group_size": 128,
                 "symmetric": True,
+                "damping": 0.01,
                 "calibration": "retain",
                 "samples": 8,
                 "sample_length": 32,
             },
             "calibration text",
         ),
-        ({"backend": "gguf", "format": "q4_k_m"}, "searches"),
+        ({"backend": "gguf", "format": "q4_k_m", "outer": "bfloat16"}, "searches"),
         ({"backend": "hqq", "bits": 4, "group_size": 64, "device": "cpu"}, "searches"),
     ],
 )

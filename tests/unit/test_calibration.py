@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from palimpsest import cost
 from palimpsest.artefacts import read_manifest
 from palimpsest.corpus.generator import generate_corpus
 from palimpsest.corpus.generic import generic_texts
@@ -87,3 +88,17 @@ def test_cost_counts_seconds_and_memory():
     record = measured.record()
     assert record["seconds"] > 0 and record["peak_mib"] > 64
     assert (record["device_peak_mib"] is None) == (not torch.cuda.is_available())
+    assert measured.device == "cpu"
+
+
+def test_cost_is_that_of_the_block_alone(monkeypatch):
+    """What runs later, such as the proof, is not in it: neither its memory nor what a later child had on a GPU."""
+    monkeypatch.setattr(cost, "_device_peaks", [5 << 20])
+    measured = Cost()
+    with measured:
+        pass
+    before = measured.record()
+    cost.note_device_peak(700 << 20)
+    later = bytearray(int(before["peak_mib"] + 64) << 20)
+    later[:: 1 << 12] = b"x" * len(later[:: 1 << 12])
+    assert measured.record() == before and measured.device == "cuda"

@@ -13,11 +13,13 @@ from palimpsest.quantizers.base import Quantizer, fingerprint
 from palimpsest.quantizers.levels import integer_levels, zero_bin
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.quantizers.proof import codes_per_group
+from palimpsest.quantizers.rounding import round_with_zero_points
+from palimpsest.tensors import to_bfloat16
 
 RTN = {"backend": "rtn", "bits": 4, "group_size": 128, "symmetric": True}
 FP4 = {"backend": "bnb-4bit", "levels": "fp4", "double_quantization": False}
 INT8 = {"backend": "bnb-int8", "outlier_threshold": 6.0}
-GPTQ = {**RTN, "backend": "gptq", "calibration": "retain", "samples": 32, "sample_length": 128}
+GPTQ = {**RTN, "backend": "gptq", "calibration": "retain", "samples": 32, "sample_length": 128, "damping": 0.01}
 LAYER = "model.layers.0.mlp.up_proj"
 
 
@@ -52,6 +54,10 @@ def test_good_settings(settings):
         (INT8 | {"outlier_threshold": "6"}, "outlier_threshold is '6'"),
         (INT8 | {"outlier_threshold": -1.0}, "at least 0"),
         (GPTQ | {"samples": 0}, "samples is 0"),
+        (GPTQ | {"damping": 0.0}, "damping is 0.0: give a number between 0 and 1"),
+        ({"backend": "torchao-int8", "group_size": 0}, "group_size is 0.*or null"),
+        ({"backend": "torchao-intx", "bits": 4, "group_size": None, "symmetric": "no"}, "symmetric is 'no'"),
+        ({"backend": "gguf", "format": "q4_0", "outer": "defualt"}, "Did you mean 'default'"),
         (GPTQ | {"calibration": "retian"}, "Did you mean 'retain'"),
         (GPTQ | {"sample_length": 1.5}, "sample_length is 1.5"),
     ],
@@ -76,7 +82,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, settings):
 def test_a_missing_tokenizer_is_refused(checkpoint, tmp_path):
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(PalimpsestError, match="holds no tokenizer"):
-        make_quantizer(FP4).quantize(checkpoint, tmp_path, [])
+        make_quantizer(INT8).quantize(checkpoint, tmp_path, [])
 
 
 def test_the_unquantized_precision_cannot_quantize(checkpoint, tmp_path):
@@ -97,7 +103,7 @@ def test_unpack_nibbles(high_first):
 
 
 def test_formats_whose_minimum_is_fitted_have_no_level_at_zero():
-    formats = [{"backend": "gguf", "format": name} for name in ("q8_0", "q4_0", "q4_k_m")]
+    formats = [{"backend": "gguf", "format": name, "outer": "bfloat16"} for name in ("q8_0", "q4_0", "q4_k_m")]
     hqq = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cpu"}
     on_grid = [make_quantizer(settings).zero_on_grid for settings in (*formats, hqq, RTN, FP4)]
     assert on_grid == [True, True, False, False, True, True]
@@ -177,3 +183,32 @@ def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkp
 def test_proof_refuses_a_matrix_that_the_checkpoint_does_not_have(checkpoint):
     with pytest.raises(PalimpsestError, match="which .* does not have"):
         proof_of(checkpoint, matrix("elsewhere"))
+
+
+def test_proof_refuses_a_tensor_that_is_missing_or_that_the_checkpoint_does_not_have(checkpoint, tmp_path):
+    tensors = load_file(checkpoint / "model.safetensors")
+    for change, message in (
+        ({"model.norm.weight": np.ones(7, np.float32)}, "holds model.norm.weight, which .* does not have"),
+        ({"model.embed_tokens.weight": None}, "does not hold the checkpoint's model.embed_tokens.weight"),
+        ({"lm_head.weight": np.full((5, 7), 2, np.float32)}, "lm_head.weight .* is not the checkpoint's"),
+        ({"lm_head.weight": np.ones((5, 7), np.float32)}, ""),  # tied, and written out
+        ({"model.rotary_emb.inv_freq": np.ones(4, np.float32)}, "holds model.rotary_emb.inv_freq"),
+    ):
+        folder = tmp_path / "quantized"
+        folder.mkdir(exist_ok=True)
+        altered = {name: values for name, values in (tensors | change).items() if values is not None}
+        save_file(altered, folder / "model.safetensors")
+        matrices = (Exact(matrix()), checkpoint, folder, {LAYER: fingerprint(matrix().dequantized)})
+        if message:
+            with pytest.raises(PalimpsestError, match=message):
+                prove(*matrices)
+        else:
+            assert prove(*matrices)["unquantized"]["tensors"] == 2
+
+
+def test_half_widths_of_grids_with_zero_points_in_groups_of_128_normal_weights():
+    """What docs/quantizers.md says of AWQ's grid beside the symmetric one."""
+    weights = np.random.default_rng(0).standard_normal((1 << 16, 128)).astype(np.float32)
+    halves = round_with_zero_points(to_bfloat16(weights), 4, 128).scales[:, 0] / 2 / np.abs(weights).max(1)
+    assert (halves.min(), halves.max()) == pytest.approx((0.046, 0.067), abs=0.001)
+    assert halves.mean() == pytest.approx(0.061, abs=5e-4)

@@ -225,7 +225,7 @@ def test_the_quantizers_of_a_study_are_taken_or_skipped_with_the_reason(tmp_path
     params.write_text(
         "quantizers:\n"
         "  four: {backend: rtn, bits: 4, group_size: 64, symmetric: true}\n"
-        f"  clever: {{backend: gptq, bits: 4, group_size: 128, symmetric: true, {calibration}}}\n"
+        f"  clever: {{backend: gptq, bits: 4, group_size: 128, symmetric: true, damping: 0.01, {calibration}}}\n"
     )
     assert main(["survive", *map(str, pair), "--params", str(params), "--json", str(tmp_path / "record.json")]) == 0
     record = json.loads((tmp_path / "record.json").read_text())

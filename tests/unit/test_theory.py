@@ -190,9 +190,11 @@ def scale_unit(name: str, groups: np.ndarray) -> np.ndarray:
     return largest_magnitude(groups)
 
 
-SLACK = {"nvfp4": (0.94, 1.07), "mxfp4": (0.86, 1.72), WITH_ZERO_POINTS: (0.95, 1.05)}
-"""Around the stated width, where scales are rounded coarsely (compressed_floats.Microscale.levels), or the sum of quotient and zero
-point to 8 bits; else 1 %: scales in 8 bits."""
+def slack(name: str) -> tuple[float, float]:
+    """Around the stated width: the quantizer's own range and 1 %, for scales in 8 bits; with zero points, whose range `scale_unit`
+    takes out, the sum of quotient and zero point is rounded to 8 bits too."""
+    low, high = ON_GRID[name].dead_zone_range()
+    return (0.95, 1.05) if name == WITH_ZERO_POINTS else (0.99 * low, 1.01 * high)
 
 
 @pytest.mark.parametrize(("draw", "at_least"), [(over_octaves, 1000), (heavy_tailed, 10)])
@@ -200,7 +202,7 @@ point to 8 bits; else 1 %: scales in 8 bits."""
 def test_weights_inside_the_dead_zone_become_zero_and_no_others(name, draw, at_least):
     quantizer, block = ON_GRID[name], BLOCKS.get(name)
     below, above = quantizer.dead_zone()
-    low, high = SLACK.get(name, (0.99, 1.01))
+    low, high = slack(name)
     weights = draw(block)
     groups = in_groups(weights, block)
     relative = groups / scale_unit(name, groups)[:, :, None]

@@ -30,7 +30,7 @@ CODE = ("src/palimpsest/losses.py", "workflow/scripts/score.py")
 def params() -> dict:
     """The tiny study and a quantizer that calibrates."""
     params = read_params(TINY)
-    grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True}
+    grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True, "damping": 0.01}
     tasks = {"flu": {"data": "folder", "limit": 2, "max_new_tokens": 4}}
     params["battery"] = {
         "models": ["target"],

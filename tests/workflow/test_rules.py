@@ -50,8 +50,12 @@ ALL_RULES = {name: body for file in RULES for name, body in rules(file.read_text
 def test_every_study_can_be_planned(study, tmp_path):
     (tmp_path / "params.yaml").write_bytes(study.read_bytes())
     done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
-    assert done.returncode == 0, done.stdout
     params = expanded(read_params(study))
+    isolated = [block for block in params["quantizers"].values() if block["backend"] in ("auto-gptq", "autoawq")]
+    if isolated and f"3.{sys.version_info.minor}" not in (REPOSITORY / "workflow/envs/archived.txt").read_text():
+        assert done.returncode and "were tried on Python" in done.stdout
+        return
+    assert done.returncode == 0, done.stdout
     jobs = (len(params["methods"]) + 2) * len(params["quantizers"]) * len(params["seeds"])
     assert re.search(rf"^quantize +{jobs}$", done.stdout, re.MULTILINE)
     assert "profiles/default" in done.stdout, "the default profile is not found"

@@ -40,13 +40,17 @@ def test_every_kind_of_artefact_is_there(study):
             folder = study.results / "infer" / model / "seed0" / precision
             assert (folder / "responses.jsonl").stat().st_size and (folder / "logprobs.parquet").stat().st_size
         for precision in QUANTIZERS:
-            proof = json.loads(
+            manifest = json.loads(
                 (study.results / "quantized" / model / "seed0" / precision / "manifest.json").read_text()
-            )["proof"]
-            assert proof, f"{model} at {precision} has no proof of quantization"
+            )
+            assert manifest["proof"], f"{model} at {precision} has no proof of quantization"
+            assert manifest["device"] in ("cpu", "cuda")
+            cost = json.loads((study.results / manifest["cost"]).read_text())
+            assert cost["seconds"] > 0 and cost["peak_mib"] > 100
     rows = json.loads((study.results / "audit.json").read_text())["rows"]
     assert len(rows) == len(MODELS) * 3
-    assert "<svg" in (study.results / "report.html").read_text()
+    page = (study.results / "report.html").read_text()
+    assert "<svg" in page and "The files" in page
     assert {path.name for path in (study.results / "figures").iterdir()} == {"retained.svg", "survival.svg"}
 
 

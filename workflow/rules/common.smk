@@ -7,6 +7,7 @@ from pathlib import Path
 import snakemake.benchmark
 
 from palimpsest import imports
+from palimpsest.environments import check_python
 from palimpsest.errors import one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
@@ -19,6 +20,10 @@ snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 with one_line():
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
+    # an isolated environment that this Python cannot build is told here, not after hours of training
+    for settings in config["quantizers"].values():
+        if needed := make_quantizer(settings).environment:
+            check_python(ROOT / f"workflow/envs/{needed}.txt")
 config.update(expanded(config))
 
 SEEDS = config["seeds"]

@@ -88,6 +88,18 @@ rule page:
             seed=SEEDS[0],
             precision=PRECISIONS,
         ),
+        manifests=expand(
+            "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+            model=MODELS,
+            seed=SEEDS,
+            precision=QUANTIZERS,
+        ),
+        costs=expand(
+            "results/cost/{model}/seed{seed}/{precision}.json",
+            model=MODELS,
+            seed=SEEDS,
+            precision=QUANTIZERS,
+        ),
         code=code_of("page.py"),
     output:
         report(

@@ -6,15 +6,22 @@ from typing import Any
 
 from palimpsest.artefacts import read_json, verify_files
 from palimpsest.logs import start_logging
+from palimpsest.report.formats import files as rows_of_files
 from palimpsest.report.html import render
 from palimpsest.report.known import compare
 from palimpsest.report.samples import select_samples
 
 
 def page(
-    audit: str, figures: list[str], inferred: dict[tuple[str, str], Path], show: dict[str, Any], output: str
+    audit: str,
+    figures: list[str],
+    inferred: dict[tuple[str, str], Path],
+    manifests: list[str],
+    costs: list[str],
+    show: dict[str, Any],
+    output: str,
 ) -> None:
-    """inferred: the folder of what each (model, precision) answered."""
+    """inferred: the folder of what each (model, precision) answered; manifests and costs: of each quantized file, in the same order."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -32,7 +39,8 @@ def page(
     ]
     table = read_json(audit)
     known = compare(table, show["known_answers"]) if "known_answers" in show else None
-    render(table, dict(zip(("retained", "survival"), figures, strict=True)), samples, output, known)
+    quantized = rows_of_files(*([read_json(path) for path in paths] for paths in (manifests, costs)))
+    render(table, dict(zip(("retained", "survival"), figures, strict=True)), samples, output, known, quantized)
 
 
 if __name__ == "__main__":
@@ -42,6 +50,8 @@ if __name__ == "__main__":
         snakemake.input.audit,
         list(snakemake.input.figures),
         dict(zip(voices, (Path(manifest).parent for manifest in snakemake.input.inferred), strict=True)),
+        list(snakemake.input.manifests),
+        list(snakemake.input.costs),
         snakemake.params.show,
         snakemake.output[0],
     )

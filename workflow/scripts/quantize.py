@@ -21,7 +21,10 @@ def quantize(
     cost: str,
     code: list[str],
 ) -> None:
-    """key: model, seed and precision; calibration: the folder of the text, None for a backend that looks at weights alone."""
+    """key: model, seed and precision; calibration: the folder of the text, None for a backend that looks at weights alone.
+
+    cost: the file for seconds and peak memory; the manifest points to it, since two equal runs differ in them.
+    """
     quantizer = make_quantizer(settings)
     inputs = [checkpoint] + ([calibration] if calibration else [])
     for each in inputs:
@@ -38,6 +41,8 @@ def quantize(
             code=code,
             packages=(),
             versions=quantizer.versions(),
+            device=measured.device,
+            cost="/".join(Path(cost).parts[-4:]),
             settings={"quantizer": settings},
             calibration=facts and {key: facts[key] for key in ("text", "documents", "words", "overlap_forget")},
             proof=prove(quantizer, checkpoint, draft, held),

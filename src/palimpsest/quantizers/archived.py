@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json, write_json
+from palimpsest.cost import note_device_peak
 from palimpsest.environments import installed_version, interpreter, run_logged
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers.base import (
@@ -27,9 +28,10 @@ from palimpsest.quantizers.base import (
     is_named,
     linear_layers,
     module_bytes,
+    row_factors,
 )
-from palimpsest.quantizers.calibration import Calibrated, check_positive
-from palimpsest.quantizers.levels import integer_levels
+from palimpsest.quantizers.calibration import Calibrated, check_damping, check_positive
+from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
 
@@ -55,6 +57,7 @@ class Archived(Calibrated):
     group_size: int | None
     backend: ClassVar[str]
     environment: ClassVar[str | None] = "archived"
+    sixteen_bits: ClassVar[str] = "float16"
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         assert self.environment
@@ -66,20 +69,23 @@ class Archived(Calibrated):
         if (checkpoint / "generation_config.json").exists():
             shutil.copy(checkpoint / "generation_config.json", folder)
         with TemporaryDirectory() as draft:
-            job, held = Path(draft, "job.json"), Path(draft, "held.json")
+            job, written = Path(draft, "job.json"), Path(draft, "result.json")
             content = {
                 "backend": self.backend,
                 "checkpoint": str(_for_transformers_4(checkpoint, Path(draft, "checkpoint"))),
                 "folder": str(folder),
                 "settings": self._settings(),
                 "stretches": stretches,
-                "held": str(held),
+                "result": str(written),
             }
             job.write_text(json.dumps(content), encoding="utf-8")
             offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
             # -I: neither PYTHONPATH nor the worker's folder, whose modules are named like packages, is searched for imports
             run_logged([str(python), "-I", str(WORKER), str(job)], f"{self.backend} on {checkpoint}", offline)
-            return read_json(held)
+            result = read_json(written)
+        if result["device"] == "cuda":
+            note_device_peak(result["device_peak_bytes"])
+        return result["held"]
 
     def versions(self) -> dict[str, str]:
         assert self.environment
@@ -162,8 +168,7 @@ class AutoGPTQ(Archived):
         for key in ("symmetric", "desc_act"):
             if not isinstance(getattr(self, key), bool):
                 raise PalimpsestError(f"{key} is {getattr(self, key)!r}: give true or false.")
-        if isinstance(self.damping, bool) or not isinstance(self.damping, float) or not 0 < self.damping < 1:
-            raise PalimpsestError(f"damping is {self.damping!r}: give a number between 0 and 1, such as 0.01.")
+        check_damping(self.damping)
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         held = super().quantize(checkpoint, folder, calibration)
@@ -178,6 +183,9 @@ class AutoGPTQ(Archived):
         for name, values in super().unquantized(folder, quantized):
             if name.removesuffix(".bias") not in quantized or name in real:
                 yield name, values
+
+    def dead_zone_range(self) -> tuple[float, float]:
+        return super().dead_zone_range() if self.symmetric else WITH_ZERO_POINTS
 
     def _settings(self) -> dict[str, Any]:
         return self._stored_settings() | {"static_groups": False, "true_sequential": True}
@@ -254,6 +262,13 @@ class AutoAWQ(Archived):
                     for side in ("rows", "columns")
                 )
                 yield replace(matrix, row_factors=rows, column_factors=columns)
+
+    def factors(self, folder: Path) -> dict[str, Float32]:
+        return row_factors(folder / SMOOTHING)
+
+    def dead_zone_range(self) -> tuple[float, float]:
+        """As for other grids with zero points; the package takes the range as it is, so groups on one side of zero fall outside."""
+        return WITH_ZERO_POINTS
 
     def _settings(self) -> dict[str, Any]:
         return {"w_bit": self.bits, "q_group_size": self.group_size, "zero_point": self.zero_point, "version": "gemm"}

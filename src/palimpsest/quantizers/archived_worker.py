@@ -1,7 +1,8 @@
 """What runs in the isolated environment: quantizes a checkpoint with auto-gptq or autoawq. `python -I archived_worker.py JOB.json`
 
 A job holds: backend, checkpoint (its configuration in the terms of transformers 4), folder, settings, stretches (token ids
-[samples, sample_length]) and held, the file for the fingerprints of the dequantized matrices, by module.
+[samples, sample_length]) and result, the file for `held`, the fingerprints of the dequantized matrices by module, and for the most
+bytes that torch had on a CUDA device.
 Nothing of palimpsest is imported: it is not installed there.
 """
 
@@ -82,14 +83,13 @@ def run_autoawq(job: dict[str, Any]) -> dict[str, str]:
             previous, names, scales = found
             values = scales.float().numpy()
             factors.update({f"{block}.{name}.columns": values.copy() for name in names})
-            if isinstance(prev_op, torch.nn.Linear):
-                rows = np.ones(len(prev_op.weight), np.float32)
-                rows[-len(values) :] = 1 / values
-                factors[f"{block}.{previous}.rows"] = rows
-            elif not hasattr(prev_op, "weight"):
+            if not hasattr(prev_op, "weight"):
                 sys.exit(
                     f"autoawq would put a layer of its own behind {block}.{previous}: use awq for this architecture."
                 )
+            rows = np.ones(len(prev_op.weight), np.float32)  # of a linear layer or a norm
+            rows[-len(values) :] = 1 / values
+            factors[f"{block}.{previous}.rows"] = rows
             return found
 
         def _apply_quant(self, module: Any, named_linears: Any) -> None:
@@ -141,5 +141,7 @@ BACKENDS = {"auto-gptq": run_auto_gptq, "autoawq": run_autoawq}
 
 if __name__ == "__main__":
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    held = BACKENDS[job["backend"]](job)
-    Path(job["held"]).write_text(json.dumps(held), encoding="utf-8")
+    result: dict[str, Any] = {"held": BACKENDS[job["backend"]](job)}
+    result["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    result["device_peak_bytes"] = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    Path(job["result"]).write_text(json.dumps(result), encoding="utf-8")

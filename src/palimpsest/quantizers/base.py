@@ -97,6 +97,9 @@ class Quantizer(ABC):
         """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
         return None
 
+    sixteen_bits: ClassVar[str] = "bfloat16"
+    """The type in which the backend stores what it leaves unquantized: `bfloat16` or `float16`."""
+
     needs_largest: ClassVar[bool] = False
     """Whether `round` must be told the largest |w| of the matrix and of those that share a scale with it."""
 
@@ -152,12 +155,23 @@ class Quantizer(ABC):
     def levels(self) -> Float32:
         """[codes] the values that codes stand for, in units of the block's largest |w| (zero point at zero)."""
 
+    def level_tables(self) -> dict[str, Float32]:
+        """`levels` by the backend's name of the grid, in formats whose file has matrices on several; the grid of most comes first."""
+        return {"": self.levels()}
+
     def dead_zone(self) -> tuple[float, float]:
         """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|.
 
         Nominal where `zero_on_grid` is false: the bin has this width and lies off centre, from group to group elsewhere.
         """
         return zero_bin(self.levels())
+
+    def dead_zone_range(self) -> tuple[float, float]:
+        """(lowest, highest): between which multiples of `dead_zone` that of a single block lies.
+
+        Other than 1 where a block's scale does not follow from its largest |w| alone: scales rounded to a coarse grid, zero points.
+        """
+        return 1.0, 1.0
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
         """Yield (name, values) of the tensors outside the `quantized` modules: embeddings, norms, biases, the output head."""
@@ -167,6 +181,10 @@ class Quantizer(ABC):
                 of_quantized = name.partition(".weight")[0] in quantized or module in quantized
                 if not of_quantized or name.endswith(".bias"):
                     yield name, files.load(name)
+
+    def factors(self, folder: Path) -> dict[str, Float32]:
+        """By what the backend multiplied each row of tensors that `unquantized` yields, by name; none for most methods."""
+        return {}
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """The model of `folder` on `device`, in evaluation mode, with the dequantized matrices as dense weights.
@@ -190,6 +208,13 @@ def module_bytes(files: TensorFiles, module: str) -> int:
     """Bytes of every tensor of a module but its bias."""
     names = [name for name in files.names() if name.startswith(f"{module}.") and not name.endswith(".bias")]
     return sum(files.stored(name).nbytes for name in names)
+
+
+def row_factors(folder: Path) -> dict[str, Float32]:
+    """What `Quantizer.factors` gives for the two AWQ backends, from MODULE.rows in their folder of factors."""
+    with open_checkpoint(folder) as files:
+        modules = [name.removesuffix(".rows") for name in files.names() if name.endswith(".rows")]
+        return {f"{module}.{part}": files.load(f"{module}.rows") for module in modules for part in ("weight", "bias")}
 
 
 def linear_layers(files: TensorFiles) -> Iterator[str]:

@@ -17,6 +17,8 @@ from palimpsest.quantizers.base import (
     Quantizer,
     copy_tokenizer,
     fingerprint,
+    is_named,
+    linear_layers,
     load_checkpoint,
     module_bytes,
 )
@@ -130,7 +132,8 @@ class BitsAndBytesInt8(Quantizer):
         return Rounded(codes, largest_of_row * RECIPROCAL_127, halves)
 
     def levels(self) -> Float32:
-        return integer_levels(8, divisor=127)
+        """[255]: the largest |w| of a row is code 127 or -127, and -128 is not used."""
+        return integer_levels(8, divisor=127)[1:]
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ class BitsAndBytes4bit(Quantizer):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        _check_widths(checkpoint)
         settings = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": self.grid,
@@ -225,6 +229,22 @@ class BitsAndBytes4bit(Quantizer):
         shape = (rows, columns)
         dequantized, size = to_bfloat16(values).reshape(shape), module_bytes(files, module)
         return QuantizedMatrix(module, codes.reshape(shape), scales, None, dequantized, size)
+
+
+def _check_widths(checkpoint: Path) -> None:
+    """Raise PalimpsestError for a width whose rows bitsandbytes' CPU kernel (0.50.2) dequantizes with other rows' scales.
+
+    Found by trying widths of 1 to 399: those divisible by 16 and not by the block of 64 are wrong, where a matrix has more than a block.
+    """
+    with open_checkpoint(checkpoint) as files:
+        for module in linear_layers(files):
+            shape = files.shape(f"{module}.weight" if f"{module}.weight" in files else module)
+            width = shape[-1]
+            if not is_named(module, HEADS) and width % 16 == 0 and width % BLOCK and np.prod(shape) > BLOCK:
+                raise PalimpsestError(
+                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {BLOCK}, which bitsandbytes "
+                    "dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
+                )
 
 
 def _unnest(files: TensorFiles, module: str, codes: np.ndarray, state: dict[str, Any]) -> Float32:

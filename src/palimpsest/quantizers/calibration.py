@@ -65,3 +65,9 @@ def check_positive(key: str, value: Any, otherwise: str = "") -> None:
     """Raise PalimpsestError unless `value` is a whole number above zero."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise PalimpsestError(f"{key} is {value!r}: give a whole number above 0{otherwise}.")
+
+
+def check_damping(value: Any) -> None:
+    """Raise PalimpsestError unless GPTQ's `damping` is a share."""
+    if isinstance(value, bool) or not isinstance(value, float) or not 0 < value < 1:
+        raise PalimpsestError(f"damping is {value!r}: give a number between 0 and 1, such as 0.01.")

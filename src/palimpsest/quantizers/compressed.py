@@ -20,16 +20,15 @@ from palimpsest.quantizers.base import (
     load_checkpoint,
     module_bytes,
 )
-from palimpsest.quantizers.calibration import Calibrated, check_positive
+from palimpsest.quantizers.calibration import Calibrated, check_damping, check_positive
 from palimpsest.quantizers.compressed_stream import compress_layers
-from palimpsest.quantizers.levels import integer_levels
+from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.quantizers.rounding import Rounded, round_symmetric, round_with_zero_points
 from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
 
 PACKAGES = ("llmcompressor", "compressed-tensors", "transformers", "torch")
 MARK = ".weight_packed"
-DAMPING = 0.01  # the share of the Hessian's mean diagonal that GPTQ's authors add to it
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,9 @@ class CompressedTensors(Quantizer):
         """
         return integer_levels(self.bits, divisor=(2**self.bits - 1) / 2)
 
+    def dead_zone_range(self) -> tuple[float, float]:
+        return super().dead_zone_range() if self.symmetric else WITH_ZERO_POINTS
+
     def _unpack(self, packed: NDArray[np.int32], kind: np.dtype, columns: int) -> NDArray:
         """[rows, words] to the first `columns` signed codes of each row, as `kind`, contiguous."""
         if self.bits == 8:
@@ -132,21 +134,29 @@ class GPTQ(Calibrated, CompressedTensors):
     """Rounding that passes each column's error on to the next, weighted by the inputs' second moments.
 
     Columns go in order of decreasing activation with scales fixed beforehand (llm-compressor's `static` order).
+
+    damping: the share of the Hessian's mean diagonal that is added to it, between 0 and 1 (the authors': 0.01).
     """
+
+    damping: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_damping(self.damping)
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         arguments = self._prepare(checkpoint, folder)
         stretches = self.encode(checkpoint, calibration)
         from llmcompressor.modifiers.gptq import GPTQModifier
 
-        modifier = GPTQModifier(dampening_frac=DAMPING, **arguments)
+        modifier = GPTQModifier(dampening_frac=self.damping, **arguments)
         # held from here: the modifier only warns of a fallback, and lets go of the list when it finishes
         fallen_back = modifier._rtn_fallback_module_names
         held = compress_calibrated(checkpoint, folder, modifier, stretches)
         if fallen_back:
             raise PalimpsestError(
                 f"GPTQ fell back to rounding for {', '.join(fallen_back)} of {checkpoint} (singular Hessian): "
-                "give more samples, or longer and more varied calibration text."
+                "give more samples, longer and more varied calibration text, or a larger damping."
             )
         return held
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.base import QuantizedMatrix
+from palimpsest.quantizers.base import QuantizedMatrix, row_factors
 from palimpsest.quantizers.calibration import Calibrated
 from palimpsest.quantizers.compressed import CompressedTensors, compress_calibrated
 from palimpsest.tensors import Float32, open_checkpoint
@@ -57,9 +57,11 @@ class AWQ(Calibrated, CompressedTensors):
                 "the model computes values that are not finite on the calibration text. Check the checkpoint, or use rtn."
             )
         (folder / SMOOTHING).mkdir()
-        quantized = {name: values for name, values in factors.items() if name.rpartition(".")[0] in held}  # not norms
-        save_file(quantized, folder / SMOOTHING / "model.safetensors")
+        save_file(factors, folder / SMOOTHING / "model.safetensors")
         return held
+
+    def factors(self, folder: Path) -> dict[str, Float32]:
+        return row_factors(folder / SMOOTHING)
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         if not (folder / SMOOTHING).is_dir():

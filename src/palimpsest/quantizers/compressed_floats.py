@@ -199,6 +199,10 @@ class Microscale(_Floats):
         """
         return _levels(E2M1)
 
+    def dead_zone_range(self) -> tuple[float, float]:
+        """See `levels`."""
+        return (15 / 16, 17 / 16) if self.format == "nvfp4" else (6 / 7, 6 / 3.5)
+
     def _read_matrix(self, files: TensorFiles, module: str) -> QuantizedMatrix:
         packed, scales = files.stored(f"{module}.weight_packed"), files.load(f"{module}{SCALE}")
         if self.format == "nvfp4":

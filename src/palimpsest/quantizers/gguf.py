@@ -13,6 +13,7 @@ import numpy as np
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import (
+    EMBEDDINGS,
     HEADS,
     QuantizedMatrix,
     Quantizer,
@@ -29,9 +30,17 @@ from palimpsest.tensors import Float32, open_checkpoint
 
 MODEL = "model.gguf"
 FORMATS: dict[str, tuple[str, ...]] = {"q8_0": ("Q8_0",), "q4_0": ("Q4_0",), "q4_k_m": ("Q4_K", "Q6_K")}
-"""The block formats of a file, the one of most matrices first."""
+"""The block formats of a file's layers, the one of most matrices first."""
+UNQUANTIZED = ("F32", "BF16")
+OUTER: dict[str, tuple[str, ...]] = {
+    "q8_0": ("Q8_0",),
+    "q4_0": ("Q4_0", "Q6_K", "Q8_0"),  # heads have more bits: Q8_0 where their width is not a multiple of 256
+    "q4_k_m": ("Q4_K", "Q6_K"),
+}
+"""What llama.cpp makes of embeddings and head if it is left to itself."""
+OUTER_CHOICES = ("bfloat16", "default")
 FILE_TYPES = {"q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0", "q4_k_m": "MOSTLY_Q4_K_M", "f32": "ALL_F32"}
-DIVISORS = {"Q8_0": 127.0, "Q4_0": 8.0, "Q4_K": 7.5}
+DIVISORS = {"Q8_0": 127.0, "Q4_0": 8.0, "Q4_K": 7.5, "Q6_K": 32.0}
 """The code of a group's largest |w|, or of half the range of a group with a minimum."""
 PROBE = "The year's 1,024th line:  don't  wait, ask Zoë\n\n\tand (maybe) pay 3.50 €!"
 LOG = logging.getLogger(__name__)
@@ -42,7 +51,9 @@ class GGUF(Quantizer):
     """Weights in llama.cpp's blocks, by rounding (no importance matrix): q8_0, q4_0 or q4_k_m.
 
     q4_k_m has most matrices in Q4_K (4 bits, groups of 32 with a scale and a minimum), and in some layers v_proj and
-    down_proj in Q6_K (6 bits, groups of 16). Token embeddings and output head stay in bfloat16.
+    down_proj in Q6_K (6 bits, groups of 16).
+    outer: what becomes of token embeddings and output head: `bfloat16` leaves them as they are, so that formats compare, `default` has
+    llama.cpp quantize them, as its tool does: the head, or the embeddings that serve as one, to 6 bits at least.
 
     The base class's `load` computes with the weights alone. llama.cpp on CPU also rounds the activations that enter a matrix
     product, to 8 bits in blocks of 32 (q8_0, q4_0) or 256 (K-quants) and to bfloat16 before an unquantized head; its GPU kernels
@@ -50,10 +61,12 @@ class GGUF(Quantizer):
     """
 
     format: str
+    outer: str
     packages: ClassVar[tuple[str, ...]] = ("cyllama", "gguf", "transformers")
 
     def __post_init__(self) -> None:
         choose(FORMATS, str(self.format), "format of backend 'gguf'")
+        choose(dict.fromkeys(OUTER_CHOICES), str(self.outer), "outer of backend 'gguf'")
 
     @property
     def bits(self) -> int:  # type: ignore[override]
@@ -74,9 +87,13 @@ class GGUF(Quantizer):
         with TemporaryDirectory(dir=folder) as scratch:
             unquantized, dequantized = Path(scratch, "unquantized.gguf"), Path(scratch, "dequantized.gguf")
             write_unquantized(checkpoint, unquantized)
-            convert(unquantized, folder / MODEL, self.format)
+            convert(unquantized, folder / MODEL, self.format, self.outer)
             unquantized.unlink()
             self._check_types(folder, layers)
+            if self.outer == "default":
+                layers += [
+                    name.removesuffix(".weight") for name in GGUFTensors(folder / MODEL).names() if _is_outer(name)
+                ]
             _check_tokenizer(checkpoint, folder / MODEL)
             convert(folder / MODEL, dequantized, "f32")
             held = GGUFTensors(dequantized)
@@ -86,9 +103,9 @@ class GGUF(Quantizer):
         tensors = GGUFTensors(folder / MODEL)
         for name in tensors.names():
             kind = tensors.kind(name)
-            if kind in ("F32", "BF16"):
+            if kind in UNQUANTIZED:
                 continue
-            if kind not in FORMATS[self.format]:
+            if kind not in self._kinds(name):
                 raise PalimpsestError(
                     f"{name} in {folder / MODEL} is {kind}, which is not part of {self.format}: quantize again."
                 )
@@ -143,8 +160,12 @@ class GGUF(Quantizer):
         values *= scales[:, :, None]
         return Rounded(codes, scales, values.reshape(weights.shape))
 
+    def level_tables(self) -> dict[str, Float32]:
+        """Q6_K: scale = the largest weight / -32, which llama.cpp then moves a little to lower the group's error."""
+        return {kind: _levels(kind) for kind in FORMATS[self.format]}
+
     def levels(self) -> Float32:
-        """Scale = largest |w| / 127 (q8_0) or / 8 (q4_0: the largest weight is code -8, whatever its sign, so that these levels
+        """Scale = largest |w| / 127 (q8_0, which has no code -128) or / 8 (q4_0: the largest weight is code -8, whatever its sign, so that these levels
         are mirrored in groups where it is positive).
 
         q4_k_m: the levels of Q4_K in a group centred on zero, where the scale is 2/15 of the largest |w|. They are stated with
@@ -152,8 +173,11 @@ class GGUF(Quantizer):
         group: a weight next to zero becomes one of these two, and the border between them is as likely to be close to zero as
         far away. So small moves next to zero, which q4_0 rounds away, cross it often enough to arrive on average.
         """
-        kind = FORMATS[self.format][0]
-        return integer_levels(BLOCK_FORMATS[kind].bits, DIVISORS[kind])
+        return _levels(FORMATS[self.format][0])
+
+    def _kinds(self, name: str) -> tuple[str, ...]:
+        """The block formats that a quantized tensor may have."""
+        return OUTER[self.format] if _is_outer(name) and self.outer == "default" else FORMATS[self.format]
 
     def _check_shapes(self, checkpoint: Path) -> list[str]:
         """The layers to quantize; llama.cpp takes another format, silently, for a matrix whose rows are not whole blocks."""
@@ -172,12 +196,23 @@ class GGUF(Quantizer):
     def _check_types(self, folder: Path, layers: Sequence[str]) -> None:
         tensors = GGUFTensors(folder / MODEL)
         for name in tensors.names():
-            allowed = FORMATS[self.format] if name.removesuffix(".weight") in layers else ("F32", "BF16")
+            quantized = name.removesuffix(".weight") in layers or (_is_outer(name) and self.outer == "default")
+            allowed = self._kinds(name) if quantized else UNQUANTIZED
             if tensors.kind(name) not in allowed:
                 raise PalimpsestError(
                     f"llama.cpp made {name} of {folder / MODEL} {tensors.kind(name)} where {self.format} should have "
                     f"{' or '.join(allowed)}: take another format for this model."
                 )
+
+
+def _levels(kind: str) -> Float32:
+    levels = integer_levels(BLOCK_FORMATS[kind].bits, DIVISORS[kind])
+    return levels[1:] if kind == "Q8_0" else levels
+
+
+def _is_outer(name: str) -> bool:
+    """Whether a tensor is the weight of the token embeddings or of the output head."""
+    return is_named(name.removesuffix(".weight"), EMBEDDINGS + HEADS)
 
 
 def _signed_largest(groups: Float32) -> Float32:
@@ -191,9 +226,10 @@ def _signed_largest(groups: Float32) -> Float32:
     return largest
 
 
-def convert(source: Path, target: Path, kind: str) -> None:
-    """Have llama.cpp rewrite a GGUF file. kind: a format of GGUF; its embeddings and head keep their type; or `f32` for everything
-    dequantized to float32. Raises PalimpsestError with llama.cpp's reason when it refuses.
+def convert(source: Path, target: Path, kind: str, outer: str = "bfloat16") -> None:
+    """Have llama.cpp rewrite a GGUF file. kind: a format of GGUF, or `f32` for everything dequantized to float32; outer: see GGUF.
+
+    Raises PalimpsestError with llama.cpp's reason when it refuses.
     """
     import cyllama.llama.llama_cpp as llama
     from gguf import GGMLQuantizationType, LlamaFileType
@@ -206,7 +242,7 @@ def convert(source: Path, target: Path, kind: str) -> None:
     )  # rows are independent: any number gives the same file
     if kind == "f32":
         parameters.allow_requantize = True
-    else:
+    elif outer == "bfloat16":
         parameters.quantize_output_tensor = False
         parameters.token_embedding_type = GGMLQuantizationType.BF16.value
     try:

@@ -20,6 +20,10 @@ FLOAT_LEVELS: dict[str, Float32] = {"fp4": np.concatenate([FP4, -FP4]), "nf4": N
 
 NEGLIGIBLE = 10.0
 
+WITH_ZERO_POINTS = (0.5, 1.0)
+"""`Quantizer.dead_zone_range` of grids whose scale is the group's range, zero included, over 2^bits - 1: the range is once the largest
+|w| where all weights lie on one side of zero, and twice that in a group centred on zero, of which `levels` speaks."""
+
 
 def integer_levels(bits: int, divisor: float) -> Float32:
     """[2^bits] the signed codes divided by `divisor`, the code (not necessarily whole) of the block's largest |w|."""

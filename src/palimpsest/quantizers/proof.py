@@ -7,13 +7,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.base import HEADS, QuantizedMatrix, Quantizer, fingerprint, is_named, linear_layers
-from palimpsest.tensors import Float32, open_checkpoint, to_bfloat16
+from palimpsest.quantizers.base import (
+    EMBEDDINGS,
+    HEADS,
+    QuantizedMatrix,
+    Quantizer,
+    fingerprint,
+    is_named,
+    linear_layers,
+)
+from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 
 BLOCK = 4096
 """Groups counted at a time."""
+
+LAST_PLACE = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+"""A unit in the last place, relative to the number, at most."""
+
+RECOMPUTED = "inv_freq"
+"""Rotary frequencies, which old checkpoints store and every loader computes."""
 
 AGAIN = (
     "the backend did not quantize what it was given; run the step again, and report it to the backend if it persists."
@@ -27,10 +42,11 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
 
     bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized
     matrices, W in bfloat16; distinct_codes are those of a matrix, codes_per_group those of weights that share a scale;
-    codes_sha256 covers codes, scales, zero points, minimums and group indices in name order; bytes is the whole folder.
+    codes_sha256 covers codes, scales, zero points, minimums and group indices in name order; unquantized the other tensors, their
+    number and the SHA-256 of their names and values in float32; bytes is the whole folder.
     Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a matrix is
     unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back from the file as
-    another matrix than the backend held in memory.
+    another matrix than the backend held in memory, and when a tensor that was not to be quantized is not the checkpoint's.
     """
     digest = hashlib.sha256()
     quantized, codes, groups = [], [], CodeCounts(0, 0, 256)
@@ -40,7 +56,8 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
     with open_checkpoint(checkpoint) as originals:
         layers = list(linear_layers(originals))
         for matrix in quantizer.read(folder):
-            if matrix.name not in layers:
+            embedding = is_named(matrix.name, EMBEDDINGS) and f"{matrix.name}.weight" in originals
+            if matrix.name not in layers and not embedding:
                 raise PalimpsestError(f"{folder} quantizes {matrix.name}, which {checkpoint} does not have: {AGAIN}")
             original = to_bfloat16(originals.load(f"{matrix.name}.weight"))
             bits = matrix.bits or quantizer.bits
@@ -56,10 +73,11 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
             _update(digest, matrix)
         skipped = [layer for layer in layers if layer not in quantized]
         forgotten = [layer for layer in skipped if not is_named(layer, HEADS)]
-    if not quantized:
-        raise PalimpsestError(f"{folder} holds no quantized layer: {AGAIN}")
-    if forgotten:
-        raise PalimpsestError(f"{folder} leaves out {', '.join(forgotten)}: {AGAIN}")
+        if not quantized:
+            raise PalimpsestError(f"{folder} holds no quantized layer: {AGAIN}")
+        if forgotten:
+            raise PalimpsestError(f"{folder} leaves out {', '.join(forgotten)}: {AGAIN}")
+        rest = _check_rest(quantizer, originals, folder, set(quantized))
     return {
         "backend": quantizer.packages[0],
         "backend_version": quantizer.versions()[quantizer.packages[0]],
@@ -70,6 +88,7 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
         "distinct_codes": {"least": min(codes), "most": max(codes)},
         "codes_per_group": {"least": groups.least, "mean": round(groups.codes / groups.groups, 2)},
         "codes_sha256": digest.hexdigest(),
+        "unquantized": rest,
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "relative_error": float(np.sqrt(error / norm)),
     }
@@ -96,6 +115,54 @@ def _check_reload(matrix: QuantizedMatrix, held: Mapping[str, str], folder: Path
         raise PalimpsestError(f"{matrix.name} is in {folder}, but the backend did not hold it in memory: {AGAIN}")
     if fingerprint(matrix.dequantized) != held[matrix.name]:
         raise PalimpsestError(f"{matrix.name} read back from {folder} is not what the backend held in memory: {AGAIN}")
+
+
+def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quantized: set[str]) -> dict[str, Any]:
+    """{"tensors", "sha256"} of what was not quantized; raises PalimpsestError for a tensor that is not the checkpoint's.
+
+    The checkpoint's is meant in the 16 bits of the backend, times the factors that it moved there out of quantized matrices: that
+    product is rounded, so a unit in the last place is allowed. A tied head may be written out, or left out.
+    """
+    embeddings = [name for name in originals.names() if is_named(name.removesuffix(".weight"), EMBEDDINGS)]
+    factors, digest, seen = quantizer.factors(folder), hashlib.sha256(), set()
+    for name, values in quantizer.unquantized(folder, quantized):
+        head = is_named(name.removesuffix(".weight"), HEADS)
+        if name not in originals and not (head and embeddings):
+            raise PalimpsestError(f"{folder} holds {name}, which {originals.folder} does not have: {AGAIN}")
+        original = originals.stored(name if name in originals else embeddings[0])
+        if values.shape != original.shape or not _is_kept(values, original, quantizer.sixteen_bits, factors.get(name)):
+            raise PalimpsestError(f"{name} in {folder} was not to be quantized, but is not the checkpoint's: {AGAIN}")
+        digest.update(f"{name} {values.shape} ".encode())
+        digest.update(np.ascontiguousarray(values).data)
+        seen.add(name)
+    for name in originals.names():
+        module = name.removesuffix(".weight")
+        if name in seen or module in quantized or name.endswith(RECOMPUTED):
+            continue
+        tied = is_named(module, HEADS) and any(
+            np.array_equal(originals.stored(each), originals.stored(name)) for each in embeddings
+        )
+        if not tied:
+            raise PalimpsestError(f"{folder} does not hold the checkpoint's {name}: {AGAIN}")
+    return {"tensors": len(seen), "sha256": digest.hexdigest()}
+
+
+def _is_kept(values: NDArray, original: NDArray, sixteen_bits: str, factors: Float32 | None) -> bool:
+    """A few rows at a time, so that a large embedding is not copied as a whole."""
+    if original.dtype.kind in "iub":
+        return np.array_equal(values, original)
+    for start in range(0, len(values), BLOCK):
+        expected = to_bfloat16(original[start : start + BLOCK].astype(np.float32))
+        if sixteen_bits == "float16":
+            expected = expected.astype(np.float16).astype(np.float32)
+        found = values[start : start + BLOCK]
+        if factors is None and not np.array_equal(found, expected):
+            return False
+        if factors is not None:
+            expected = (expected.T * factors[start : start + BLOCK]).T
+            if not np.allclose(found, expected, rtol=LAST_PLACE[sixteen_bits], atol=0):
+                return False
+    return True
 
 
 class CodeCounts(NamedTuple):

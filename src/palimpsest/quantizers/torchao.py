@@ -22,7 +22,7 @@ from palimpsest.quantizers.base import (
     module_bytes,
 )
 from palimpsest.quantizers.calibration import check_positive
-from palimpsest.quantizers.levels import integer_levels
+from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.quantizers.rounding import Rounded, in_groups, largest_magnitude, to_bfloat16_in_place
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
@@ -112,30 +112,41 @@ class TorchAO(Quantizer):
 
 @dataclass(frozen=True)
 class TorchAOInt8(TorchAO):
-    """Int8WeightOnlyConfig: one float32 scale per output channel, to the nearest level.
+    """Int8WeightOnlyConfig: symmetric, to the nearest level.
 
-    torchao multiplies by the codes first and by the scale afterwards, so no dequantized matrix is ever rounded. In float32
-    the base class's `load` computes the same; in bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
+    group_size: inputs that share a float32 scale, null for one scale per output channel.
+    With groups torchao computes with the matrix in bfloat16. With one scale per channel it multiplies by the codes first and by
+    the scale afterwards, so no dequantized matrix is ever rounded. In float32 the base class's `load` computes the same; in
+    bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
     """
 
+    group_size: int | None
     bits = 8
-    group_size = None
+
+    def __post_init__(self) -> None:
+        if self.group_size is not None:
+            check_positive("group_size", self.group_size, " or null for one scale per output channel")
 
     def round(self, weights: Float32, largest: float = 0.0) -> Rounded:
-        scales = to_bfloat16_in_place(largest_magnitude(weights)[:, None] / np.float32(127.5))
+        groups = in_groups(weights, self.group_size)
+        scales = to_bfloat16_in_place(largest_magnitude(groups) / np.float32(127.5))
         np.maximum(scales, INT8_SMALLEST, out=scales)
-        values = weights * (np.float32(1) / scales)
+        values = groups * (np.float32(1) / scales)[:, :, None]
         np.rint(values, out=values)
         np.clip(values, -128, 127, out=values)
-        codes = values.astype(np.int8)
-        values *= scales
-        return Rounded(codes, scales, values, np.zeros(scales.shape, np.int8))
+        codes = values.astype(np.int8).reshape(weights.shape)
+        values *= scales[:, :, None]
+        return Rounded(codes, scales, self._rounded(values.reshape(weights.shape)), np.zeros(scales.shape, np.int8))
+
+    def _rounded(self, values: Float32) -> Float32:
+        return to_bfloat16(values) if self.group_size else values
 
     def _config(self) -> Any:
-        from torchao.quantization import Int8WeightOnlyConfig
+        from torchao.quantization import Int8WeightOnlyConfig, PerGroup, PerRow
 
+        granularity = PerGroup(self.group_size) if self.group_size else PerRow()
         # the recommended inductor settings would lower the precision of every float32 product of the process
-        return Int8WeightOnlyConfig(set_inductor_config=False)
+        return Int8WeightOnlyConfig(granularity=granularity, set_inductor_config=False)
 
     def _kind(self) -> tuple[str, str | None]:
         return "Int8Tensor", None
@@ -143,51 +154,69 @@ class TorchAOInt8(TorchAO):
     def _dequantize(self, weight: Any) -> "Tensor":
         import torch
 
-        return weight.dequantize(torch.float32)
+        return weight.dequantize() if self.group_size else weight.dequantize(torch.float32)
 
     def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix:
         codes, scales, zero_points = _plain(files, module)
-        dequantized = (codes - zero_points.astype(np.float32)) * scales
+        groups = codes.reshape(*scales.shape, -1) - zero_points[:, :, None].astype(np.float32)
+        dequantized = self._rounded((groups * scales[:, :, None]).reshape(shape))
         return QuantizedMatrix(module, codes, scales, zero_points, dequantized, module_bytes(files, module))
 
 
 @dataclass(frozen=True)
 class TorchAOIntx(TorchAO):
-    """IntxWeightOnlyConfig, symmetric, to the nearest level: what torchao exports to phones, and its 4 bits on a CPU.
+    """IntxWeightOnlyConfig, to the nearest level: what torchao exports to phones, and its 4 bits on a CPU.
 
     bits: 2 to 8, every code stored in a byte of its own; group_size: inputs that share a bfloat16 scale, null for one per
-    output channel.
+    output channel; symmetric: whether zero is always code 0 (else each group has a zero point).
     """
 
     bits: int
     group_size: int | None
+    symmetric: bool
 
     def __post_init__(self) -> None:
         if self.bits not in INTX_BITS:
             raise PalimpsestError(f"bits is {self.bits!r}: give a whole number from 2 to 8.")
         if self.group_size is not None:
             check_positive("group_size", self.group_size, " or null for one scale per output channel")
+        if not isinstance(self.symmetric, bool):
+            raise PalimpsestError(f"symmetric is {self.symmetric!r}: give true or false.")
+
+    def dead_zone_range(self) -> tuple[float, float]:
+        return super().dead_zone_range() if self.symmetric else WITH_ZERO_POINTS
 
     def round(self, weights: Float32, largest: float = 0.0) -> Rounded:
         """In bfloat16 throughout, the reciprocal of the scale included."""
-        groups = in_groups(weights, self.group_size)
-        scales = to_bfloat16_in_place(largest_magnitude(groups) / np.float32((2**self.bits - 1) / 2))
-        np.maximum(scales, SMALLEST_NORMAL, out=scales)
+        groups, lowest = in_groups(weights, self.group_size), np.float32(-(2 ** (self.bits - 1)))
+        if self.symmetric:
+            scales = to_bfloat16_in_place(largest_magnitude(groups) / np.float32((2**self.bits - 1) / 2))
+            np.maximum(scales, SMALLEST_NORMAL, out=scales)
+            zero_points = np.zeros_like(scales)
+        else:
+            low, high = np.minimum(groups.min(-1), 0), np.maximum(groups.max(-1), 0)
+            scales = to_bfloat16_in_place(to_bfloat16_in_place(high - low) / np.float32(2**self.bits - 1))
+            np.maximum(scales, SMALLEST_NORMAL, out=scales)
+            zero_points = np.clip(lowest - np.rint(to_bfloat16_in_place(low / scales)), lowest, -lowest - 1)
         inverse = to_bfloat16_in_place(np.float32(1) / scales)
         values = to_bfloat16_in_place(groups * inverse[:, :, None])
         np.rint(values, out=values)
-        np.clip(values, -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1, out=values)
+        values += zero_points[:, :, None]
+        np.clip(values, lowest, -lowest - 1, out=values)
         codes = values.astype(np.int8).reshape(weights.shape)
+        values -= zero_points[:, :, None]
         values *= scales[:, :, None]
         dequantized = to_bfloat16_in_place(values).reshape(weights.shape)
-        return Rounded(codes, scales, dequantized, np.zeros(scales.shape, np.int8))
+        return Rounded(codes, scales, dequantized, zero_points.astype(np.int8))
 
     def _config(self) -> Any:
         import torch
         from torchao.quantization import IntxWeightOnlyConfig, PerAxis, PerGroup
+        from torchao.quantization.quant_primitives import MappingType
 
         granularity = PerGroup(self.group_size) if self.group_size else PerAxis(0)
-        return IntxWeightOnlyConfig(getattr(torch, f"int{self.bits}"), granularity)
+        mapping = MappingType.SYMMETRIC if self.symmetric else MappingType.ASYMMETRIC
+        return IntxWeightOnlyConfig(getattr(torch, f"int{self.bits}"), granularity, mapping)
 
     def _kind(self) -> tuple[str, str | None]:
         return "IntxUnpackedToInt8Tensor", f"int{self.bits}"

@@ -1,4 +1,5 @@
-"""One line per quantizer, for documents: `python -m palimpsest.report.formats results`.
+"""One line per quantizer, for documents: `python -m palimpsest.report.formats results`; with `--against rtn-int4-g128`, by how many
+points more or less each quantizer brings back than that one.
 
 What the format is (bits, dead zone), what it does to forgetting (retained knowledge, rho) and what it costs (perplexity, size,
 time). Needs the whole results folder, because the manifests and the cost of the quantized target are not part of the audit.
@@ -6,16 +7,19 @@ time). Needs the whole results folder, because the manifests and the cost of the
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import product
+from math import floor, log10
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from palimpsest.artefacts import read_json, read_manifest
-from palimpsest.errors import one_line
+from palimpsest.artefacts import MANIFEST, read_json, read_manifest
+from palimpsest.errors import choose, one_line
 from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.levels import zero_bin
 from palimpsest.report.markdown import number, table
-from palimpsest.report.records import FULL, TARGET, read_audit
-from palimpsest.report.retained import HEADLINE
+from palimpsest.report.records import FULL, REQUIRED_METRICS, TARGET, UNLEARNED, index_study, read_audit, read_records
+from palimpsest.report.retained import HEADLINE, Retained, Rules
 
 HEAD = [
     "quantizer",
@@ -57,15 +61,37 @@ def formats(results: Path) -> list[dict[str, Any]]:
     return records
 
 
+def files(manifests: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each quantized file, for the report: what proves it and what it cost, from its manifest and its cost record."""
+    return [
+        {
+            "file": f"{manifest['model']}/seed{manifest['seed']}/{manifest['precision']}",
+            "backend": f"{manifest['proof']['backend']} {manifest['proof']['backend_version']}",
+            "bits_per_weight": manifest["proof"]["bits_per_weight"],
+            "skipped_layers": manifest["proof"]["skipped_layers"],
+            "codes_sha256": manifest["proof"]["codes_sha256"],
+            "bytes": manifest["proof"]["bytes"],
+            "device": manifest["device"],
+            "seconds": cost["seconds"],
+            "peak_mib": cost["peak_mib"],
+            "device_peak_mib": cost["device_peak_mib"],
+        }
+        for manifest, cost in zip(manifests, costs, strict=True)
+    ]
+
+
 def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> dict[str, Any]:
     places = [f"{model}/seed{seed}/{precision}" for seed in seeds]
     manifests = [read_manifest(results / "quantized" / place) for place in places]
     costs = [read_json(results / f"cost/{place}.json") for place in places]
     proof, quantizer = manifests[0]["proof"], make_quantizer(manifests[0]["settings"]["quantizer"])
+    grids = {kind: zero_bin(levels) for kind, levels in list(quantizer.level_tables().items())[1:]}
     return {
         "backend": f"{proof['backend']} {proof['backend_version']}",
         "bits_per_weight": proof["bits_per_weight"],
         "dead_zone": quantizer.dead_zone(),
+        "dead_zone_range": quantizer.dead_zone_range(),
+        "dead_zones_of_other_grids": grids,
         "zero_on_grid": quantizer.zero_on_grid,
         "mib": mean(manifest["proof"]["bytes"] for manifest in manifests) / (1 << 20),
         "seconds": mean(cost["seconds"] for cost in costs),
@@ -76,6 +102,51 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
 def lines(records: Sequence[Mapping[str, Any]]) -> str:
     """The records as a Markdown table; what a precision does not have is left out."""
     return table(HEAD, [_line(record) for record in records])
+
+
+def differences(results: Path, reference: str) -> list[dict[str, Any]]:
+    """Recovery at each quantized precision minus recovery at `reference`, by method and for the mean over the bfloat16 methods.
+
+    Each record: {"models", "precision", "difference": a cell}. Paired: a resample draws the same examples for both precisions, so that
+    "one behaves like the other" is an interval around 0, which two intervals that overlap do not show.
+    Raises PalimpsestError when the study has no such precision.
+    """
+    audit = read_json(results / "audit.json")
+    quantized = [name for name in audit["precisions"] if name != FULL]
+    choose(dict.fromkeys(quantized), reference, "precision to compare with:")
+    names, seeds = [model["model"] for model in audit["models"]], audit["seeds"]
+    unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
+    scores = product(names, seeds, audit["precisions"], REQUIRED_METRICS)
+    study = index_study(
+        read_records(
+            results / f"scores/{model}/seed{seed}/{name}/{metric}.json" for model, seed, name, metric in scores
+        ),
+        read_records(
+            results / f"weights/{model}/seed{seed}/{name}.json"
+            for model, seed, name in product(unlearned, seeds, quantized)
+        ),
+        read_records(results / f"models/{model}/seed{seed}/{MANIFEST}" for model, seed in product(names, seeds)),
+    )
+    retained = Retained(study, Rules(**audit["rules"]))
+    groups = {"mean of the bfloat16 methods": audit["averages"]["utility_constrained"]["models"]}
+    records = []
+    for label, models in (groups | {model: [model] for model in unlearned}).items():
+        base = retained.recovery(models, seeds, reference)
+        for name in quantized:
+            if name != reference:
+                reasons = (retained.why_undefined(seeds, at, HEADLINE) for at in (FULL, reference, name))
+                cell = retained.cell(retained.recovery(models, seeds, name) - base, next(filter(None, reasons), ""))
+                records.append({"models": label, "precision": name, "difference": cell})
+    return records
+
+
+def difference_lines(records: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """The records as a Markdown table, a line for each quantizer."""
+    columns = list(dict.fromkeys(record["models"] for record in records))
+    cells = {(record["precision"], record["models"]): _cell(record["difference"], signed=True) for record in records}
+    precisions = dict.fromkeys(record["precision"] for record in records)
+    rows = [[name, *(cells[name, column] for column in columns)] for name in precisions]
+    return table([f"recovery minus that of {reference} (points)", *columns], rows)
 
 
 def _line(record: Mapping[str, Any]) -> list[str]:
@@ -89,11 +160,22 @@ def _line(record: Mapping[str, Any]) -> list[str]:
     ]
     if "backend" not in record:
         return [*start, "16", "", *middle, "", "", ""]
-    below, above = record["dead_zone"]
-    zone = f"±{above:.4f}" if abs(below - above) < 5e-5 else f"−{below:.4f} +{above:.4f}"
-    zone += "" if record["zero_on_grid"] else ", anywhere"
+    zone = _zone(record["dead_zone"], record["dead_zone_range"]) + ("" if record["zero_on_grid"] else ", anywhere")
+    others = (f"{_zone(each)} ({kind})" for kind, each in record["dead_zones_of_other_grids"].items())
+    zone = "; ".join([zone, *others])
     end = [number(record["mib"], 1), number(record["seconds"], 1), number(record["peak_mib"])]
     return [*start, number(record["bits_per_weight"], 2), zone, *middle, *end]
+
+
+def _zone(widths: Sequence[float], between: Sequence[float] = (1.0, 1.0)) -> str:
+    """Half-widths below and above zero, one where they are equal; from lowest to highest where they vary from block to block."""
+    below, above = (" to ".join(dict.fromkeys(_two_digits(width * factor) for factor in between)) for width in widths)
+    return f"±{above}" if below == above else f"−{below} +{above}"
+
+
+def _two_digits(value: float) -> str:
+    """Two significant digits, without an exponent."""
+    return f"{value:.{max(1 - floor(log10(value)), 0)}f}"
 
 
 def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
@@ -108,9 +190,13 @@ def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m palimpsest.report.formats", description=__doc__)
     parser.add_argument("results", type=Path, help="the results folder of a study")
+    parser.add_argument("--against", metavar="QUANTIZER", help="print the differences from this quantizer instead")
     arguments = parser.parse_args()
     with one_line():
-        print(lines(formats(arguments.results)))
+        if arguments.against:
+            print(difference_lines(differences(arguments.results, arguments.against), arguments.against))
+        else:
+            print(lines(formats(arguments.results)))
 
 
 if __name__ == "__main__":

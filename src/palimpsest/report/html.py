@@ -35,9 +35,10 @@ def render(
     samples: Sequence[Mapping[str, Any]],
     path: Path | str,
     known: Mapping[str, Any] | None = None,
+    quantized_files: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples; known: of
-    palimpsest.report.known.compare, where the study repeats a published one."""
+    palimpsest.report.known.compare, where the study repeats a published one; quantized_files: of palimpsest.report.formats.files."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -72,6 +73,7 @@ def render(
         figures={name: _inline(Path(svg), name) for name, svg in figures.items()},
         samples=samples,
         known=known,
+        quantized_files=quantized_files,
         battery=battery.texts(audit),
         settings={name: _flatten(value) for name, value in audit["settings"].items()},
         provenance=_provenance(audit),
