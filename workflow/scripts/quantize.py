@@ -21,10 +21,7 @@ def quantize(
     cost: str,
     code: list[str],
 ) -> None:
-    """key: model, seed and precision; calibration: the folder of the text, None for a backend that looks at weights alone.
-
-    cost: the file for seconds and peak memory; the manifest points to it, since two equal runs differ in them.
-    """
+    """key: model, seed and precision; calibration: the folder of the text, if any; cost: the file for what two equal runs differ in."""
     quantizer = make_quantizer(settings)
     inputs = [checkpoint] + ([calibration] if calibration else [])
     for each in inputs:
