@@ -11,17 +11,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-ARCHIVED = {
-    "backend": "auto-gptq",
-    "bits": 4,
-    "group_size": 32,
-    "symmetric": True,
-    "desc_act": False,
-    "damping": 0.01,
-    "calibration": "retain",
-    "samples": 2,
-    "sample_length": 32,
-}
+ARCHIVED = yaml.safe_load((REPOSITORY / "studies/all-quantizers/params.yaml").read_text())["quantizers"]["auto-gptq"]
 
 
 @pytest.fixture
