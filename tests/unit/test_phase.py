@@ -193,8 +193,13 @@ def test_the_interval_is_over_targets_not_over_pairs():
 
 def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
     text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/prediction.json"])
-    first, table = text.split("\n\n")
+    first, outcomes, table = text.split("\n\n")
     packaged = read_table()
+    counts = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in outcomes.splitlines()[2:]}
+    assert sum(int(count) for line in counts.values() for count in line) == packaged["pairs"]
+    stored = [pair for pair in packaged["measured"] if pair["weights"] == "float32"]
+    kept = [sum(map(int, line[2::3])) for name, line in counts.items() if name.endswith(", float32")]
+    assert sum(kept) == sum(pair["outcome"] == "kept" for pair in stored)
     assert f"{packaged['pairs']} pairs" in first and "targets)" in first
     lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
     shown = [str(packaged[key]) for key in ("pairs", "errors", "always_kept_errors")]

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.prediction import Pair, by_size, foretell, gather, score
+from palimpsest.prediction import OUTCOMES, Pair, by_size, choose_thresholds, foretell, gather, score
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
 from palimpsest.report.cells import (
@@ -240,8 +240,26 @@ def _calibration(figure: Path, results: Sequence[Path]) -> str:
     low, high = found["ci"]
     return (
         f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
-        f"{found['pairs']} pairs of model and format\n\n{_errors(pairs, group)}"
+        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}"
     )
+
+
+def _outcomes(pairs: Sequence[Pair]) -> str:
+    """How many pairs of each size class and weight storage came out how, on either side of the threshold below which text returns."""
+    limit = choose_thresholds(pairs)[1]
+    lines = []
+    for _, members in sorted(by_size(pairs).items()):
+        size = f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M"
+        for storage in STORAGES:
+            stored = [pair for pair in members if pair["weights"] == storage]
+            counts = [
+                sum(pair["outcome"] == outcome and (pair["rho"] < limit) == below for pair in stored)
+                for below in (True, False)
+                for outcome in OUTCOMES
+            ]
+            lines.append([f"{size}, {storage}", *map(str, counts)])
+    head = [f"rho {side} {limit:.2f}: {outcome}" for side in ("below", "from") for outcome in OUTCOMES]
+    return table(["models", *head], lines)
 
 
 def _errors(pairs: Sequence[Pair], group: str) -> str:
