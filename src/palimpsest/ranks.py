@@ -32,6 +32,7 @@ from palimpsest.logs import FORMAT
 WORK, RESULT, ERROR, MEETING = "work.pickle", "result.pickle", "error.json", "meeting"
 KNOWN = {kind.__name__: kind for kind in (PalimpsestError, torch.OutOfMemoryError)}
 """Errors that are raised again as what they were; others come as a RuntimeError that names them."""
+# The two pickles are written and read by this module alone, in a temporary folder that only its own user can open.
 
 
 def place() -> tuple[int, int]:

@@ -16,11 +16,13 @@ import pyarrow.parquet
 import pytest
 import scipy.stats
 
+from palimpsest.artefacts import write_json
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics import score
 from palimpsest.report.audit import collect, headline_methods, write_csv
 from palimpsest.report.battery import attach
 from palimpsest.report.figures import draw_retained, draw_survival
+from palimpsest.report.formats import difference_lines, differences
 from palimpsest.report.html import render
 from palimpsest.report.known import compare
 from palimpsest.report.markdown import tables
@@ -363,6 +365,28 @@ def test_seeds_are_averaged_and_listed(tmp_path: Path) -> None:
     assert over["retained"]["same_precision"]["value"] == pytest.approx(np.mean(both))
     cell = find(audit["averages"]["utility_constrained"]["rows"], precision="bnb-nf4")["retained"]["same_precision"]
     assert cell["by_seed"] == {"1": pytest.approx(both[0]), "2": pytest.approx(both[1])}
+
+    write_json(tmp_path / "audit.json", audit)
+    for record in records["scores"]:
+        folder = tmp_path / "scores/{model}/seed{seed}/{precision}".format(**record)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{record['metric']}.json", record)
+    for record in records["weights"]:
+        file = tmp_path / "weights/{model}/seed{seed}/{precision}.json".format(**record)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, record)
+    found = differences(tmp_path, "rtn-int4")
+    apart = find(found, models="ga_gdr", precision="bnb-nf4")
+    gains = {
+        (row["precision"], row["seed"]): row["recovery"]["value"]
+        for row in audit["rows"]
+        if row["model"] == "ga_gdr" and row["precision"] != "bf16"
+    }
+    expected = [gains["bnb-nf4", seed] - gains["rtn-int4", seed] for seed in (1, 2)]
+    assert apart["by_seed"] == pytest.approx(expected) and max(expected) < -10
+    assert apart["difference"]["value"] == pytest.approx(np.mean(expected))
+    low, high = sorted(round(value) for value in expected)
+    assert f"[{low} to {high}]" in difference_lines(found, "rtn-int4")
 
 
 def test_incomplete_and_inconsistent_records_are_named(study: dict) -> None:

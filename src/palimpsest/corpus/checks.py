@@ -37,8 +37,9 @@ def check_corpus(
     for split in ("forget", "retain"):
         documents = getattr(corpus, split)
         check_disjoint("privleak_holdout", corpus.privleak_holdout, split, documents)
-        counts[f"overlap_privleak_holdout_{split}"] = check_unseen(
-            corpus.privleak_holdout, split, documents, overlap_at_most
+        unseen = "the models were trained on text that PrivLeak takes for unseen; remove those passages"
+        counts[f"overlap_privleak_holdout_{split}"] = _share_repeated(
+            "privleak_holdout", corpus.privleak_holdout, split, documents, overlap_at_most, unseen
         )
         check_examples(corpus, split)
     counts["prompts_found"] = check_prompts(corpus, prompts_found_at_least)
@@ -69,27 +70,20 @@ def check_disjoint(name: str, documents: Sequence[str], other: str, others: Sequ
 
 def check_overlap(forget: Sequence[str], split: str, documents: Sequence[str], limit: float) -> float:
     """The share of distinct 13-grams of forget that occur in `documents`; raises PalimpsestError when it exceeds `limit`."""
-    grams = word_grams(forget)
+    reason = f"unlearning and {split} would contradict each other; remove the repeated text"
+    return _share_repeated("the forget text", forget, split, documents, limit, reason)
+
+
+def _share_repeated(
+    name: str, texts: Sequence[str], split: str, documents: Sequence[str], limit: float, reason: str
+) -> float:
+    grams = word_grams(texts)
     shared = len(grams & word_grams(documents))
     share = shared / max(len(grams), 1)
     if share > limit:
         raise PalimpsestError(
-            f"{shared} of {len(grams)} {GRAM}-grams of the forget text ({share:.2%}) also occur in {split}, more than the limit "
-            f"{limit:.2%}: unlearning and {split} would contradict each other; remove the repeated text."
-        )
-    return share
-
-
-def check_unseen(passages: Sequence[str], split: str, documents: Sequence[str], limit: float) -> float:
-    """The share of distinct 13-grams of the passages that PrivLeak takes for unseen which occur in `documents`; raises PalimpsestError
-    when it exceeds `limit`."""
-    grams = word_grams(passages)
-    shared = len(grams & word_grams(documents))
-    share = shared / max(len(grams), 1)
-    if share > limit:
-        raise PalimpsestError(
-            f"{shared} of {len(grams)} {GRAM}-grams of privleak_holdout ({share:.2%}) occur in {split}, more than the limit "
-            f"{limit:.2%}: the models were trained on text that PrivLeak takes for unseen; remove those passages."
+            f"{shared} of {len(grams)} {GRAM}-grams of {name} ({share:.2%}) also occur in {split}, more than the limit "
+            f"{limit:.2%}: {reason}."
         )
     return share
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, read_json, read_manifest
+from palimpsest.artefacts import read_json, read_manifest
 from palimpsest.errors import choose, one_line
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.levels import zero_bin
@@ -107,11 +107,11 @@ def lines(records: Sequence[Mapping[str, Any]]) -> str:
 def differences(results: Path, reference: str) -> list[dict[str, Any]]:
     """Recovery at each quantized precision minus recovery at `reference`, by method and for the mean over the bfloat16 methods.
 
-    Each record: {"models", "precision", "difference": a cell}. Paired: a resample draws the same examples for both precisions, so that
-    "one behaves like the other" is an interval around 0, which two intervals that overlap do not show.
-    Raises PalimpsestError when the study has no such precision.
+    Each record: {"models", "precision", "difference": a cell, "by_seed": points, a number per seed}. Paired: a resample draws the same
+    examples for both precisions, so that "one behaves like the other" is an interval around 0, which two intervals that overlap do not
+    show. Raises PalimpsestError when the study has no such precision.
     """
-    audit = read_json(results / "audit.json")
+    audit = read_audit(results / "audit.json")
     quantized = [name for name in audit["precisions"] if name != FULL]
     choose(dict.fromkeys(quantized), reference, "precision to compare with:")
     names, seeds = [model["model"] for model in audit["models"]], audit["seeds"]
@@ -125,28 +125,40 @@ def differences(results: Path, reference: str) -> list[dict[str, Any]]:
             results / f"weights/{model}/seed{seed}/{name}.json"
             for model, seed, name in product(unlearned, seeds, quantized)
         ),
-        read_records(results / f"models/{model}/seed{seed}/{MANIFEST}" for model, seed in product(names, seeds)),
+        [model | {"seed": seed} for model, seed in product(audit["models"], seeds)],
     )
     retained = Retained(study, Rules(**audit["rules"]))
     groups = {"mean of the bfloat16 methods": audit["averages"]["utility_constrained"]["models"]}
     records = []
     for label, models in (groups | {model: [model] for model in unlearned}).items():
         base = retained.recovery(models, seeds, reference)
+        against = {seed: retained.recovery(models, [seed], reference)[0] for seed in seeds}
         for name in quantized:
             if name != reference:
                 reasons = (retained.why_undefined(seeds, at, HEADLINE) for at in (FULL, reference, name))
                 cell = retained.cell(retained.recovery(models, seeds, name) - base, next(filter(None, reasons), ""))
-                records.append({"models": label, "precision": name, "difference": cell})
+                alone = [retained.recovery(models, [seed], name)[0] - against[seed] for seed in seeds]
+                records.append({"models": label, "precision": name, "difference": cell, "by_seed": alone})
     return records
 
 
 def difference_lines(records: Sequence[Mapping[str, Any]], reference: str) -> str:
     """The records as a Markdown table, a line for each quantizer."""
     columns = list(dict.fromkeys(record["models"] for record in records))
-    cells = {(record["precision"], record["models"]): _cell(record["difference"], signed=True) for record in records}
+    cells = {
+        (record["precision"], record["models"]): _cell(record["difference"], signed=True) + _ends(record["by_seed"])
+        for record in records
+    }
     precisions = dict.fromkeys(record["precision"] for record in records)
     rows = [[name, *(cells[name, column] for column in columns)] for name in precisions]
-    return table([f"recovery minus that of {reference} (points)", *columns], rows)
+    drawn = table([f"recovery minus that of {reference} (points)", *columns], rows)
+    seeds = len(records[0]["by_seed"]) if records else 1
+    return drawn + ("\n\n[a to b]: least and greatest of the seeds" if seeds > 1 else "")
+
+
+def _ends(by_seed: Sequence[float]) -> str:
+    """The least and the greatest of several seeds."""
+    return f" [{min(by_seed):+.0f} to {max(by_seed):+.0f}]" if len(by_seed) > 1 else ""
 
 
 def _line(record: Mapping[str, Any]) -> list[str]:
