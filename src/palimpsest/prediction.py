@@ -175,10 +175,10 @@ def read_pairs(results: Path) -> list[Pair]:
         if not row["survival"] or row["survival"]["rho"] is None:
             continue
         cells, cells_before = (retained[row["model"], row["seed"], name] for name in (row["precision"], FULL))
-        lost = [metric for metric, value in cells_before.items() if value is not None and value < forgotten]
-        if not lost or any(cells[metric] is None for metric in lost):
+        compared = forgotten_and_returned(cells, cells_before, forgotten)
+        if compared is None:
             continue
-        there, before = (mean(values[metric] for metric in lost) for values in (cells, cells_before))
+        lost, there, before = compared
         pairs.append(
             {"study": _study(results), "parameters": models[row["model"]]["parameters"]}
             | {"corpus": corpus_of(audit["settings"]["corpus"])}
@@ -189,6 +189,20 @@ def read_pairs(results: Path) -> list[Pair]:
             | {"forgotten": lost, "outcome": outcome(there, before, negligible)}
         )
     return pairs
+
+
+def forgotten_and_returned(
+    there: Mapping[str, float | None], before: Mapping[str, float | None], forgotten_below: float
+) -> tuple[list[str], float, float] | None:
+    """The metrics that had been forgotten in bf16, and what is retained on average over them at a precision and in bf16 (percent).
+
+    there, before: retained knowledge by metric. None where nothing had been forgotten, or what had is undefined at the precision.
+    """
+    lost = {metric: value for metric, value in before.items() if value is not None and value < forgotten_below}
+    after = [value for metric in lost if (value := there[metric]) is not None]
+    if not lost or len(after) < len(lost):
+        return None
+    return list(lost), mean(after), mean(lost.values())
 
 
 def outcome(retained: float, before: float, negligible: float) -> str:

@@ -82,6 +82,12 @@ def test_where_one_metric_is_undefined_the_other_is_printed_and_marked(audit):
     assert lines[2][-1] == "– (0.10)" and notes == "" and cells(audit)[0].recovered is None
 
 
+def test_the_share_that_came_back_is_of_what_had_been_forgotten(audit):
+    """The text was, the answers were not: the mean hides it."""
+    audit["rows"][2:] = [row("b", "bf16", 90.0, 20.0), row("b", "rtn-int4", 95.0, 60.0, 0.3)]
+    assert cells(audit)[1].recovered == pytest.approx((60 - 20) / (100 - 20))
+
+
 def test_a_broken_model_is_marked(audit):
     audit["rows"][0]["broken"] = True
     audit["rows"][3]["broken"] = True  # by quantization alone

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from palimpsest.prediction import forgotten_and_returned
 from palimpsest.report.markdown import MISSING, number, table
 from palimpsest.report.records import FORGET_METRICS, FULL, UNLEARNED
 from palimpsest.report.retained import HEADLINE
@@ -22,8 +23,9 @@ class Cell:
 
     basis: `mean` of VerMem and KnowMem, or the one of the two that is defined at the precision; basis_bf16: of retained_bf16. broken:
     Utility in bf16 below the audit's floor, in any seed. recovered: the share of what was forgotten that came back, of the means over
-    the seeds, on the precision's basis; None where the model had not forgotten in bf16 by the audit's rule. saved: of each seed, what
-    rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests say so.
+    the seeds and over those metrics of the basis that had been forgotten in bf16 by the audit's rule, as in palimpsest.prediction; None
+    where none had. saved: of each seed, what rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests
+    say so.
     """
 
     model: str
@@ -66,8 +68,9 @@ def _cell(
     forgotten_below: float,
 ) -> Cell:
     basis = _basis(here)
-    before, after = average(_retained(full, basis)), average(_retained(here, basis))
-    forgotten = before is not None and after is not None and before < forgotten_below
+    metrics = FORGET_METRICS if basis == BOTH else (basis,)
+    there, before = ({metric: average(_retained(rows, metric)) for metric in metrics} for rows in (here, full))
+    compared = forgotten_and_returned(there, before, forgotten_below)
     return Cell(
         model["model"],
         precision,
@@ -82,7 +85,7 @@ def _cell(
         _retained(here, basis),
         basis,
         [row["survival"]["rho"] for row in here],
-        (after - before) / (100 - before) if forgotten else None,  # type: ignore[operator]
+        (compared[1] - compared[2]) / (100 - compared[2]) if compared else None,
         [run["saved"] for run in model["training"] if "saved" in run],
     )
 
