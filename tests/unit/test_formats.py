@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from test_report import CONSTRAINED, PRECISIONS, audit, find, make_study, pages, study  # noqa: F401
+from made_study import CONSTRAINED, PRECISIONS, find, make_study, pages
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import make_quantizer
@@ -47,7 +48,7 @@ def test_a_file_of_two_grids_has_a_table_for_each():
     assert zero_bin(tables["Q6_K"]) == (1 / 64, 1 / 64)
 
 
-def test_the_page_shows_the_files_in_a_collapsed_section(study, audit, tmp_path):  # noqa: F811
+def test_the_page_shows_the_files_in_a_collapsed_section(study, audit, tmp_path):
     plain = pages(study, audit, tmp_path).read_text()
     assert "The files" not in plain
     figures = {name: tmp_path / f"{name}.svg" for name in ("retained", "survival")}
@@ -70,26 +71,27 @@ def test_the_page_shows_the_files_in_a_collapsed_section(study, audit, tmp_path)
     assert "<details open" not in page and section.count("<tr>") == 3
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder in which `same` is a copy of rtn-int4."""
-    folder = tmp_path_factory.mktemp("results")
-    records = make_study(tmp_path_factory.mktemp("inference"))["records"]
-    for key in ("scores", "weights"):
-        records[key] += [each | {"precision": "same"} for each in records[key] if each["precision"] == "rtn-int4"]
-    table = collect(**records)
-    written = [("audit.json", table)]
+def write_results(folder: Path, records: dict[str, Any]) -> Path:
+    """What `differences` reads of a results folder."""
+    written = [("audit.json", collect(**records))]
     for record in records["scores"]:
         place = f"{record['model']}/seed{record['seed']}/{record['precision']}"
         written.append((f"scores/{place}/{record['metric']}.json", record))
     for record in records["weights"]:
         written.append((f"weights/{record['model']}/seed{record['seed']}/{record['precision']}.json", record))
-    for record in records["manifests"]:
-        written.append((f"models/{record['model']}/seed{record['seed']}/manifest.json", record))
     for name, content in written:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder in which `same` is a copy of rtn-int4."""
+    records = make_study(tmp_path_factory.mktemp("inference"))["records"]
+    for key in ("scores", "weights"):
+        records[key] += [each | {"precision": "same"} for each in records[key] if each["precision"] == "rtn-int4"]
+    return write_results(tmp_path_factory.mktemp("results"), records)
 
 
 def test_a_difference_is_that_of_the_recoveries_and_none_between_equal_formats(results):
@@ -120,3 +122,20 @@ def test_the_differences_are_a_table_with_a_column_for_each_method(results):
     assert all(method in printed[0] for method in CONSTRAINED) and len(printed) == 2 + len(PRECISIONS) - 1
     with pytest.raises(PalimpsestError, match="Did you mean 'rtn-int4'"):
         differences(results, "rtn-int-4")
+
+
+def test_the_differences_of_several_seeds_show_their_spread(tmp_path):
+    made = make_study(tmp_path / "inference", models=("target", "retrain", "ga_gdr"), seeds=(1, 2))["records"]
+    found = differences(write_results(tmp_path, made | {"constrained": ["ga_gdr"]}), "rtn-int4")
+    rows = json.loads((tmp_path / "audit.json").read_text())["rows"]
+    gains = {
+        (row["precision"], row["seed"]): row["recovery"]["value"]
+        for row in rows
+        if row["model"] == "ga_gdr" and row["precision"] != "bf16"
+    }
+    apart = find(found, models="ga_gdr", precision="bnb-nf4")
+    expected = [gains["bnb-nf4", seed] - gains["rtn-int4", seed] for seed in (1, 2)]
+    assert apart["by_seed"] == pytest.approx(expected) and max(expected) < -10
+    assert apart["difference"]["value"] == pytest.approx(sum(expected) / 2)
+    low, high = sorted(round(value) for value in expected)
+    assert f"[{low} to {high}]" in difference_lines(found, "rtn-int4")
