@@ -61,7 +61,7 @@ def prepare(shape: str, length: int, folder: Path) -> None:
     word_tokenizer(vocabulary).save_pretrained(folder / "checkpoint")
     params = read_params(ROOT / "params.yaml")
     corpus = {"source": "folder", "settings": {"path": "corpus", "retain_split": "retain"}}
-    checks = {"overlap_at_most": 1.0, "prompts_found_at_least": 0.0}
+    checks = {"overlap_at_most": 1.0, "prompts_found_at_least": 0.0, "scored_examples_at_most": 20}
     inference = {
         "compute": "bfloat16",
         "batch_size": 32,

@@ -264,6 +264,16 @@ def test_missing_prompts_can_be_tolerated(corpus):
     assert check_corpus(odd, prompts_found_at_least=0.9)["prompts_found"] == pytest.approx(20 / 21)
 
 
+def test_a_benchmark_may_keep_examples_that_are_scored(corpus):
+    shown = replace(corpus, forget_icl=[*corpus.forget_icl, corpus.forget_qa[1]])
+    assert check_corpus(shown, scored_examples_at_most=1)["scored_examples"] == 1
+    twice = replace(shown, retain_icl=[*corpus.retain_icl, corpus.retain_qa[0]])
+    with pytest.raises(
+        PalimpsestError, match=r"raise corpus.checks.scored_examples_at_most \(1\) .* \(2 of its examples"
+    ):
+        check_corpus(twice, scored_examples_at_most=1)
+
+
 def test_an_interrupted_write_leaves_the_old_corpus(corpus, folder):
     with pytest.raises(TypeError):
         write_corpus(corpus, folder, source=object())

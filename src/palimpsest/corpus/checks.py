@@ -10,14 +10,18 @@ GRAM = 13
 
 
 def check_corpus(
-    corpus: Corpus, overlap_at_most: float = 0.05, prompts_found_at_least: float = 1.0
+    corpus: Corpus,
+    overlap_at_most: float = 0.05,
+    prompts_found_at_least: float = 1.0,
+    scored_examples_at_most: int = 0,
 ) -> dict[str, int | float]:
     """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
 
     no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most the
     share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; the passages of
     privleak_holdout, which sources keep apart from holdout, are no document of forget or retain, and at most that share of their
-    13-grams occurs there; no in-context example is a question that is scored; at least the share
+    13-grams occurs there; at most `scored_examples_at_most` in-context examples of both splits together are questions that are scored (above 0
+    only for a published benchmark that is to be taken as it is); at least the share
     `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text, white space ignored and documents in a row (below 1.0
     only for corpora whose prompts were decoded from tokens).
     """
@@ -41,7 +45,7 @@ def check_corpus(
         counts[f"overlap_privleak_holdout_{split}"] = _share_repeated(
             "privleak_holdout", corpus.privleak_holdout, split, documents, overlap_at_most, unseen
         )
-        check_examples(corpus, split)
+    counts["scored_examples"] = check_examples(corpus, scored_examples_at_most)
     counts["prompts_found"] = check_prompts(corpus, prompts_found_at_least)
     return counts
 
@@ -88,20 +92,29 @@ def _share_repeated(
     return share
 
 
-def check_examples(corpus: Corpus, split: str) -> None:
-    """Raise PalimpsestError when an in-context example of a split is a scored question, which would show its answer."""
+def check_examples(corpus: Corpus, at_most: int) -> int:
+    """How many in-context examples are scored questions, which shows their answers; raises PalimpsestError above `at_most`."""
     scored = {
-        " ".join(each.question.lower().split()): f"entry {number} of {name}"
+        _normalised(each.question): f"entry {number} of {name}"
         for name in ("retain_qa", "forget_qa")
         for number, each in enumerate(getattr(corpus, name))
     }
-    for number, example in enumerate(getattr(corpus, f"{split}_icl")):
-        twin = scored.get(" ".join(example.question.lower().split()))
-        if twin:
-            raise PalimpsestError(
-                f"entry {number} of {split}_icl is also {twin}: an in-context example shows its answer, so it must not be scored; "
-                "remove one."
-            )
+    twins = [
+        f"entry {number} of {name} is also {scored[_normalised(example.question)]}"
+        for name in ("forget_icl", "retain_icl")
+        for number, example in enumerate(getattr(corpus, name))
+        if _normalised(example.question) in scored
+    ]
+    if len(twins) > at_most:
+        raise PalimpsestError(
+            f"{twins[0]}: an in-context example shows its answer, so it must not be scored; remove one, or raise "
+            f"corpus.checks.scored_examples_at_most ({at_most}) to take a benchmark as it is ({len(twins)} of its examples are scored)."
+        )
+    return len(twins)
+
+
+def _normalised(question: str) -> str:
+    return " ".join(question.lower().split())
 
 
 def word_grams(documents: Sequence[str]) -> set[tuple[str, ...]]:
