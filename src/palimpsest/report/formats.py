@@ -101,7 +101,11 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
 
 def lines(records: Sequence[Mapping[str, Any]]) -> str:
     """The records as a Markdown table; what a precision does not have is left out."""
-    return table(HEAD, [_line(record) for record in records])
+    return _noted(table(HEAD, [_line(record) for record in records]))
+
+
+def _noted(drawn: str) -> str:
+    return drawn + ("\n\n[a to b]: least and greatest of the seeds" if "[" in drawn else "")
 
 
 def differences(results: Path, reference: str) -> list[dict[str, Any]]:
@@ -146,19 +150,19 @@ def difference_lines(records: Sequence[Mapping[str, Any]], reference: str) -> st
     """The records as a Markdown table, a line for each quantizer."""
     columns = list(dict.fromkeys(record["models"] for record in records))
     cells = {
-        (record["precision"], record["models"]): _cell(record["difference"], signed=True) + _ends(record["by_seed"])
+        (record["precision"], record["models"]): _cell(record["difference"], signed=True)
+        + _ends(record["by_seed"], "{:+.0f}")
         for record in records
     }
     precisions = dict.fromkeys(record["precision"] for record in records)
     rows = [[name, *(cells[name, column] for column in columns)] for name in precisions]
-    drawn = table([f"recovery minus that of {reference} (points)", *columns], rows)
-    seeds = len(records[0]["by_seed"]) if records else 1
-    return drawn + ("\n\n[a to b]: least and greatest of the seeds" if seeds > 1 else "")
+    return _noted(table([f"recovery minus that of {reference} (points)", *columns], rows))
 
 
-def _ends(by_seed: Sequence[float]) -> str:
-    """The least and the greatest of several seeds."""
-    return f" [{min(by_seed):+.0f} to {max(by_seed):+.0f}]" if len(by_seed) > 1 else ""
+def _ends(by_seed: Sequence[float | None], form: str) -> str:
+    """The least and the greatest of several seeds; nothing where one has no number."""
+    known = [value for value in by_seed if value is not None]
+    return f" [{form.format(min(known))} to {form.format(max(known))}]" if len(known) == len(by_seed) > 1 else ""
 
 
 def _line(record: Mapping[str, Any]) -> list[str]:
@@ -191,12 +195,12 @@ def _two_digits(value: float) -> str:
 
 
 def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
-    """A value with its interval."""
+    """A value with its interval over the examples, and the least and the greatest of several seeds."""
     if cell is None or cell["value"] is None:
         return number(None)
     form = "{:+.0f}" if signed else "{:.0f}"
     interval = f" ({form.format(cell['ci'][0])} to {form.format(cell['ci'][1])})" if cell["ci"] else ""
-    return form.format(cell["value"]) + interval
+    return form.format(cell["value"]) + interval + _ends(list(cell.get("by_seed", {}).values()), form)
 
 
 def main() -> None:
