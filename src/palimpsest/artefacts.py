@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -58,8 +59,10 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in path.parent.glob(f".{path.name}.*"):  # by a killed run: one step at a time writes `path`
-        shutil.rmtree(abandoned)
+    own = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}")  # not those of NAME.g32, which another step may be writing
+    for draft in path.parent.iterdir():
+        if own.fullmatch(draft.name):  # left by a killed run: one step at a time writes `path`
+            shutil.rmtree(draft)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.mkdir()
     try:
