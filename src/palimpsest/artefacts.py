@@ -59,7 +59,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}")  # not those of NAME.g32, which another step may be writing
+    own = re.compile(
+        rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}"
+    )  # not those of NAME.g32, which another step may be writing
     for draft in path.parent.iterdir():
         if own.fullmatch(draft.name):  # left by a killed run: one step at a time writes `path`
             shutil.rmtree(draft)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,8 +89,8 @@ class BitsAndBytesInt8(Quantizer):
     def __post_init__(self) -> None:
         if isinstance(self.outlier_threshold, bool) or not isinstance(self.outlier_threshold, (int, float)):
             raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold!r}: give a number, such as 6.0.")
-        if self.outlier_threshold < 0:
-            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a number of at least 0.")
+        if not 0 <= self.outlier_threshold < math.inf:
+            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a finite number of at least 0.")
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         settings = {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)}
@@ -153,7 +154,7 @@ class BitsAndBytes4bit(Quantizer):
     bits = 4
 
     def __post_init__(self) -> None:
-        choose(FLOAT_LEVELS, self.grid, "levels of backend 'bnb-4bit'")
+        choose(FLOAT_LEVELS, str(self.grid), "levels of backend 'bnb-4bit'")
         if not isinstance(self.double_quantization, bool):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 
