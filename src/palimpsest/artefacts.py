@@ -61,10 +61,10 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     own = re.compile(
         rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}"
-    )  # not those of NAME.g32, which another step may be writing
-    for draft in path.parent.iterdir():
-        if own.fullmatch(draft.name):  # left by a killed run: one step at a time writes `path`
-            shutil.rmtree(draft)
+    )  # none of NAME.g32, which another step may be writing
+    for abandoned in path.parent.iterdir():
+        if own.fullmatch(abandoned.name):  # by a killed run: one step at a time writes `path`
+            shutil.rmtree(abandoned)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.mkdir()
     try:

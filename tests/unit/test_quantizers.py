@@ -113,6 +113,13 @@ def test_a_setting_of_the_wrong_type_is_told_by_its_key(backend, key, value):
         make_quantizer({"backend": backend} | BACKENDS[backend] | {key: value})
 
 
+def test_the_formats_that_are_made_on_a_gpu():
+    settings = {"none": {}} | BACKENDS
+    on_gpu = {backend for backend in settings if make_quantizer({"backend": backend} | settings[backend]).uses_gpu}
+    assert on_gpu == {"gptq", "awq", "auto-gptq", "autoawq", "torchao-int4"}
+    assert make_quantizer({"backend": "hqq"} | BACKENDS["hqq"] | {"device": "cuda"}).uses_gpu
+
+
 def test_a_key_that_is_a_number_is_unknown():
     with pytest.raises(PalimpsestError, match="unknown setting of quantizer backend 'rtn': '4'"):
         make_quantizer(RTN | {4: 4})

@@ -66,8 +66,13 @@ def code_of(script, *modules):
     return list(map(repository, imports.code_of(ROOT, script, *modules)))
 
 
+@cache
+def quantizer_named(precision):
+    return make_quantizer(config["quantizers"][precision])
+
+
 def quantizer_of(wildcards):
-    return make_quantizer(config["quantizers"][wildcards.precision])
+    return quantizer_named(wildcards.precision)
 
 
 def code_and_backend_of(script):
@@ -79,6 +84,11 @@ def calibration_of(wildcards):
     """The calibration text that a quantizer needs, or nothing."""
     text = quantizer_of(wildcards).calibration_text
     return [f"results/calibration/{text}/manifest.json"] if text else []
+
+
+def gpus_of(wildcards):
+    """How many GPUs quantizing takes: most formats are made on the CPU."""
+    return int(quantizer_of(wildcards).uses_gpu)
 
 
 def environment_of(wildcards):

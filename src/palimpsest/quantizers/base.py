@@ -97,6 +97,9 @@ class Quantizer(ABC):
         """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
         return None
 
+    uses_gpu: ClassVar[bool] = False
+    """Whether `quantize` works on a GPU where there is one: its step then asks for one, and those of other formats see none."""
+
     sixteen_bits: ClassVar[str] = "bfloat16"
     """The type in which the backend stores what it leaves unquantized: `bfloat16` or `float16`."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import Quantizer
@@ -19,12 +19,15 @@ TEXTS = {
 class Calibrated(Quantizer):
     """The settings of a backend that needs calibration text.
 
+    The text goes through the model, on a GPU where there is one.
+
     calibration: which text, `retain`, `forget` or `generic`; samples, sample_length: how many stretches of how many tokens.
     """
 
     calibration: str
     samples: int
     sample_length: int
+    uses_gpu: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super_check = getattr(super(), "__post_init__", None)

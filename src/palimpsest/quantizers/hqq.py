@@ -60,6 +60,10 @@ class HQQ(Quantizer):
         choose(SOLVERS, str(self.device), "device of backend 'hqq'")
 
     @property
+    def uses_gpu(self) -> bool:  # type: ignore[override]
+        return self.device == "cuda"
+
+    @property
     def zero_on_grid(self) -> bool:
         return False  # zero points are real numbers
 

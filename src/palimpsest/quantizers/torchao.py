@@ -241,6 +241,7 @@ class TorchAOInt4(TorchAO):
     group_size: int
     bits = 4
     device = "cuda"
+    uses_gpu = True
 
     def __post_init__(self) -> None:
         check_number("group_size", self.group_size, INT4_GROUPS, f"give one of {list(INT4_GROUPS)}")
