@@ -59,9 +59,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = re.compile(
-        rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}"
-    )  # none of NAME.g32, which another step may be writing
+    own = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}")  # none of NAME.g32: another step may be writing it
     for abandoned in path.parent.iterdir():
         if own.fullmatch(abandoned.name):  # by a killed run: one step at a time writes `path`
             shutil.rmtree(abandoned)

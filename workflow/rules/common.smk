@@ -1,13 +1,14 @@
 """Validation, vocabularies, wildcard constraints and the small helpers of the other rule files."""
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
 
 from palimpsest import imports
-from palimpsest.environments import check_python
+from palimpsest.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
@@ -19,6 +20,7 @@ ROOT = Path(workflow.basedir)
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 with one_line():
+    check_interpreter(sys.executable)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():
