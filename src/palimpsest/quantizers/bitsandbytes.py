@@ -16,6 +16,7 @@ from palimpsest.quantizers.base import (
     HEADS,
     QuantizedMatrix,
     Quantizer,
+    check_reload,
     copy_tokenizer,
     fingerprint,
     is_named,
@@ -66,7 +67,8 @@ def _quantize(
 def _dequantize_int8(weight: Any) -> "Tensor":
     from bitsandbytes.functional import int8_vectorwise_dequant
 
-    return int8_vectorwise_dequant(weight.CB if weight.CB is not None else weight.data, weight.SCB)
+    codes = weight.CB if weight.CB is not None else weight.data
+    return int8_vectorwise_dequant(codes.cpu(), weight.SCB.cpu())
 
 
 def _dequantize_4bit(weight: Any) -> "Tensor":
@@ -106,7 +108,9 @@ class BitsAndBytesInt8(Quantizer):
             )
         # bitsandbytes warns in every matrix product that bfloat16 activations pass through float16
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return load_checkpoint(folder, dtype, device_map={"": device}).eval()
+        model = load_checkpoint(folder, dtype, device_map={"": device}).eval()
+        check_reload(self, folder, lambda name: _dequantize_int8(model.get_submodule(name).weight))
+        return model
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         with open_checkpoint(folder) as files:
