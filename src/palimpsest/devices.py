@@ -23,11 +23,14 @@ HELD: list[FileLock] = []
 def take_gpus(count: int) -> list[str]:
     """Narrow CUDA_VISIBLE_DEVICES of this process, and of those it starts, to `count` GPUs; returns their names.
 
-    All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set already (by a user, or by Slurm) says which there are. Without
+    With a count of 0 the process sees none. All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set already (by a user, or by Slurm) says which there are. Without
     an NVIDIA GPU nothing happens. To be called before anything asks CUDA for its devices.
     """
+    if not count:
+        os.environ[VISIBLE] = ""
+        return []
     gpus = visible_gpus()
-    if not gpus or not count:
+    if not gpus:
         return []
     folder = Path(tempfile.gettempdir()) / f"palimpsest-gpus-{os.getuid()}"
     folder.mkdir(exist_ok=True)

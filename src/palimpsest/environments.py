@@ -145,6 +145,15 @@ def _problem(requirements: Path, folder: Path) -> str | None:
     return None
 
 
+def check_interpreter(python: str) -> None:
+    """Raise PalimpsestError when the path of the Python that runs the workflow has white space."""
+    if re.search(r"\s", python):
+        raise PalimpsestError(
+            f"{python!r} has white space in its path, which Snakemake hands to the shell as it is in every step: "
+            "move the clone and its environment to a path without white space, and run `make setup` there."
+        )
+
+
 def check_python(requirements: Path) -> None:
     """Raise PalimpsestError when the comment `# python:` of a requirements file does not name this version of Python."""
     if not requirements.exists():

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def start_job(job: Any) -> None:
-    """From Snakemake's `snakemake`: logging to the job's file, and as many GPUs as the rule's resource `gpu` says; the log names them."""
+    """From Snakemake's `snakemake`: logging to the job's file, and as many GPUs as the rule's resource `gpu` says, and no other in sight; the log names them."""
     start_logging(job.log[0])
     if gpus := take_gpus(job.resources.get("gpu", 0)):
         log.info("GPUs: %s", " ".join(gpus))

@@ -144,6 +144,23 @@ def test_eight_bit_load_is_the_backends_reload(quantized, name):
         assert np.array_equal(matrix.dequantized, dense(exact.get_submodule(matrix.name).weight))
 
 
+@pytest.mark.parametrize("name", EIGHT_BIT)
+def test_eight_bit_modules_that_load_another_matrix_are_refused(quantized, monkeypatch, name):
+    quantizer, _, folder, _ = quantized(name)
+    first = next(quantizer.read(folder)).name
+
+    def altered(*arguments, **settings):
+        model = load_checkpoint(*arguments, **settings)
+        model.get_parameter(f"{first}.weight").data[3, 5] += 0.01
+        return model
+
+    monkeypatch.setattr("palimpsest.quantizers.compressed_floats.load_checkpoint", altered)
+    with pytest.raises(
+        PalimpsestError, match=f"^{first} as llmcompressor loads it from .* is not the matrix in the file"
+    ):
+        quantizer.load(folder, "cpu")
+
+
 def test_fp8_levels_and_dead_zone_are_those_of_the_backend():
     quantizer = make_quantizer(SETTINGS["w8a8-fp8"])
     arguments = QuantizationArgs(num_bits=8, type="float", symmetric=True, strategy="channel")

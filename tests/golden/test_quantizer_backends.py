@@ -109,6 +109,27 @@ def test_bitsandbytes_int8_computes_with_the_matrices_that_are_read(quantized, s
         assert (np.abs(outputs - exact) <= allowed).all()
 
 
+@pytest.mark.parametrize("part", ["codes", "scales"])
+def test_bitsandbytes_int8_that_loads_another_matrix_is_refused(quantized, monkeypatch, part):
+    case = quantized("bnb-int8", "aligned")
+    first = next(case.quantizer.read(case.folder)).name
+
+    def altered(*arguments, **settings):
+        model = load_checkpoint(*arguments, **settings)
+        weight = model.get_submodule(first).weight
+        if part == "codes":
+            weight.data[3, 5] ^= 1
+        else:
+            weight.SCB[3] *= 1 + 2**-20
+        return model
+
+    monkeypatch.setattr("palimpsest.quantizers.bitsandbytes.load_checkpoint", altered)
+    with pytest.raises(
+        PalimpsestError, match=f"^{first} as bitsandbytes loads it from .* is not the matrix in the file"
+    ):
+        case.quantizer.load(case.folder, "cpu")
+
+
 def test_bitsandbytes_int8_keeps_outlier_columns_in_16_bits(quantized):
     case = quantized("bnb-int8", "aligned")
     model = case.quantizer.load(case.folder, "cpu")

@@ -162,7 +162,7 @@ def planned(folder: Path) -> dict[str, int]:
 
 
 def declared() -> dict[str, dict[str, int]]:
-    """`gpu` and `mem_mb` of every rule, from the rule files."""
+    """`gpu` and `mem_mb` of every rule, from the rule files. One that depends on the format counts as none: the tiny study's are made on the CPU."""
     found: dict[str, dict[str, int]] = {}
     heirs = []
     for file in sorted((ROOT / "workflow/rules").glob("*.smk")):

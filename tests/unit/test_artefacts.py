@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import matplotlib.figure
 import pytest
 
-from palimpsest.artefacts import REPOSITORY, atomic_file, provenance, read_json, sha256_file, write_json, write_manifest
+from palimpsest.artefacts import (
+    REPOSITORY,
+    atomic_directory,
+    atomic_file,
+    provenance,
+    read_json,
+    sha256_file,
+    write_json,
+    write_manifest,
+)
 from palimpsest.jobs import key_of
 from palimpsest.report import audit, figures
 
@@ -20,6 +29,14 @@ def test_an_error_leaves_the_old_file_and_no_draft(tmp_path):
         raise OSError("No space left on device")
     assert file.read_text() == "old"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_folder_begins_without_the_drafts_of_killed_runs_and_leaves_those_of_other_folders(tmp_path):
+    killed = tmp_path / f".gptq.{'0a' * 16}"
+    (killed / "deep").mkdir(parents=True)
+    with atomic_directory(tmp_path / "gptq.g32") as other, atomic_directory(tmp_path / "gptq"):
+        assert other.is_dir() and not killed.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gptq", "gptq.g32"]
 
 
 def test_the_table_and_the_charts_are_written_so(tmp_path, monkeypatch):

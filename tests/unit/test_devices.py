@@ -14,7 +14,8 @@ JOB = """
 import os, sys
 from palimpsest.devices import take_gpus
 taken = take_gpus(int(sys.argv[1]))
-assert not taken or os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(taken)
+if taken or sys.argv[1] == "0":
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(taken)
 print(*taken, flush=True)
 sys.stdin.read()
 """
@@ -78,7 +79,12 @@ def test_a_job_takes_as_many_gpus_as_it_asks_for_or_all_there_are(host, start):
     assert start(2)[1] == GPUS[:2]
     assert start(1)[1] == [GPUS[2]]
     assert sorted(start(9)[1]) == GPUS
-    assert start(0)[1] == []
+
+
+def test_a_job_that_asks_for_no_gpu_sees_none_and_leaves_all_to_others(host, start):
+    job, taken = start(0)
+    assert taken == [] and job.poll() is None
+    assert [start()[1] for _ in GPUS] == [[gpu] for gpu in GPUS]
 
 
 def test_a_set_cuda_visible_devices_is_respected(host, start, monkeypatch):

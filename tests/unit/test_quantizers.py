@@ -1,5 +1,6 @@
 """Quantizer settings, the parts of the readers and the checks of the proof. No backend is loaded here."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,63 @@ def test_good_settings(settings):
 def test_bad_settings_name_the_key_and_the_remedy(settings, message):
     with pytest.raises(PalimpsestError, match=message):
         make_quantizer(settings)
+
+
+CALIBRATION = {"calibration": "retain", "samples": 32, "sample_length": 128}
+BACKENDS = {
+    "bnb-int8": {"outlier_threshold": 6.0},
+    "bnb-4bit": {"levels": "fp4", "double_quantization": False},
+    "rtn": {"bits": 4, "group_size": 128, "symmetric": True},
+    "gptq": {"bits": 4, "group_size": 128, "symmetric": True, "damping": 0.01} | CALIBRATION,
+    "awq": {"bits": 4, "group_size": 128, "symmetric": True} | CALIBRATION,
+    "gguf": {"format": "q4_0", "outer": "bfloat16"},
+    "hqq": {"bits": 4, "group_size": 64, "device": "cpu"},
+    "torchao-int8": {"group_size": 32},
+    "torchao-int4": {"group_size": 32},
+    "torchao-intx": {"bits": 4, "group_size": 32, "symmetric": True},
+    "w8a8": {"format": "int8"},
+    "microscale": {"format": "nvfp4"},
+    "auto-gptq": {"bits": 4, "group_size": 128, "symmetric": True, "desc_act": False, "damping": 0.01} | CALIBRATION,
+    "autoawq": {"bits": 4, "group_size": 128, "zero_point": True} | CALIBRATION,
+}
+MAY_BE_NULL = {
+    (backend, "group_size") for backend in ("rtn", "gptq", "awq", "hqq", "torchao-int8", "torchao-intx", "auto-gptq")
+}
+
+
+def wrong_types() -> Iterator[tuple[str, str, object]]:
+    """(backend, key, value): each good value in another type, and values of types that the key does not have."""
+    for backend, settings in BACKENDS.items():
+        for key, good in settings.items():
+            wrong: list[object] = [[], [good], {}, str(good) if not isinstance(good, str) else "", math.nan]
+            wrong += [] if isinstance(good, float) else [4.0, 32.0, 1.0]
+            wrong += [1, 0] if isinstance(good, bool) else [True, False]
+            wrong += [] if (backend, key) in MAY_BE_NULL else [None]
+            yield from ((backend, key, value) for value in wrong)
+
+
+def test_every_backend_is_tried_with_wrong_types():
+    assert set(BACKENDS) == set(QUANTIZERS) - {"none"}
+    for backend, settings in BACKENDS.items():
+        make_quantizer({"backend": backend} | settings)
+
+
+@pytest.mark.parametrize(("backend", "key", "value"), list(wrong_types()))
+def test_a_setting_of_the_wrong_type_is_told_by_its_key(backend, key, value):
+    with pytest.raises(PalimpsestError, match=rf"^(unknown )?{key}\b"):
+        make_quantizer({"backend": backend} | BACKENDS[backend] | {key: value})
+
+
+def test_the_formats_that_are_made_on_a_gpu():
+    settings = {"none": {}} | BACKENDS
+    on_gpu = {backend for backend in settings if make_quantizer({"backend": backend} | settings[backend]).uses_gpu}
+    assert on_gpu == {"gptq", "awq", "auto-gptq", "autoawq", "torchao-int4"}
+    assert make_quantizer({"backend": "hqq"} | BACKENDS["hqq"] | {"device": "cuda"}).uses_gpu
+
+
+def test_a_key_that_is_a_number_is_unknown():
+    with pytest.raises(PalimpsestError, match="unknown setting of quantizer backend 'rtn': '4'"):
+        make_quantizer(RTN | {4: 4})
 
 
 @pytest.mark.parametrize("settings", [RTN, GPTQ])

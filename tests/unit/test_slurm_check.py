@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from palimpsest.params import read_params
+from palimpsest.quantizers import make_quantizer
+
 FILE = Path(__file__).parents[1] / "slurm/run.py"
 PLAN = {"corpus": 1, "train": 2, "infer_unquantized": 5, "quantize": 10, "score": 120, "survival": 1}
 
@@ -46,6 +49,9 @@ def test_the_plan_of_the_tiny_study_is_counted(run, tmp_path):
     plan = run.planned(tmp_path)
     assert plan["quantize"] == 10 and plan["score"] == 25 and "all" not in plan
     assert set(plan) <= set(run.declared())
+    formats = read_params(tmp_path / "params.yaml")["quantizers"].values()
+    assert not any(make_quantizer(settings).uses_gpu for settings in formats)
+    assert run.expected(plan)["quantize"]["gpus"] == 0
 
 
 def test_jobs_as_planned_pass(run, jobs):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 GPUS = {"GPU-aaaa", "GPU-bbbb"}
@@ -15,7 +16,9 @@ GPUS = {"GPU-aaaa", "GPU-bbbb"}
 pytestmark = pytest.mark.slow
 
 
-def test_two_steps_at_once_take_a_gpu_each(tmp_path):
+@pytest.fixture
+def environment(tmp_path):
+    """Of a host with two GPUs."""
     program = tmp_path / "bin/nvidia-smi"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(GPUS) + "\n")
@@ -26,20 +29,51 @@ def test_two_steps_at_once_take_a_gpu_each(tmp_path):
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("CUDA_VISIBLE_DEVICES", None)
+    return environment
+
+
+@pytest.fixture
+def study(tmp_path):
     study = tmp_path / "study"
     study.mkdir()
     shutil.copy2(REPOSITORY / "tests/tiny/params.yaml", study)
-    models = [f"results/models/{model}/seed0/manifest.json" for model in ("target", "retrain")]
-    command = [Path(sys.prefix) / "bin/snakemake", "--directory", study, "--cores", "2", "--resources", "gpu=2", "--"]
-    done = subprocess.run(
-        [*command, *models],
+    return study
+
+
+def snakemake(study, environment, *arguments):
+    command = [Path(sys.prefix) / "bin/snakemake", "--directory", study, "--cores", "2", "--resources", "gpu=2"]
+    return subprocess.run(
+        [*command, *arguments],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def taken(log):
+    return re.findall(r"palimpsest\.jobs INFO: GPUs: (.*)", log)
+
+
+def test_two_steps_at_once_take_a_gpu_each(study, environment):
+    models = [f"results/models/{model}/seed0/manifest.json" for model in ("target", "retrain")]
+    done = snakemake(study, environment, "--", *models)
     assert done.returncode == 0, done.stdout
     logs = [(study / "results/logs/models" / model / "seed0.log").read_text() for model in ("target", "retrain")]
-    taken = [re.findall(r"palimpsest\.jobs INFO: GPUs: (.*)", log) for log in logs]
-    assert sorted(gpu for (gpu,) in taken) == sorted(GPUS)
+    assert sorted(gpu for (gpu,) in map(taken, logs)) == sorted(GPUS)
+
+
+def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
+    """The steps end with an error, as there is no checkpoint, after they took what they ask for."""
+    params = yaml.safe_load((study / "params.yaml").read_text())
+    params["quantizers"]["hqq"] = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cuda"}
+    (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for made in ("corpus", "models/target/seed0"):
+        (study / "results" / made).mkdir(parents=True)
+        (study / "results" / made / "manifest.json").write_text('{"files": {}}')
+    wanted = {name: f"results/quantized/target/seed0/{name}/manifest.json" for name in ("hqq", "rtn-int4")}
+    done = snakemake(study, environment, "--keep-going", "--rerun-triggers", "input", "--", *wanted.values())
+    logs = {name: (study / f"results/logs/quantized/target/seed0/{name}.log").read_text() for name in wanted}
+    assert all("holds no" in log for log in logs.values()), done.stdout
+    assert len(taken(logs["hqq"])) == 1 and taken(logs["rtn-int4"]) == []

@@ -84,6 +84,19 @@ def test_a_mistake_in_params_is_one_line(old, new, message, tmp_path):
     assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith(message), done.stdout
 
 
+def test_an_environment_whose_path_has_white_space_is_refused_while_planning(tmp_path):
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    (tmp_path / "my clone").mkdir()
+    (tmp_path / "my clone/.venv").symlink_to(sys.prefix)
+    python = tmp_path / "my clone/.venv/bin/python"
+    done = run(
+        python, "-m", "snakemake", "--snakefile", "Snakefile", "--dry-run", "--quiet", "all", "--directory", tmp_path
+    )
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
+    assert done.returncode == 1 and len(lines) == 1, done.stdout
+    assert lines[0].startswith(f"Error: {str(python)!r} has white space in its path") and "move the clone" in lines[0]
+
+
 def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
     """Snakemake would have a conda environment in each rule; here pyproject.toml and constraints.txt are the environment of all."""
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())

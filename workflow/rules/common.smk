@@ -1,13 +1,14 @@
 """Validation, vocabularies, wildcard constraints and the small helpers of the other rule files."""
 
 import os
+import sys
 from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
 
 from palimpsest import imports
-from palimpsest.environments import check_python
+from palimpsest.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
@@ -19,6 +20,7 @@ ROOT = Path(workflow.basedir)
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 with one_line():
+    check_interpreter(sys.executable)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():
@@ -66,8 +68,13 @@ def code_of(script, *modules):
     return list(map(repository, imports.code_of(ROOT, script, *modules)))
 
 
+@cache
+def quantizer_named(precision):
+    return make_quantizer(config["quantizers"][precision])
+
+
 def quantizer_of(wildcards):
-    return make_quantizer(config["quantizers"][wildcards.precision])
+    return quantizer_named(wildcards.precision)
 
 
 def code_and_backend_of(script):
@@ -79,6 +86,11 @@ def calibration_of(wildcards):
     """The calibration text that a quantizer needs, or nothing."""
     text = quantizer_of(wildcards).calibration_text
     return [f"results/calibration/{text}/manifest.json"] if text else []
+
+
+def gpus_of(wildcards):
+    """How many GPUs quantizing takes: most formats are made on the CPU."""
+    return int(quantizer_of(wildcards).uses_gpu)
 
 
 def environment_of(wildcards):

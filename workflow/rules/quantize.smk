@@ -55,7 +55,7 @@ rule quantize:
         precision="|".join(QUANTIZERS),
     threads: 1
     resources:
-        gpu=1,
+        gpu=gpus_of,
         mem_mb=3000,
     params:
         quantizer=lookup(dpath="{precision}", within=config["quantizers"]),

@@ -52,7 +52,7 @@ def make_quantizer(settings: Mapping[str, Any]) -> Quantizer:
     known = {field.metadata.get("key", field.name): field for field in fields(quantizer)}  # type: ignore[arg-type]
     given = {key: value for key, value in settings.items() if key != "backend"}
     for key in given:
-        choose(known, key, f"setting of quantizer backend {backend!r}:")
+        choose(known, str(key), f"setting of quantizer backend {backend!r}:")
     for key, field in known.items():
         if key not in given and field.default is MISSING:
             raise PalimpsestError(

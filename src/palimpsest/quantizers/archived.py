@@ -30,7 +30,7 @@ from palimpsest.quantizers.base import (
     module_bytes,
     row_factors,
 )
-from palimpsest.quantizers.calibration import Calibrated, check_damping, check_positive
+from palimpsest.quantizers.calibration import Calibrated, check_damping, check_number, check_positive
 from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
@@ -161,8 +161,7 @@ class AutoGPTQ(Archived):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bits not in (2, 3, 4, 8):
-            raise PalimpsestError(f"bits is {self.bits!r}: give 2, 3, 4 or 8.")
+        check_number("bits", self.bits, (2, 3, 4, 8), "give 2, 3, 4 or 8")
         if self.group_size is not None:
             check_positive("group_size", self.group_size, " or null for one scale per output channel")
         for key in ("symmetric", "desc_act"):
@@ -241,8 +240,7 @@ class AutoAWQ(Archived):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bits != 4 or isinstance(self.bits, bool):
-            raise PalimpsestError(f"bits is {self.bits!r}: autoawq packs 4 bits only; use gptq, awq or rtn for others.")
+        check_number("bits", self.bits, (4,), "autoawq packs 4 bits only; use gptq, awq or rtn for others")
         check_positive("group_size", self.group_size, f"; {self._remedy()}")
         if self.zero_point is not True:
             raise PalimpsestError(

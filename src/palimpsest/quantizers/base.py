@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -96,6 +96,9 @@ class Quantizer(ABC):
     def calibration_text(self) -> str | None:
         """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
         return None
+
+    uses_gpu: ClassVar[bool] = False
+    """Whether `quantize` works on a GPU where there is one: its step then asks for one, and those of other formats see none."""
 
     sixteen_bits: ClassVar[str] = "bfloat16"
     """The type in which the backend stores what it leaves unquantized: `bfloat16` or `float16`."""
@@ -202,6 +205,23 @@ def fingerprint(matrix: "Float32 | Tensor") -> str:
     """SHA-256 of a matrix's values in float32, row by row; -0 counts as 0."""
     values = matrix if isinstance(matrix, np.ndarray) else matrix.detach().float().cpu().numpy()
     return hashlib.sha256(np.ascontiguousarray(values + np.float32(0)).data).hexdigest()
+
+
+def check_reload(quantizer: Quantizer, folder: Path, matrix_of: "Callable[[str], Tensor]") -> None:
+    """Raise PalimpsestError unless the backend's own modules, loaded from `folder`, hold what `read` finds in the file.
+
+    matrix_of: a module's dequantized matrix by its name. The first module is looked at: a format that is read otherwise than
+    it is loaded differs in every one.
+    """
+    matrices = quantizer.read(folder)
+    first = next(matrices, None)
+    if first is None:
+        raise PalimpsestError(f"{folder} holds no quantized matrix: quantize the checkpoint again.")
+    if fingerprint(matrix_of(first.name)) != fingerprint(first.dequantized):
+        raise PalimpsestError(
+            f"{first.name} as {quantizer.packages[0]} loads it from {folder} is not the matrix in the file: use the versions in "
+            "constraints.txt, or quantize the checkpoint again."
+        )
 
 
 def module_bytes(files: TensorFiles, module: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from palimpsest.quantizers.base import (
     HEADS,
     QuantizedMatrix,
     Quantizer,
+    check_reload,
     copy_tokenizer,
     fingerprint,
     is_named,
@@ -65,7 +67,8 @@ def _quantize(
 def _dequantize_int8(weight: Any) -> "Tensor":
     from bitsandbytes.functional import int8_vectorwise_dequant
 
-    return int8_vectorwise_dequant(weight.CB if weight.CB is not None else weight.data, weight.SCB)
+    codes = weight.CB if weight.CB is not None else weight.data
+    return int8_vectorwise_dequant(codes.cpu(), weight.SCB.cpu())
 
 
 def _dequantize_4bit(weight: Any) -> "Tensor":
@@ -88,8 +91,8 @@ class BitsAndBytesInt8(Quantizer):
     def __post_init__(self) -> None:
         if isinstance(self.outlier_threshold, bool) or not isinstance(self.outlier_threshold, (int, float)):
             raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold!r}: give a number, such as 6.0.")
-        if self.outlier_threshold < 0:
-            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a number of at least 0.")
+        if not 0 <= self.outlier_threshold < math.inf:
+            raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a finite number of at least 0.")
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         settings = {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)}
@@ -105,7 +108,9 @@ class BitsAndBytesInt8(Quantizer):
             )
         # bitsandbytes warns in every matrix product that bfloat16 activations pass through float16
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return load_checkpoint(folder, dtype, device_map={"": device}).eval()
+        model = load_checkpoint(folder, dtype, device_map={"": device}).eval()
+        check_reload(self, folder, lambda name: _dequantize_int8(model.get_submodule(name).weight))
+        return model
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         with open_checkpoint(folder) as files:
@@ -153,7 +158,7 @@ class BitsAndBytes4bit(Quantizer):
     bits = 4
 
     def __post_init__(self) -> None:
-        choose(FLOAT_LEVELS, self.grid, "levels of backend 'bnb-4bit'")
+        choose(FLOAT_LEVELS, str(self.grid), "levels of backend 'bnb-4bit'")
         if not isinstance(self.double_quantization, bool):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 

@@ -1,9 +1,9 @@
 """Calibration: the text that some backends feed through the model to see which weights matter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import Quantizer
@@ -19,12 +19,15 @@ TEXTS = {
 class Calibrated(Quantizer):
     """The settings of a backend that needs calibration text.
 
+    The text goes through the model, on a GPU where there is one.
+
     calibration: which text, `retain`, `forget` or `generic`; samples, sample_length: how many stretches of how many tokens.
     """
 
     calibration: str
     samples: int
     sample_length: int
+    uses_gpu: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super_check = getattr(super(), "__post_init__", None)
@@ -59,6 +62,12 @@ class Calibrated(Quantizer):
             )
         chosen = np.linspace(0, stretches - 1, self.samples).round().astype(int)
         return [tokens[i * self.sample_length : (i + 1) * self.sample_length] for i in chosen.tolist()]
+
+
+def check_number(key: str, value: Any, allowed: Iterable[int], remedy: str) -> None:
+    """Raise PalimpsestError unless `value` is one of the whole numbers `allowed`; 4.0 and true are none."""
+    if type(value) is not int or value not in allowed:
+        raise PalimpsestError(f"{key} is {value!r}: {remedy}.")
 
 
 def check_positive(key: str, value: Any, otherwise: str = "") -> None:

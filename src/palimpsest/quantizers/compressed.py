@@ -20,7 +20,7 @@ from palimpsest.quantizers.base import (
     load_checkpoint,
     module_bytes,
 )
-from palimpsest.quantizers.calibration import Calibrated, check_damping, check_positive
+from palimpsest.quantizers.calibration import Calibrated, check_damping, check_number, check_positive
 from palimpsest.quantizers.compressed_stream import compress_layers
 from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
@@ -45,8 +45,7 @@ class CompressedTensors(Quantizer):
     packages: ClassVar[tuple[str, ...]] = PACKAGES
 
     def __post_init__(self) -> None:
-        if self.bits not in (4, 8):
-            raise PalimpsestError(f"bits is {self.bits!r}: give 4 or 8.")
+        check_number("bits", self.bits, (4, 8), "give 4 or 8")
         if self.group_size is not None:
             check_positive("group_size", self.group_size, " or null for one scale per output channel")
         if not isinstance(self.symmetric, bool):

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, check_group_size, load_checkpoint, module_bytes
+from palimpsest.quantizers.base import (
+    QuantizedMatrix,
+    Quantizer,
+    check_group_size,
+    check_reload,
+    load_checkpoint,
+    module_bytes,
+)
 from palimpsest.quantizers.compressed import PACKAGES
 from palimpsest.quantizers.compressed_stream import SCALE, compress_layers
 from palimpsest.quantizers.levels import integer_levels
@@ -117,6 +124,7 @@ class EightBit(_Floats):
         settings = CompressedTensorsConfig(dequantize=True)  # when loaded, not in the first forward pass
         model = load_checkpoint(folder, quantization_config=settings, device_map={"": device})
         store_weights(model, getattr(torch, dtype))
+        check_reload(self, folder, lambda name: model.get_parameter(f"{name}.weight"))
         return model.eval()
 
     def round(self, weights: Float32, largest: float = 0.0) -> Rounded:

@@ -22,7 +22,7 @@ from palimpsest.quantizers.base import (
     load_checkpoint,
     module_bytes,
 )
-from palimpsest.quantizers.calibration import check_positive
+from palimpsest.quantizers.calibration import check_number, check_positive
 from palimpsest.quantizers.levels import integer_levels
 from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 
@@ -52,13 +52,16 @@ class HQQ(Quantizer):
     packages: ClassVar[tuple[str, ...]] = ("hqq", "transformers", "torch")
 
     def __post_init__(self) -> None:
-        if self.bits not in CODES_PER_WORD:
-            raise PalimpsestError(f"bits is {self.bits!r}: give one of {sorted(CODES_PER_WORD)}.")
+        check_number("bits", self.bits, CODES_PER_WORD, f"give one of {sorted(CODES_PER_WORD)}")
         if self.group_size is not None:
             check_positive("group_size", self.group_size, " or null for one scale per output channel")
             if self.group_size % 8:
                 raise PalimpsestError(f"group_size is {self.group_size}: HQQ takes multiples of 8.")
         choose(SOLVERS, str(self.device), "device of backend 'hqq'")
+
+    @property
+    def uses_gpu(self) -> bool:  # type: ignore[override]
+        return self.device == "cuda"
 
     @property
     def zero_on_grid(self) -> bool:

@@ -21,7 +21,7 @@ from palimpsest.quantizers.base import (
     load_checkpoint,
     module_bytes,
 )
-from palimpsest.quantizers.calibration import check_positive
+from palimpsest.quantizers.calibration import check_number, check_positive
 from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
 from palimpsest.quantizers.packing import unpack_nibbles
 from palimpsest.quantizers.rounding import Rounded, in_groups, largest_magnitude, to_bfloat16_in_place
@@ -176,8 +176,7 @@ class TorchAOIntx(TorchAO):
     symmetric: bool
 
     def __post_init__(self) -> None:
-        if self.bits not in INTX_BITS:
-            raise PalimpsestError(f"bits is {self.bits!r}: give a whole number from 2 to 8.")
+        check_number("bits", self.bits, INTX_BITS, "give a whole number from 2 to 8")
         if self.group_size is not None:
             check_positive("group_size", self.group_size, " or null for one scale per output channel")
         if not isinstance(self.symmetric, bool):
@@ -242,10 +241,10 @@ class TorchAOInt4(TorchAO):
     group_size: int
     bits = 4
     device = "cuda"
+    uses_gpu = True
 
     def __post_init__(self) -> None:
-        if self.group_size not in INT4_GROUPS or isinstance(self.group_size, bool):
-            raise PalimpsestError(f"group_size is {self.group_size!r}: give one of {list(INT4_GROUPS)}.")
+        check_number("group_size", self.group_size, INT4_GROUPS, f"give one of {list(INT4_GROUPS)}")
 
     @property
     def zero_on_grid(self) -> bool:
