@@ -141,12 +141,10 @@ def main(folder: Path, rank: int, number: int) -> None:
         try:
             draft.mkdir()
             (draft / ERROR).write_text(json.dumps({"kind": kind.__name__, "message": message, "story": story}))
-            draft.rename(
-                folder / FAILED
-            )  # fails where another was first; hard links, which also do, some file systems lack
+            draft.rename(folder / FAILED)  # which fails where another was first
         except OSError:
             if not (folder / FAILED).exists():
-                sys.__excepthook__(kind, error, trace)
+                print(story, file=sys.__stderr__, flush=True)  # torch.distributed holds sys.stderr back meanwhile
         finally:
             os._exit(1)  # not through destructors, which wait for the others
 
