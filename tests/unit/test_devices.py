@@ -123,6 +123,8 @@ def test_parts_of_a_gpu_with_slashes_in_their_names_are_shared_out(host, start):
     parts = ["MIG-GPU-aaaa/1/0", "MIG-GPU-aaaa/2/0"]
     taken = [start(CUDA_VISIBLE_DEVICES=",".join(parts))[1] for _ in range(2)]
     assert taken == [parts[:1], parts[1:]]
+    locks = list((host / f"palimpsest-gpus-{os.getuid()}").iterdir())
+    assert len(locks) == 3 and all(lock.suffix == ".lock" for lock in locks)
 
 
 def test_an_nvidia_smi_that_fails_is_an_error_with_its_words(host, monkeypatch):
