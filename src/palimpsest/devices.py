@@ -16,6 +16,10 @@ from filelock import FileLock, Timeout
 from palimpsest.errors import PalimpsestError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+TAKEN = "PALIMPSEST_GPUS"
+"""The variable that holds what a job took, for the processes it starts."""
+NO_DEVICES = "No devices were found"
+"""What nvidia-smi says, with an exit status other than 0, where there is a driver and no GPU."""
 HELD: list[FileLock] = []
 """Locks of this process, kept until it ends."""
 
@@ -23,8 +27,8 @@ HELD: list[FileLock] = []
 def take_gpus(count: int) -> list[str]:
     """Narrow CUDA_VISIBLE_DEVICES of this process, and of those it starts, to `count` GPUs; returns their names.
 
-    With a count of 0 the process sees none. All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set already (by a user, or by Slurm) says which there are. Without
-    an NVIDIA GPU nothing happens. To be called before anything asks CUDA for its devices.
+    With a count of 0 the process sees none. All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set already (by a user,
+    or by Slurm) says which there are. Without an NVIDIA GPU nothing happens. To be called before anything asks CUDA for its devices.
     """
     if not count:
         os.environ[VISIBLE] = ""
@@ -38,25 +42,70 @@ def take_gpus(count: int) -> list[str]:
         order = sorted(gpus, key=lambda gpu: (_holders(folder, gpu), gpus.index(gpu)))
         taken = order[:count]
         HELD.extend(_hold(folder, gpu) for gpu in taken)
-    os.environ[VISIBLE] = ",".join(taken)
+    os.environ[VISIBLE] = os.environ[TAKEN] = ",".join(taken)
     return taken
+
+
+def check_gpus() -> None:
+    """Raise PalimpsestError where the job took GPUs and torch can use none: everything would run on the CPU."""
+    if not os.environ.get(TAKEN):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise PalimpsestError(
+            f"the job took {os.environ[TAKEN]}, and torch {torch.__version__} (torch.version.cuda: {torch.version.cuda}) can use no "
+            "GPU: install a build of torch for the CUDA of the driver, which nvidia-smi prints, or set CUDA_VISIBLE_DEVICES= (empty) "
+            "to run on the CPU on purpose."
+        )
 
 
 def visible_gpus() -> list[str]:
     """UUIDs of the NVIDIA GPUs that this process may use, in CUDA_VISIBLE_DEVICES' order; parts of a GPU (MIG) by what it calls them."""
-    try:
-        query = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-        listed = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
-    except (FileNotFoundError, subprocess.CalledProcessError):  # no driver, or a driver without a GPU
-        return []
     wanted = os.environ.get(VISIBLE)
-    return listed if wanted is None else _named(wanted, listed)
+    names = None if wanted is None else _names(wanted)
+    if names == []:
+        return []
+    models = _listed()
+    if names is None or not models:
+        return list(models)
+    by_number = any(name.isdigit() for name in names)
+    if by_number and len(set(models.values())) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise PalimpsestError(
+            f"CUDA_VISIBLE_DEVICES={wanted} gives numbers, and this host has GPUs of several models ({', '.join(models.values())}), "
+            "which CUDA numbers otherwise than nvidia-smi: give UUIDs (nvidia-smi -L), or set CUDA_DEVICE_ORDER=PCI_BUS_ID."
+        )
+    return _named(names, list(models))
 
 
-def _named(wanted: str, listed: Sequence[str]) -> list[str]:
-    """The GPUs that a value of CUDA_VISIBLE_DEVICES names: numbers, or UUIDs and beginnings of them; it ends at -1, as CUDA has it."""
+def _listed() -> dict[str, str]:
+    """The model of each GPU that nvidia-smi lists, by UUID; none where there is no nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True)
+    except FileNotFoundError:
+        return {}
+    said = " ".join((done.stdout + done.stderr).split())
+    if NO_DEVICES in said:
+        return {}
+    if done.returncode:
+        raise PalimpsestError(
+            f"nvidia-smi failed (exit status {done.returncode}): {said or 'it said nothing'}. Mend the driver, or set "
+            "CUDA_VISIBLE_DEVICES= (empty) to run on the CPU on purpose."
+        )
+    fields = (line.partition(",") for line in done.stdout.splitlines() if line.strip())
+    return {uuid.strip(): model.strip() for uuid, _, model in fields}
+
+
+def _names(wanted: str) -> list[str]:
+    """What a value of CUDA_VISIBLE_DEVICES lists; it ends at -1, as CUDA has it."""
+    return list(itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, wanted.split(","))))
+
+
+def _named(names: Sequence[str], listed: Sequence[str]) -> list[str]:
+    """The GPUs that are named by numbers, or by UUIDs and beginnings of them."""
     gpus = []
-    for name in itertools.takewhile(lambda name: name not in ("", "-1"), map(str.strip, wanted.split(","))):
+    for name in names:
         if name.startswith("MIG"):
             gpus.append(name)
             continue
@@ -71,15 +120,20 @@ def _named(wanted: str, listed: Sequence[str]) -> list[str]:
 
 def _holders(folder: Path, gpu: str) -> int:
     """How many processes hold the GPU; to be asked under the choice lock."""
-    return sum(_try(file) is None for file in folder.glob(f"{gpu}.*.lock"))
+    return sum(_try(file) is None for file in folder.glob(f"{_stem(gpu)}.*.lock"))
 
 
 def _hold(folder: Path, gpu: str) -> FileLock:
     for slot in itertools.count():
-        lock = _try(folder / f"{gpu}.{slot}.lock", keep=True)
+        lock = _try(folder / f"{_stem(gpu)}.{slot}.lock", keep=True)
         if lock:
             return lock
     raise AssertionError("unreachable")
+
+
+def _stem(gpu: str) -> str:
+    """The GPU's name in file names; older drivers call a part of a GPU MIG-GPU-UUID/1/0."""
+    return gpu.replace("/", "_")
 
 
 def _try(file: Path, keep: bool = False) -> FileLock | None:

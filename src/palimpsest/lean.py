@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from palimpsest.devices import check_gpus
+
 OPTIONAL = ("datasets", "hqq", "pandas", "peft", "scipy", "sklearn", "torchao", "torchaudio", "torchvision")
 """Packages that transformers looks for and imports, and that training and inference do not need it to know."""
 
@@ -53,7 +55,8 @@ def keep_freed_memory() -> None:
 def import_transformers(needed: Collection[str] = (), training: bool = False) -> None:
     """Import what loads and runs models, and trains them; transformers asks once and remembers that the packages not `needed` are absent.
 
-    Afterwards they can be imported as ever. To be called before anything else imports transformers.
+    Afterwards they can be imported as ever. To be called before anything else imports transformers. Raises PalimpsestError in a job
+    whose GPUs torch cannot use.
     """
     keep_freed_memory()
     with hidden(set(OPTIONAL) - set(needed)):
@@ -61,3 +64,4 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
 
         if training:
             from transformers import Trainer  # noqa: F401
+    check_gpus()

@@ -16,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +28,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.lean import import_transformers
 from palimpsest.logs import FORMAT
 
-WORK, RESULT, ERROR, MEETING = "work.pickle", "result.pickle", "error.json", "meeting"
+WORK, RESULT, FAILED, ERROR, MEETING = "work.pickle", "result.pickle", "failed", "error.json", "meeting"
 KNOWN = {kind.__name__: kind for kind in (PalimpsestError, torch.OutOfMemoryError)}
 """Errors that are raised again as what they were; others come as a RuntimeError that names them."""
 # The two pickles are written and read by this module alone, in a temporary folder that only its own user can open.
@@ -83,15 +82,14 @@ def run_on_ranks(number: int, function: Callable[..., Any], *arguments: Any) -> 
 
 
 def processes_of(gpus: int) -> int:
-    """How many processes a job works in that was given so many GPUs: one for each that is there, one where there is none."""
-    return max(1, min(gpus, torch.cuda.device_count()))
-
-
-def use_one_gpu() -> None:
-    """This process sees the first of its GPUs alone: with several, transformers' Trainer would copy the model to each. To be called
-    before anything is put on a GPU."""
-    if names := _gpus():
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+    """How many processes a job works in that was given so many GPUs: one for each, one where the host has none."""
+    visible = torch.cuda.device_count()
+    if 0 < visible < gpus:
+        raise PalimpsestError(
+            f"the step was given {gpus} GPUs (gpu={gpus}), and torch sees {visible} on this host: ask for at most {visible}; under Slurm "
+            "they may lie on several nodes: set the resource nodes=1, as workflow/profiles/slurm does."
+        )
+    return max(1, gpus) if visible else 1
 
 
 def _gpus() -> list[str]:
@@ -118,9 +116,9 @@ def _first_error(folder: Path, codes: Sequence[int | None]) -> Exception:
     for rank, code in enumerate(codes):
         if code and code < 0:  # it could say nothing; what the others say is that they lost it
             return PalimpsestError(f"process {rank} of {len(codes)} was ended by signal {-code}: was memory short?")
-    if not (folder / ERROR).exists():
+    if not (folder / FAILED).exists():
         return RuntimeError(f"the processes ended with {codes}: see what they said.")
-    said = json.loads((folder / ERROR).read_text())
+    said = json.loads((folder / FAILED / ERROR).read_text())
     error = KNOWN.get(said["kind"], RuntimeError)(said["message"])
     error.add_note(said["story"])
     return error
@@ -139,11 +137,16 @@ def main(folder: Path, rank: int, number: int) -> None:
         """The first to fail says why; what the others then say is that they lost it."""
         message = str(error) if kind.__name__ in KNOWN else f"{kind.__name__}: {error}"
         story = f"In process {rank} of {number}:\n" + "".join(traceback.format_exception(kind, error, trace))
-        draft = folder / f"{ERROR}.{rank}"
-        draft.write_text(json.dumps({"kind": kind.__name__, "message": message, "story": story}))
-        with suppress(FileExistsError):
-            os.link(draft, folder / ERROR)
-        os._exit(1)  # not through destructors, which wait for the others
+        draft = folder / f"{FAILED}.{rank}"
+        try:
+            draft.mkdir()
+            (draft / ERROR).write_text(json.dumps({"kind": kind.__name__, "message": message, "story": story}))
+            draft.rename(folder / FAILED)  # which fails where another was first
+        except OSError:
+            if not (folder / FAILED).exists():
+                print(story, file=sys.__stderr__, flush=True)  # torch.distributed holds sys.stderr back meanwhile
+        finally:
+            os._exit(1)  # not through destructors, which wait for the others
 
     sys.excepthook = report
     threading.Thread(target=_end_with_the_caller, daemon=True).start()

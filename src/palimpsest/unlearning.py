@@ -15,7 +15,7 @@ from palimpsest import losses
 from palimpsest.adapters import Adapter, adapted
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.losses import Loss, Tokens
-from palimpsest.ranks import total, use_one_gpu
+from palimpsest.ranks import total
 from palimpsest.reference import Groups, Reference, forward
 from palimpsest.saliency import Mask, Saliency, decoder_matrices, mean_gradients
 from palimpsest.sharding import part_of_mean, refuse
@@ -268,7 +268,6 @@ def with_processes(settings: Mapping[str, Any], available: int) -> dict[str, Any
     if not found:
         return {**settings, "processes": available}
     log.warning("%s cannot be sharded: of %d GPUs one is used.", " and ".join(found), available)
-    use_one_gpu()
     return {**settings, "processes": 1}
 
 

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from palimpsest.devices import visible_gpus
 from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.archived import WORKER
 
 GPUS = ["GPU-aaaa", "GPU-bbbb", "GPU-cccc"]
 JOB = """
@@ -21,12 +23,26 @@ sys.stdin.read()
 """
 
 
+ON_A_GPU = """
+from palimpsest.devices import take_gpus
+take_gpus(1)
+from palimpsest.lean import import_transformers
+import_transformers()
+"""
+
+
+def say(folder, *lines, status=0):
+    """Put a script in nvidia-smi's place that prints the lines and ends with the status."""
+    program = folder / "nvidia-smi"
+    quoted = " ".join(f"'{line}'" for line in lines)
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' {quoted}\nexit {status}\n")
+    program.chmod(0o755)
+
+
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """A host with the GPUs, and no lock held."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nprintf '%s\\n' " + " ".join(GPUS) + "\n")
-    program.chmod(0o755)
+    say(tmp_path, *(f"{gpu}, NVIDIA H100" for gpu in GPUS))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -95,6 +111,67 @@ def test_a_set_cuda_visible_devices_is_respected(host, start, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", wrong)
         with pytest.raises(PalimpsestError, match=f"names the GPU '{wrong}'"):
             visible_gpus()
+
+
+def test_numbers_are_refused_where_cuda_may_count_otherwise(host, monkeypatch):
+    say(host, "GPU-aaaa, NVIDIA T400", "GPU-bbbb, NVIDIA H100")
+    assert visible_gpus() == ["GPU-aaaa", "GPU-bbbb"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-b")
+    assert visible_gpus() == ["GPU-bbbb"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(PalimpsestError, match=r"NVIDIA T400, NVIDIA H100.*CUDA_DEVICE_ORDER=PCI_BUS_ID"):
+        visible_gpus()
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert visible_gpus() == ["GPU-aaaa"]
+
+
+def test_parts_of_a_gpu_with_slashes_in_their_names_are_shared_out(host, start):
+    parts = ["MIG-GPU-aaaa/1/0", "MIG-GPU-aaaa/2/0"]
+    taken = [start(CUDA_VISIBLE_DEVICES=",".join(parts))[1] for _ in range(2)]
+    assert taken == [parts[:1], parts[1:]]
+    locks = list((host / f"palimpsest-gpus-{os.getuid()}").iterdir())
+    assert len(locks) == 3 and all(lock.suffix == ".lock" for lock in locks)
+
+
+def test_an_nvidia_smi_that_fails_is_an_error_with_its_words(host, monkeypatch):
+    say(host, "Failed to initialize NVML: Driver/library version mismatch", status=18)
+    with pytest.raises(PalimpsestError, match=r"\(exit status 18\): Failed to initialize NVML: Driver/library version"):
+        visible_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_a_driver_without_a_gpu_is_no_error(host):
+    say(host, "No devices were found", status=6)
+    assert visible_gpus() == []
+
+
+def run(*arguments, **environment):
+    """What a Python process says, and its exit status; no GPU of this machine has the UUIDs of the stand-in."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment
+    )
+    return done.returncode, done.stdout
+
+
+def test_gpus_that_torch_cannot_use_end_the_job(host):
+    status, said = run("-c", ON_A_GPU)
+    assert status == 1 and "PalimpsestError: the job took GPU-aaaa, and torch" in said
+    assert f"torch {torch.__version__} (torch.version.cuda: {torch.version.cuda})" in said
+    assert "set CUDA_VISIBLE_DEVICES= (empty)" in said
+
+
+def test_on_purpose_and_without_nvidia_smi_a_job_runs_on_the_cpu(host):
+    assert run("-c", ON_A_GPU, CUDA_VISIBLE_DEVICES="") == (0, "")
+    assert run("-c", ON_A_GPU, PATH="/nowhere", CUDA_VISIBLE_DEVICES="0") == (0, "")
+
+
+def test_the_worker_of_the_archived_quantizers_refuses_gpus_that_its_torch_cannot_use():
+    status, said = run("-I", WORKER, "job.json", PALIMPSEST_GPUS="GPU-aaaa", CUDA_VISIBLE_DEVICES="GPU-aaaa")
+    assert status == 1 and "the job took GPU-aaaa, and torch" in said and "workflow/envs/archived.txt" in said
+    status, said = run("-I", WORKER, "job.json", CUDA_VISIBLE_DEVICES="GPU-aaaa")
+    assert "FileNotFoundError" in said and "job.json" in said
 
 
 def test_without_an_nvidia_gpu_nothing_happens(tmp_path, monkeypatch, start):

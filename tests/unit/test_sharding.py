@@ -4,6 +4,7 @@ Two processes on the CPU (gloo); where there are GPUs (NCCL), as many as there a
 """
 
 import copy
+import errno
 import importlib.util
 import json
 import os
@@ -195,6 +196,24 @@ def refuse_in_rank_1():
     total(torch.zeros(1))
 
 
+def refuse_without_hard_links():
+    def refuse(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    os.link = refuse
+    refuse_in_rank_1()
+
+
+def refuse_where_nothing_can_be_written():
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    Path.mkdir = refuse
+    if place()[0] == 1:
+        raise ValueError("rank 1 found no room")
+    total(torch.zeros(1))
+
+
 def end_in_rank_1():
     if place()[0] == 1:
         os.kill(os.getpid(), 9)
@@ -218,6 +237,19 @@ def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
     assert story.startswith("In process 1 of 2:") and "refuse_in_rank_1" in story
     with pytest.raises(PalimpsestError, match="process 1 of 2 was ended by signal 9: was memory short"):
         run_on_ranks(2, end_in_rank_1)
+
+
+@two_processes
+def test_the_error_comes_from_a_file_system_without_hard_links():
+    with pytest.raises(PalimpsestError, match="^rank 1 says no"):
+        run_on_ranks(2, refuse_without_hard_links)
+
+
+@two_processes
+def test_an_error_that_cannot_be_written_down_is_printed(capfd):
+    with pytest.raises(RuntimeError, match="see what they said"):
+        run_on_ranks(2, refuse_where_nothing_can_be_written)
+    assert "ValueError: rank 1 found no room" in capfd.readouterr().err
 
 
 @two_processes
@@ -309,15 +341,13 @@ def test_the_step_trains_what_cannot_be_sharded_in_one_process_and_says_why(lear
     assert "processes" not in manifest_of("ga_sure", masked, 1)["training"]
 
 
-def test_a_process_that_works_alone_sees_one_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for visible, first in (("GPU-b,GPU-a", "GPU-b"), (None, "0")):
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        ranks.use_one_gpu()
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == first
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    ranks.use_one_gpu()
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+@pytest.mark.parametrize(("visible", "given", "processes"), [(0, 2, 1), (0, 0, 1), (1, 1, 1), (2, 2, 2), (4, 0, 1)])
+def test_a_job_works_in_a_process_for_each_gpu_or_in_one_on_the_cpu(monkeypatch, visible, given, processes):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    assert ranks.processes_of(given) == processes
+
+
+def test_fewer_gpus_than_the_step_was_given_are_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(PalimpsestError, match=r"given 4 GPUs \(gpu=4\), and torch sees 1 .* resource nodes=1"):
+        ranks.processes_of(4)

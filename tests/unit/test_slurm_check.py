@@ -3,8 +3,10 @@
 import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer
@@ -77,3 +79,28 @@ def test_jobs_that_are_not_as_planned_are_named(run, jobs, kind, change, said):
 def test_squeues_words_are_understood(run):
     read = run.job("7", "rule_infer_unquantized_wildcards_ga_0", "COMPLETED", "gres/gpu:2", "4G", "1")
     assert read == {"id": "7", "kind": "infer_unquantized", "state": "COMPLETED", "gpus": 2, "mem_mb": 4096, "cpus": 1}
+
+
+class Resources(dict):
+    """As the plugin reads a job's: by name or as an attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
+@pytest.mark.parametrize("profile", ["slurm", "slurm-7b"])
+@pytest.mark.parametrize("rule", ["train", "unlearn"])
+def test_several_gpus_of_a_step_are_asked_for_on_one_node(profile, rule):
+    submit = pytest.importorskip("snakemake_executor_plugin_slurm.submit_string")
+    settings = yaml.safe_load((FILE.parents[2] / "workflow/profiles" / profile / "config.yaml").read_text())
+    asked = Resources({"gpu": 2, **settings["default-resources"], **settings["set-resources"][rule]})
+    known = dict.fromkeys(("run_uuid", "slurm_logfile", "comment_str", "account", "partition", "workdir"), "")
+    command = submit.get_submit_command(SimpleNamespace(threads=1, resources=asked), known)
+    assert "--nodes=1 " in command and command.endswith("--cpus-per-task=1")
+
+
+@pytest.mark.parametrize("profile", ["slurm", "slurm-7b"])
+def test_a_group_is_not_asked_for_on_two_nodes(profile):
+    """Of the steps of a group that run at the same time Snakemake adds up what each asks for."""
+    settings = yaml.safe_load((FILE.parents[2] / "workflow/profiles" / profile / "config.yaml").read_text())
+    for rule in settings["groups"]:
+        assert "nodes" not in {**settings["default-resources"], **settings["set-resources"][rule]}

@@ -56,16 +56,18 @@ def taken(log):
     return re.findall(r"palimpsest\.jobs INFO: GPUs: (.*)", log)
 
 
-def test_two_steps_at_once_take_a_gpu_each(study, environment):
+def test_two_steps_at_once_take_a_gpu_each_and_do_not_run_on_the_cpu_instead(study, environment):
     models = [f"results/models/{model}/seed0/manifest.json" for model in ("target", "retrain")]
-    done = snakemake(study, environment, "--", *models)
-    assert done.returncode == 0, done.stdout
+    done = snakemake(study, environment, "--keep-going", "--", *models)
+    assert done.returncode == 1, done.stdout
     logs = [(study / "results/logs/models" / model / "seed0.log").read_text() for model in ("target", "retrain")]
     assert sorted(gpu for (gpu,) in map(taken, logs)) == sorted(GPUS)
+    assert all(f"PalimpsestError: the job took {taken(log)[0]}, and torch" in log for log in logs)
+    assert done.stdout.count("Error: the job took GPU-") == 2
 
 
 def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
-    """The steps end with an error, as there is no checkpoint, after they took what they ask for."""
+    """The steps end with an error after they took what they ask for: torch cannot use the GPU, and there is no checkpoint."""
     params = yaml.safe_load((study / "params.yaml").read_text())
     params["quantizers"]["hqq"] = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cuda"}
     (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -75,5 +77,5 @@ def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
     wanted = {name: f"results/quantized/target/seed0/{name}/manifest.json" for name in ("hqq", "rtn-int4")}
     done = snakemake(study, environment, "--keep-going", "--rerun-triggers", "input", "--", *wanted.values())
     logs = {name: (study / f"results/logs/quantized/target/seed0/{name}.log").read_text() for name in wanted}
-    assert all("holds no" in log for log in logs.values()), done.stdout
+    assert "the job took GPU-" in logs["hqq"] and "holds no" in logs["rtn-int4"], done.stdout
     assert len(taken(logs["hqq"])) == 1 and taken(logs["rtn-int4"]) == []

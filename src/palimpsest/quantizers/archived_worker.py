@@ -3,11 +3,12 @@
 A job holds: backend, checkpoint (its configuration in the terms of transformers 4), folder, settings, stretches (token ids
 [samples, sample_length]) and result, the file for `held`, the fingerprints of the dequantized matrices by module, and for the most
 bytes that torch had on a CUDA device.
-Nothing of palimpsest is imported: it is not installed there.
+Nothing of palimpsest is imported: it is not installed there. PALIMPSEST_GPUS names the GPUs that the job took, if it took any.
 """
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,17 @@ def run_autoawq(job: dict[str, Any]) -> dict[str, str]:
     return held
 
 
+def check_gpus() -> None:
+    """As palimpsest.devices.check_gpus, for the torch of this environment."""
+    taken = os.environ.get("PALIMPSEST_GPUS")
+    if taken and not torch.cuda.is_available():
+        sys.exit(
+            f"the job took {taken}, and torch {torch.__version__} (torch.version.cuda: {torch.version.cuda}) of this environment can "
+            "use no GPU: pin a build of torch for the CUDA of the driver in workflow/envs/archived.txt, or set CUDA_VISIBLE_DEVICES= "
+            "(empty) to run on the CPU on purpose."
+        )
+
+
 def to_float16(model: Any) -> None:
     """Parameters alone: the rotary embedding keeps its float32 frequencies, as where a model is loaded in float16."""
     for name, parameter in model.named_parameters():
@@ -140,6 +152,7 @@ def fingerprint(matrix: torch.Tensor) -> str:
 BACKENDS = {"auto-gptq": run_auto_gptq, "autoawq": run_autoawq}
 
 if __name__ == "__main__":
+    check_gpus()
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     result: dict[str, Any] = {"held": BACKENDS[job["backend"]](job)}
     result["device"] = "cuda" if torch.cuda.is_available() else "cpu"
