@@ -75,6 +75,13 @@ def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
     }
 
 
+def in_lines(table: Mapping[str, Any]) -> str:
+    """The table as JSON with a line for each pair, so that a study more or less is a readable change of the file."""
+    head = json.dumps({key: value for key, value in table.items() if key != "measured"}, indent=1).removesuffix("\n}")
+    pairs = ",\n".join(f"  {json.dumps(pair)}" for pair in table["measured"])
+    return f'{head},\n "measured": [\n{pairs}\n ]\n}}'
+
+
 def foretell(pairs: Sequence[Pair]) -> str:
     """Put "foretold" into each pair: its outcome by thresholds chosen without its group. Returns the key that groups them.
 
@@ -282,4 +289,4 @@ def _weights(model: dict[str, Any], seed: int) -> str:
 
 if __name__ == "__main__":
     with one_line():
-        print(json.dumps(make_table(sys.argv[1:]), indent=1))
+        print(in_lines(make_table(sys.argv[1:])))
