@@ -83,7 +83,10 @@ def test_average_is_over_the_named_methods_and_its_interval_is_paired(study: dic
 def test_answer_of_a_study_where_rounding_undoes_forgetting(audit: dict) -> None:
     answer = audit["answer"]
     assert answer["regime"] == "recovers" and answer["worst"] == "rtn-int4"
-    assert answer["text"].startswith("Quantization undoes forgetting") and "bnb-int8 changes little" in answer["text"]
+    assert (
+        answer["text"].startswith("Quantization undoes forgetting")
+        and "while bnb-int8 does not bring it back" in answer["text"]
+    )
     assert "float32 weights (ga_gdr_fp32)" in answer["contrast"]
     full = find(audit["averages"]["utility_constrained"]["rows"], precision="bf16")["retained"]["same_precision"][
         "value"

@@ -76,7 +76,7 @@ def _sentence(regime: str, full: Cell, measured: dict[str, Cell], worst: str, ne
         )
     # A format counts as harmless only where its whole interval is, the same test that lets a study say "holds".
     calm = [name for name, cell in measured.items() if cell["ci"] and cell["ci"][1] < negligible]
-    rest = f", while {_join(calm)} change{'s' if len(calm) == 1 else ''} little" if calm else ""
+    rest = f", while {_join(calm)} do{'es' if len(calm) == 1 else ''} not bring it back" if calm else ""
     return (
         f"Quantization undoes forgetting: unlearned models keep {_percent(full)} of what they should forget in {FULL}, but "
         f"{_percent(top['retained'])} as {worst} ({rise}){rest}."
