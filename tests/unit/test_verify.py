@@ -238,11 +238,12 @@ def test_leftovers_of_other_studies_and_killed_runs(results, params):
 
 def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
     folder = tmp_path / "seed0"
-    (tmp_path / ".seed0.0123abcd").mkdir()
-    (tmp_path / ".seed00.0123abcd").mkdir()
+    drafts = [tmp_path / f".{name}.{'0a' * 16}" for name in ("seed0", "seed00")]
+    for each in drafts:
+        each.mkdir()
     with atomic_directory(folder) as draft:
         (draft / "file").touch()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".seed00.0123abcd", "seed0"]
+    assert sorted(tmp_path.iterdir()) == [drafts[1], folder]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
