@@ -34,3 +34,12 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "ragged": save_checkpoint(root / "ragged", tie_word_embeddings=True, **ragged),
         "float32": save_checkpoint(root / "float32", torch.float32, tie_word_embeddings=True, **ragged),
     }
+
+
+@pytest.fixture(scope="session")
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """plain: two layers, grouped keys. full: wide heads, biases, tied head, Llama 3.1's rotary scaling."""
+    from gguf_models import BYTE_LEVEL, FULL, byte_level, save  # where llama.cpp is installed
+
+    root, tokenizer = tmp_path_factory.mktemp("llamas"), byte_level(BYTE_LEVEL)
+    return {"plain": save(root / "plain", tokenizer), "full": save(root / "full", tokenizer, **FULL)}

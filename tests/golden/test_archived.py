@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +15,13 @@ from transformers import LlamaConfig
 
 from palimpsest.artefacts import hash_files, read_json, write_json
 from palimpsest.cost import Cost
-from palimpsest.environments import VARIABLE, build, installed_version, interpreter
+from palimpsest.environments import VARIABLE, interpreter
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import archived, make_quantizer, prove
 from palimpsest.quantizers.base import load_checkpoint
 from palimpsest.survival import measure_survival
 from palimpsest.tensors import open_checkpoint
 
-REPOSITORY = Path(__file__).parents[2]
-REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"
 TEXT = {"calibration": "retain", "samples": 8, "sample_length": 32}
 GPTQ = {
     "backend": "auto-gptq",
@@ -454,82 +451,3 @@ def test_other_settings_are_refused(quantized):
 
 
 # --- the environment
-
-
-def test_an_edited_requirements_file_makes_the_interpreter_refuse(environment, tmp_path, monkeypatch):
-    """The layout of the repository, with the real environment's record."""
-    requirements = tmp_path / "workflow/envs/archived.txt"
-    requirements.parent.mkdir(parents=True)
-    shutil.copy(REQUIREMENTS, requirements)
-    folder = tmp_path / ".environments/archived"
-    (folder / "bin").mkdir(parents=True)
-    (folder / "bin/python").symlink_to(sys.executable)
-    monkeypatch.setenv(VARIABLE, str(folder.parent))
-    with pytest.raises(PalimpsestError, match="is not built: run `python -m palimpsest.environments .*archived.txt"):
-        interpreter("archived")
-    shutil.copy(environment / "environment.json", folder)
-    assert interpreter("archived") == folder / "bin/python"
-    requirements.write_text(requirements.read_text() + "# edited\n")
-    with pytest.raises(PalimpsestError, match="built from another archived.txt than the one that is there now"):
-        interpreter("archived")
-    requirements.unlink()
-    with pytest.raises(PalimpsestError, match="requirements of the environment .* are missing"):
-        interpreter("archived")
-    monkeypatch.delenv(VARIABLE)
-    with pytest.raises(PalimpsestError, match="PALIMPSEST_ENVIRONMENTS is not set"):
-        interpreter("archived")
-
-
-def test_a_failed_build_is_not_taken_for_ready_and_a_later_one_repairs_it(tmp_path, monkeypatch):
-    """A tiny environment: the package is one of ours, installed from a folder, so that nothing is downloaded."""
-    package = tmp_path / "tiny"
-    package.mkdir()
-    (package / "setup.py").write_text(
-        "from setuptools import setup; setup(name='tiny', version='1.2', py_modules=['tiny'])"
-    )
-    (package / "tiny.py").write_text("")
-    requirements, folder = tmp_path / "tiny.txt", tmp_path / "environments/tiny"
-    requirements.write_text("./no-such-file.whl\n")
-    with pytest.raises(
-        PalimpsestError, match=r"(?s)installing .*tiny.txt failed \(exit status 1\). Its last words:.*no-such-file"
-    ):
-        build(requirements, folder)
-    assert (folder / "bin/python").exists() and not list(folder.glob("*.json"))
-    requirements.write_text(f"setuptools==80.10.2\n{package}\n")
-    build(requirements, folder)
-    monkeypatch.setenv(VARIABLE, str(folder.parent))
-    assert interpreter("tiny").exists()
-    before = (folder / "pyvenv.cfg").stat().st_mtime_ns
-    (folder / "ready.json").unlink()  # as Snakemake does before it runs the rule
-    assert interpreter("tiny").exists()  # for another study
-    build(requirements, folder)
-    assert (folder / "pyvenv.cfg").stat().st_mtime_ns == before
-    assert (folder / "ready.json").read_bytes() == (folder / "environment.json").read_bytes()
-    with pytest.raises(PalimpsestError, match="has no package torch"):
-        installed_version("tiny", "torch")
-    (package / "setup.py").write_text((package / "setup.py").read_text().replace("1.2", "1.3"))
-    requirements.write_text(requirements.read_text() + "# edited\n")
-    with pytest.raises(PalimpsestError, match="built from another tiny.txt"):
-        interpreter("tiny")
-    build(requirements, folder)
-    assert (folder / "pyvenv.cfg").stat().st_mtime_ns != before and list(folder.glob("lib/*/site-packages/tiny-1.3.*"))
-    assert interpreter("tiny").exists()
-
-
-def test_a_python_that_the_pins_were_not_tried_on_is_named(tmp_path):
-    (tmp_path / "old.txt").write_text("# python: 3.5, 3.6\nnumpy==1.0\n")
-    with pytest.raises(PalimpsestError, match="were tried on Python 3.5 and 3.6, this is 3"):
-        build(tmp_path / "old.txt", tmp_path / "environment")
-    with pytest.raises(PalimpsestError, match="nowhere.txt does not exist"):
-        build(tmp_path / "nowhere.txt", tmp_path / "environment")
-
-
-def test_the_command_line_builds_nothing_twice(environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.environments", REQUIREMENTS, environment], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and done.stderr == ""
-    done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.environments", "no", "where"], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stderr.startswith("Error: no does not exist")

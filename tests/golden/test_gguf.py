@@ -11,130 +11,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import TEXTS, dense
+from checkpoints import dense
 from cyllama.llama import llama_cpp
 from gguf import GGUFReader, dequantize
+from gguf_models import (
+    BYTE_LEVEL,
+    PROMPT,
+    Model,
+    byte_level,
+    gguf,
+    save,
+)
 from safetensors.numpy import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaTokenizer,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import load_model, load_tokenizer, save_checkpoint
-from palimpsest.quantizers import make_quantizer, prove
+from palimpsest.quantizers import prove
 from palimpsest.quantizers.base import Quantizer, load_checkpoint
 from palimpsest.quantizers.gguf import FILE_TYPES, convert
 from palimpsest.quantizers.gguf_model import write_unquantized
-from palimpsest.quantizers.gguf_tokenizer import BYTES, SPACE, WORDS
 from palimpsest.survival import measure_survival
 from palimpsest.tensors import open_checkpoint
 
 FORMATS = ("q8_0", "q4_0", "q4_k_m")
-PROMPT = "The council met on Monday, and w12 said w7; it's 1,024 pages."
-SAMPLES = (
-    PROMPT,
-    *TEXTS[:2],
-    "don't  wait:\n\n\t'tis   I'LL  \r\n x  ",
-    "Zoë paid 3.50 €, ½ of 日本語 текст 🙂",
-    "",
-)
-SPECIAL = "after </s> comes <s> again"
-MERGES = [
-    PROMPT * 3,
-    *TEXTS,
-    "don't wait: it's the line of the year, and they'll pay 12 345 678 for the pages they met.",
-]
-PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-FULL = {
-    "num_hidden_layers": 1,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "tie_word_embeddings": True,
-    "attention_bias": True,
-    "rms_norm_eps": 1e-4,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 5e4,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 64,
-    },
-}
-
-
-def byte_level(*steps: pre_tokenizers.PreTokenizer, **settings: float) -> PreTrainedTokenizerFast:
-    """BPE over bytes that starts every text with <s>."""
-    tokenizer = Tokenizer(models.BPE(**settings))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps])
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<s>", "</s>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(MERGES, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
-
-
-def sentencepiece(prepend: bool) -> PreTrainedTokenizerBase:
-    """BPE over text with a fallback to bytes, with every merge of two tokens into a third, as converted from SentencePiece.
-
-    prepend: with the normalizer of older conversions, else with transformers' own pre-tokenizer.
-    """
-    trained = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<unk>", "<s>", "</s>", *BYTES]
-    trained.train_from_iterator(
-        MERGES, trainers.BpeTrainer(vocab_size=400, special_tokens=special, show_progress=False)
-    )
-    model = json.loads(trained.to_str())["model"]
-    vocabulary, made = model["vocab"], dict.fromkeys(left + right for left, right in model["merges"])
-    splits = [(token[:cut], token[cut:]) for token in made for cut in range(1, len(token))]
-    merges = [pair for pair in splits if vocabulary.keys() >= set(pair)]
-    if not prepend:
-        return LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True)
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
-    tokenizer.add_special_tokens(special[:3])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
-BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
-LLAMA3_WORDS = pre_tokenizers.Split(Regex(WORDS[1]), "isolated")
-PLAIN_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
-    "gpt-2": lambda: byte_level(BYTE_LEVEL),
-    "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), BYTE_LEVEL),
-    "llama-3": lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES, ignore_merges=True),
-    "llama-2": lambda: sentencepiece(prepend=True),
-    "llama-2-metaspace": lambda: sentencepiece(prepend=False),
-}
-
-
-def save(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.bfloat16, **shape: object
-) -> Path:
-    """A random Llama whose logits differ clearly from place to place."""
-    torch.manual_seed(0)
-    settings = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 128, **PLAIN, **shape}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 4, bos_token_id=0, eos_token_id=1, **settings))
-    for name, weight in model.named_parameters():
-        vector = weight.dim() == 1
-        weight.data = weight + 0.1 * torch.randn_like(weight) if vector else 3 * weight.to(torch.bfloat16)
-        weight.data = weight.to(dtype if "rotary" not in name else torch.float32)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -150,13 +54,6 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def llamas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """plain: two layers, grouped keys. full: wide heads, biases, tied head, Llama 3.1's rotary scaling."""
-    root, tokenizer = tmp_path_factory.mktemp("llamas"), byte_level(BYTE_LEVEL)
-    return {"plain": save(root / "plain", tokenizer), "full": save(root / "full", tokenizer, **FULL)}
-
-
-@pytest.fixture(scope="module")
 def quantized(llamas: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
     cases: dict[tuple[str, str], Case] = {}
 
@@ -168,18 +65,6 @@ def quantized(llamas: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         return cases[kind, shape]
 
     return quantize
-
-
-def gguf(kind: str, outer: str = "bfloat16") -> Quantizer:
-    return make_quantizer({"backend": "gguf", "format": kind, "outer": outer})
-
-
-class Model(llama_cpp.LlamaModel):
-    """cyllama's contexts ask the model for an attribute that it lacks."""
-
-    @property
-    def n_vocab(self) -> int:
-        return self.get_vocab().n_vocab
 
 
 def logits_of_llama_cpp(path: Path, tokens: list[int]) -> np.ndarray:
@@ -326,85 +211,6 @@ def test_llama_cpp_computes_with_the_matrices_that_are_loaded(quantized, tmp_pat
     if kind != "q8_0":
         unquantized = logits_of(load_checkpoint(case.checkpoint, "float32"), tokens)
         assert np.abs(rounded).mean() < 0.25 * np.abs(unquantized - ours).mean()
-
-
-@pytest.mark.parametrize("name", TOKENIZERS)
-def test_llama_cpp_tokenizes_as_the_checkpoint_does(tmp_path, name):
-    checkpoint, folder = save(tmp_path / "checkpoint", TOKENIZERS[name]()), tmp_path / "quantized"
-    gguf("q4_0").quantize(checkpoint, folder, [])
-    model = Model(str(folder / "model.gguf"), verbose=False)
-    vocabulary = model.get_vocab()  # lives as long as the model
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    for text in SAMPLES:
-        tokens = tokenizer(text)["input_ids"]
-        assert vocabulary.tokenize(text, True, True) == tokens
-        assert "".join(vocabulary.detokenize(tokens).split()) == "".join(text.split())
-    # after a special token the pre-tokenizer puts no second space before a space, llama.cpp does
-    same = vocabulary.tokenize(SPECIAL, True, True) == tokenizer(SPECIAL)["input_ids"]
-    assert same == (name != "llama-2-metaspace")
-    assert (vocabulary.token_bos(), vocabulary.token_eos()) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    assert vocabulary.n_vocab == len(tokenizer) + 4  # rows of the embedding
-
-
-def incomplete_merges() -> PreTrainedTokenizerBase:
-    """As trained by the tokenizers package: one merge for each token, where llama.cpp knows them all."""
-    model = json.loads(sentencepiece(prepend=True).backend_tokenizer.to_str())["model"]
-    merges, made = [], set()
-    for left, right in model["merges"]:
-        if left + right not in made:
-            merges.append((left, right))
-            made.add(left + right)
-    return LlamaTokenizer(vocab=model["vocab"], merges=merges)
-
-
-def without_bos() -> PreTrainedTokenizerBase:
-    tokenizer = byte_level(BYTE_LEVEL)
-    tokenizer.bos_token = None
-    return tokenizer
-
-
-def lower_case() -> PreTrainedTokenizerBase:
-    tokenizer = byte_level(BYTE_LEVEL)
-    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    return tokenizer
-
-
-@pytest.mark.parametrize(
-    ("tokenizer", "message"),
-    [
-        (incomplete_merges, "no merge of .* which llama.cpp would make"),
-        (without_bos, "has no bos_token"),
-        (lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)), "the pre-tokenizer .*'add_prefix_space': True"),
-        (lambda: byte_level(pre_tokenizers.Split(Regex("a+"), "isolated"), PLAIN_BYTES), "the pre-tokenizers .'a.', 'bytes'"),
-        (lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES), "ignore_merges False"),
-        (lambda: byte_level(BYTE_LEVEL, dropout=0.1), "dropout 0.1"),
-        (lower_case, "the normalizer .*Lowercase"),
-    ],
-)  # fmt: skip
-def test_a_tokenizer_that_llama_cpp_does_not_have_is_refused(tmp_path, tokenizer, message):
-    checkpoint = save(tmp_path / "checkpoint", tokenizer())
-    with pytest.raises(PalimpsestError, match=message):
-        gguf("q4_0").quantize(checkpoint, tmp_path / "quantized", [])
-
-
-def test_a_tokenizer_without_bytes_is_refused(checkpoints, tmp_path):
-    with pytest.raises(PalimpsestError, match="has a WordLevel model that is not BPE"):
-        gguf("q4_0").quantize(checkpoints["aligned"], tmp_path, [])
-
-
-def test_a_tokenizer_that_llama_cpp_runs_otherwise_is_refused(llamas, tmp_path, monkeypatch):
-    monkeypatch.setattr("palimpsest.quantizers.gguf_tokenizer._word_splitter", lambda *_: "qwen2")
-    with pytest.raises(PalimpsestError, match="llama.cpp tokenizes .* to .*, the tokenizer of .* to "):
-        gguf("q4_0").quantize(llamas["plain"], tmp_path, [])
-
-
-def test_a_tokenizer_with_more_tokens_than_rows_is_refused(llamas, tmp_path):
-    checkpoint = shutil.copytree(llamas["plain"], tmp_path / "checkpoint")
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    tokenizer.add_tokens([f"extra{i}" for i in range(5)])
-    tokenizer.save_pretrained(checkpoint)
-    with pytest.raises(PalimpsestError, match=r"has \d+ tokens, the embedding \d+ rows"):
-        gguf("q4_0").quantize(checkpoint, tmp_path / "quantized", [])
 
 
 @pytest.mark.parametrize("kind", FORMATS)
