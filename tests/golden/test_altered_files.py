@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from checkpoints import TEXTS
 from gguf import GGUFReader
-from test_gguf import BYTE_LEVEL, byte_level
-from test_gguf import save as save_llama
+from gguf_models import BYTE_LEVEL, byte_level
+from gguf_models import save as save_llama
 
 from palimpsest.environments import VARIABLE
 from palimpsest.errors import PalimpsestError

@@ -11,8 +11,8 @@ from compressed_tensors.quantization import QuantizationArgs, preset_name_to_sch
 from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from gguf import GGUFReader, GGUFWriter
+from gguf_models import BYTE_LEVEL, byte_level, save
 from safetensors.torch import load_file, save_file
-from test_gguf import BYTE_LEVEL, byte_level, save
 from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 from torchao.quantization.quant_primitives import MappingType
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import save_checkpoint
+from gguf_models import BYTE_LEVEL, FULL, byte_level
+from gguf_models import save as save_llama
 from safetensors.torch import load_file, save_file
-from test_gguf import BYTE_LEVEL, FULL, byte_level
-from test_gguf import save as save_llama
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import Quantizer, make_quantizer
