@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.prediction import read_table
+from palimpsest.prediction import OUTCOMES, read_table
 from palimpsest.report.cells import METHOD, NATS, STEPS, cells, cells_table
 from palimpsest.report.markdown import metrics_table
 from palimpsest.report.phase import _calibration, borders, draw_calibration, draw_diagram, place_of, rank_correlation
@@ -199,7 +199,7 @@ def test_the_interval_is_over_targets_not_over_pairs():
 
 def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
     text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/prediction.json"])
-    first, outcomes, table = text.split("\n\n")
+    first, outcomes, table, formats = text.split("\n\n")
     packaged = read_table()
     counts = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in outcomes.splitlines()[2:]}
     assert sum(int(count) for line in counts.values() for count in line) == packaged["pairs"]
@@ -213,3 +213,7 @@ def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
     sizes = [line for name, line in lines.items() if "M parameters" in name]
     assert len(sizes) == len(packaged["sizes"]) and sum(int(line[0]) for line in sizes) == packaged["pairs"]
     assert int(lines["bfloat16 weights"][0]) == packaged["bfloat16"]["pairs"] < packaged["pairs"]
+    by_format = [[int(number) for number in line.strip("| ").split(" | ")[2:]] for line in formats.splitlines()[2:]]
+    assert [sum(column) for column in zip(*by_format, strict=True)][:2] == [packaged["pairs"], packaged["errors"]]
+    finer = [pair["outcome"] for pair in packaged["measured"] if pair["weights"] != "bfloat16"]
+    assert [sum(line[place] for line in by_format) for place in (2, 3, 4)] == list(map(finer.count, OUTCOMES))

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.prediction import OUTCOMES, Pair, by_size, choose_thresholds, foretell, gather, score
+from palimpsest.prediction import OUTCOMES, Pair, by_size, choose_thresholds, count_errors, foretell, gather, score
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
 from palimpsest.report.cells import (
@@ -240,8 +240,13 @@ def _calibration(figure: Path, results: Sequence[Path]) -> str:
     low, high = found["ci"]
     return (
         f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
-        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}"
+        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}\n\n{_by_format(pairs)}"
     )
+
+
+def _size(members: Sequence[Pair]) -> str:
+    """What a size class is called: its largest models."""
+    return f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M"
 
 
 def _outcomes(pairs: Sequence[Pair]) -> str:
@@ -249,7 +254,6 @@ def _outcomes(pairs: Sequence[Pair]) -> str:
     limit = choose_thresholds(pairs)[1]
     lines = []
     for _, members in sorted(by_size(pairs).items()):
-        size = f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M"
         for storage in STORAGES:
             stored = [pair for pair in members if pair["weights"] == storage]
             counts = [
@@ -257,16 +261,28 @@ def _outcomes(pairs: Sequence[Pair]) -> str:
                 for below in (True, False)
                 for outcome in OUTCOMES
             ]
-            lines.append([f"{size}, {storage}", *map(str, counts)])
+            lines.append([f"{_size(members)}, {storage}", *map(str, counts)])
     head = [f"rho {side} {limit:.2f}: {outcome}" for side in ("below", "from") for outcome in OUTCOMES]
     return table(["models", *head], lines)
+
+
+def _by_format(pairs: Sequence[Pair]) -> str:
+    """By size class and format: what the thresholds get wrong, and how the pairs of finer weights than bfloat16 came out."""
+    lines = []
+    for _, members in sorted(by_size(pairs).items()):
+        for name in sorted({pair["precision"] for pair in members}):
+            part = [pair for pair in members if pair["precision"] == name]
+            finer = [pair["outcome"] for pair in part if pair["weights"] != "bfloat16"]
+            numbers = [len(part), count_errors(part)["errors"], *map(finer.count, OUTCOMES)]
+            lines.append([_size(members), name, *map(str, numbers)])
+    return table(["models", "format", "pairs", "wrong", *(f"finer weights: {outcome}" for outcome in OUTCOMES)], lines)
 
 
 def _errors(pairs: Sequence[Pair], group: str) -> str:
     """What the thresholds get wrong, beside what saying `kept` of all would, by size class and for bfloat16 weights."""
     parts = {"all": pairs, "bfloat16 weights": [pair for pair in pairs if pair["weights"] == "bfloat16"]}
     for _, members in sorted(by_size(pairs).items()):
-        parts[f"{max(pair['parameters'] for pair in members) / 1e6:.0f} M parameters"] = members
+        parts[f"{_size(members)} parameters"] = members
     lines = []
     for name, part in parts.items():
         found = score(part)
