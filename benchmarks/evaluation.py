@@ -39,6 +39,7 @@ from palimpsest.prompts import STOP_STRINGS, question_prompt
 
 RANDOM = random.Random(0)
 VERBATIM, QUESTIONS, TEXTS, EXAMPLES = 100, 100, 100, 10
+STATIC = ("a static cache", "a static cache and compiled steps", "the same, once compiled")
 FIRST_WORD = 6
 METRICS: dict[str, dict[str, Any]] = {
     "verbmem": {"rouge": "rougeL_f1"},
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument(
         "--static",
         action="store_true",
-        help="also answer the verbatim prompts with a static cache, without compiled steps and with them",
+        help="answer the verbatim prompts again, also with a static cache, without compiled steps and with them",
     )
     parser.add_argument("--float32", action="store_true", help="compute in float32, where a tie is rare")
     arguments = parser.parse_args()
@@ -161,13 +162,13 @@ def main() -> None:
     ours["log-probabilities"] = seconds
     memory = peak_memory()
     if arguments.static:
-        model.generation_config.cache_implementation = "static"
-        for run in ("without compilation", "with compilation", "compiled"):  # on a GPU transformers compiles the steps
-            model.generation_config.disable_compile = run == "without compilation"
+        for run in ("the cache as before", *STATIC):
+            model.generation_config.cache_implementation = "static" if run in STATIC else None
+            model.generation_config.disable_compile = run == STATIC[0]  # else transformers compiles the steps on a GPU
             seconds, others = timed(lambda: generate(model, tokenizer, requests[:VERBATIM], arguments.batch_size))
             same = sum(mine.response == other.response for mine, other in zip(responses, others, strict=False))
             print(
-                f"  static cache, {run}: {seconds:.1f} s for the verbatim prompts, {same} of {VERBATIM} responses the same",
+                f"  again, {run}: {seconds:.1f} s for the verbatim prompts, {same} of {VERBATIM} responses the same",
                 flush=True,
             )
         model.generation_config.cache_implementation = None

@@ -1,7 +1,7 @@
 """Forget and retain losses of unlearning, per their published equations; `released` holds what the paper's code does instead.
 
 All losses see a batch as its real tokens, flattened: `logits` [tokens, vocab], `targets` [tokens] (the next token,
-IGNORED at the last token of each sequence) and `sequence` [tokens] (which sequence a token belongs to). Padding is not part of it,
+IGNORED at the last token of each sequence) and `sequence` [tokens] (which sequence a token belongs to, ascending). Padding is not part of it,
 so no loss can depend on padding, and sequences of any lengths mix freely.
 
 Planning checks params.yaml against the tables at the end, so torch is imported when a loss is computed, and not before.
@@ -82,9 +82,13 @@ def cross_entropy(tokens: Tokens) -> Tensor:
 
 
 def sequence_log_probs(tokens: Tokens) -> Tensor:
-    """[sequences] sum of the log-probabilities of each sequence's predicted tokens, nats."""
+    """[sequences] sum of the log-probabilities of each sequence's predicted tokens, nats.
+
+    In the same order every time (tokens.sequence ascends): index_add of a GPU does not, and the same run gives another model.
+    """
     nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
-    return torch.zeros(tokens.sequences, dtype=nll.dtype, device=nll.device).index_add(0, tokens.sequence, -nll)
+    lengths = torch.bincount(tokens.sequence, minlength=tokens.sequences)
+    return torch.segment_reduce(-nll, "sum", lengths=lengths, unsafe=True)
 
 
 def kl_divergence(current: Tensor, reference: Tensor, positions: Tensor) -> Tensor:

@@ -281,3 +281,15 @@ def test_generic_tokens_avoid_what_reinforcement_made_likelier():
     generic = torch.randint(0, 9, (18,), generator=torch.Generator().manual_seed(2))
     expected = -batch.logits.log_softmax(-1)[torch.arange(18), generic][batch.scored].mean()
     assert losses.generic_cross_entropy(batch, generic).item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: on a CPU the order of a sum is fixed")
+def test_log_probs_of_sequences_are_the_same_every_time_on_a_gpu():
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.randint(50, 300, (32,), generator=draw)
+    sequence = torch.repeat_interleave(torch.arange(32), lengths)
+    logits = torch.randn(len(sequence), 100, generator=draw) * 5
+    targets = torch.randint(0, 100, (len(sequence),), generator=draw)
+    batch = losses.Tokens(logits.cuda(), targets.cuda(), sequence.cuda(), 32)
+    found = [losses.sequence_log_probs(batch) for _ in range(20)]
+    assert all(torch.equal(found[0], other) for other in found[1:])

@@ -1,5 +1,7 @@
 """The phase diagram's cells, its predicted borders and the rank correlation, on made-up audits with known answers."""
 
+import copy
+import json
 from pathlib import Path
 
 import ml_dtypes
@@ -11,7 +13,16 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.prediction import OUTCOMES, read_table
 from palimpsest.report.cells import METHOD, NATS, STEPS, cells, cells_table
 from palimpsest.report.markdown import metrics_table
-from palimpsest.report.phase import _calibration, borders, draw_calibration, draw_diagram, place_of, rank_correlation
+from palimpsest.report.phase import (
+    _calibration,
+    _methods,
+    borders,
+    draw_calibration,
+    draw_diagram,
+    place_of,
+    rank_correlation,
+)
+from palimpsest.report.records import read_audits
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -68,6 +79,69 @@ def test_a_cell_has_the_share_that_came_back_unless_nothing_was_forgotten(audit)
     assert second.recovered is None and second.retained == [75.0]
     lines, notes = lines_of(audit)
     assert lines[2] == ["a", "30", "2.5", "20", "90", "80 (0.10)"] and notes == ""
+
+
+def of_seed(audit, seed, *models):
+    """The audit as a run of another seed, of some of the models."""
+    return audit | {
+        "seeds": [seed],
+        "rows": [row | {"seed": seed} for row in audit["rows"] if row["model"] in models],
+        "models": [model for model in audit["models"] if model["model"] in models],
+    }
+
+
+@pytest.fixture
+def folders(audit, tmp_path):
+    """write(audits...): a results folder for each."""
+
+    def write(*audits):
+        paths = [tmp_path / str(place) for place in range(len(audits))]
+        for path, each in zip(paths, audits, strict=True):
+            path.mkdir(exist_ok=True)
+            (path / "audit.json").write_text(json.dumps(each))
+        return paths
+
+    return write
+
+
+def test_seeds_that_were_run_apart_are_averaged_as_seeds_of_one_study(audit, folders):
+    first, second = of_seed(audit, 0, "a", "b"), of_seed(audit, 3, "a")
+    second["rows"][1] = row("a", "rtn-int4", 60.0, 80.0, 0.3, seed=3)
+    second["models"][0] = second["models"][0] | {"training": [{"steps": 20, "forget_nats": 2.5}]}
+    joined = read_audits(folders(first, second))
+    assert joined["seeds"] == [0, 3]
+    a, b = cells(joined)
+    assert a.retained == [80.0, 70.0] and a.rho == [0.1, 0.3] and a.steps == [30, 20]
+    assert b.retained == [75.0]  # the second folder lacks it
+    assert "a | 1e-05 | 25 [20 to 30]" in _methods(folders(first, second)).replace("bfloat16 | ", "")
+
+
+def test_methods_that_were_run_apart_are_joined_and_what_both_have_alike_counts_once(audit, folders):
+    joined = read_audits(folders(of_seed(audit, 0, "a", "b"), of_seed(audit, 0, "b"), of_seed(audit, 1, "b")))
+    a, b = cells(joined)
+    assert joined["seeds"] == [0, 1] and a.steps == [30] and b.steps == [30, 30] and b.retained == [75.0, 75.0]
+
+
+def test_a_seed_with_other_scores_in_another_folder_is_refused(audit, folders):
+    other = of_seed(audit, 0, "b")
+    other["rows"][0] = row("b", "bf16", 71.0, 70.0)
+    with pytest.raises(PalimpsestError, match=r"/1 and a folder before it have other scores of b, seed 0: give one"):
+        read_audits(folders(of_seed(audit, 0, "a", "b"), other))
+
+
+@pytest.mark.parametrize("what", ["precisions", "rules", "settings.quantizers", "the method of a"])
+def test_results_of_different_studies_are_not_averaged(audit, folders, what):
+    other = copy.deepcopy(of_seed(audit, 1, "a", "b"))
+    if what == "precisions":
+        other["precisions"].append("gptq")
+    elif what == "rules":
+        other["rules"]["forgotten_below"] = 40.0
+    elif what == "settings.quantizers":
+        other["settings"]["quantizers"]["rtn-int4"]["bits"] = 3
+    else:
+        other["models"][0]["method"]["learning_rate"] = 2e-5
+    with pytest.raises(PalimpsestError, match=f"/1 and .*/0 differ in {what}: give results of one study"):
+        read_audits(folders(of_seed(audit, 0, "a", "b"), other))
 
 
 def test_where_one_metric_is_undefined_the_other_is_printed_and_marked(audit):

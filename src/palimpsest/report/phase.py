@@ -1,7 +1,8 @@
 """The phase diagram, learning rate x format for each weight storage, and rho against recovery over several studies.
 
-`python -m palimpsest.report.phase diagram RESULTS FIGURE.svg` draws one study's cells and prints them as a table;
-`python -m palimpsest.report.phase methods RESULTS` prints a study's methods, with the steps that each took and the forgetting it reached;
+`python -m palimpsest.report.phase diagram FIGURE.svg RESULTS...` draws one study's cells and prints them as a table;
+`python -m palimpsest.report.phase methods RESULTS...` prints a study's methods, with the steps that each took and the forgetting it reached
+(both average over seeds, also where these were run apart and lie in several results folders);
 `python -m palimpsest.report.phase metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
 `python -m palimpsest.report.phase calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
 correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly. In place of a
@@ -40,7 +41,7 @@ from palimpsest.report.cells import (
 )
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
 from palimpsest.report.markdown import metrics_table, number, table
-from palimpsest.report.records import TARGET, read_audit
+from palimpsest.report.records import TARGET, read_audit, read_audits
 from palimpsest.tensors import open_checkpoint, to_bfloat16
 
 REACH = 256
@@ -216,19 +217,19 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
     }
 
 
-def _diagram(results: Path, figure: Path) -> str:
-    audit = read_audit(results / "audit.json")
+def _diagram(figure: Path, results: Sequence[Path]) -> str:
+    audit = read_audits(results)
     target = next(model["model"] for model in audit["models"] if model["kind"] == TARGET)
     records = cells(audit)
-    limits = borders(audit, results / f"models/{target}/seed{audit['seeds'][0]}")
+    limits = borders(audit, results[0] / f"models/{target}/seed{audit['seeds'][0]}")
     draw_diagram(records, limits, figure)
     known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
     drawn = cells_table(records, [WEIGHTS, RATE, STEPS, NATS], audit["rules"])
     return f"{drawn}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
 
 
-def _methods(results: Path) -> str:
-    audit = read_audit(results / "audit.json")
+def _methods(results: Sequence[Path]) -> str:
+    audit = read_audits(results)
     return cells_table(cells(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
 
 
@@ -295,18 +296,15 @@ def _errors(pairs: Sequence[Pair], group: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m palimpsest.report.phase", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    diagram = commands.add_parser("diagram")
-    diagram.add_argument("results", type=Path)
-    diagram.add_argument("figure", type=Path)
-    for name in ("methods", "metrics"):
-        commands.add_parser(name).add_argument("results", type=Path)
-    calibration = commands.add_parser("calibration")
-    calibration.add_argument("figure", type=Path)
-    calibration.add_argument("results", type=Path, nargs="+")
+    for name in ("diagram", "methods", "metrics", "calibration"):
+        command = commands.add_parser(name)
+        if name in ("diagram", "calibration"):
+            command.add_argument("figure", type=Path)
+        command.add_argument("results", type=Path, nargs=None if name == "metrics" else "+")
     arguments = parser.parse_args()
     with one_line():
         if arguments.command == "diagram":
-            print(_diagram(arguments.results, arguments.figure))
+            print(_diagram(arguments.figure, arguments.results))
         elif arguments.command == "methods":
             print(_methods(arguments.results))
         elif arguments.command == "metrics":

@@ -1,6 +1,6 @@
 """The records that the audit is made of: read, checked and indexed by (model, seed, precision)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,41 @@ def read_audit(path: Path | str) -> dict[str, Any]:
         if not isinstance(audit, dict) or key not in audit:
             raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
     return audit
+
+
+def read_audits(folders: Sequence[Path | str]) -> dict[str, Any]:
+    """The audits of some results folders of one study, which were run apart for their seeds or methods, as one.
+
+    {"models", "rows", "precisions", "seeds", "rules", "settings"}: a model's "training" is listed as its seeds come in "rows". A model
+    that some folders lack has fewer seeds; one whose seed is the same in two, as their target may be, counts once. Raises
+    PalimpsestError when that seed has other scores in one of them, or when folders differ in what must be equal for a mean over
+    them: the formats, the audit's rules, a model's method.
+    """
+    audits = [read_audit(Path(folder) / "audit.json") for folder in folders]
+    joined = {key: audits[0][key] for key in ("precisions", "rules", "settings")}
+    models: dict[str, dict[str, Any]] = {}
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for folder, audit in zip(folders, audits, strict=True):
+        same = {key: (audit[key], joined[key]) for key in ("precisions", "rules")}
+        same["settings.quantizers"] = (audit["settings"]["quantizers"], joined["settings"]["quantizers"])
+        for model in audit["models"]:
+            name = model["model"]
+            known = models.setdefault(name, model | {"training": []})
+            same[f"the method of {name}"] = (model["method"], known["method"])
+            for seed, training in zip(audit["seeds"], model["training"], strict=True):
+                found = [row for row in audit["rows"] if (row["model"], row["seed"]) == (name, seed)]
+                if rows.setdefault((name, seed), found) is found:
+                    known["training"].append(training)
+                elif rows[name, seed] != found:
+                    raise PalimpsestError(
+                        f"{folder} and a folder before it have other scores of {name}, seed {seed}: give one."
+                    )
+        for key, (here, there) in same.items():
+            if here != there:
+                raise PalimpsestError(f"{folder} and {folders[0]} differ in {key}: give results of one study.")
+    found_rows = [row for each in rows.values() for row in each]
+    seeds = list(dict.fromkeys(seed for audit in audits for seed in audit["seeds"]))
+    return joined | {"rows": found_rows, "models": list(models.values()), "seeds": seeds}
 
 
 def index_study(scores: Iterable[Record], weights: Iterable[Record], manifests: Iterable[Record]) -> Study:
