@@ -32,6 +32,6 @@ def one_line(start: str = "Error") -> Iterator[None]:
         sys.exit(1)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, without the rest of its story."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -7,8 +7,12 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, first_line
 
+MEMORY = (
+    "The GPU's memory is full, of this step's model or of what shares the GPU with it: let fewer steps run at a time (--resources gpu=N), "
+    "lower the block's batch_size, or set its gradient_accumulation or gradient_checkpointing in params.yaml. What is done is kept; run it again."
+)
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 
 
@@ -32,6 +36,8 @@ def start_logging(path: Path | str) -> None:
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         traceback.print_exception(kind, error, trace, file=log)
         what = str(error) if issubclass(kind, PalimpsestError) else f"{kind.__name__}: {error}"
+        if kind.__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            what = f"{first_line(error)}. {MEMORY}"
         os.write(console, f"\nError: {what}\nThe whole story: {path}\n".encode())
 
     sys.excepthook = report
