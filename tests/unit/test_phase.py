@@ -273,7 +273,7 @@ def test_the_interval_is_over_targets_not_over_pairs():
 
 def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
     text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/prediction.json"])
-    first, outcomes, table, formats = text.split("\n\n")
+    first, outcomes, table, thresholds, formats = text.split("\n\n")
     packaged = read_table()
     counts = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in outcomes.splitlines()[2:]}
     assert sum(int(count) for line in counts.values() for count in line) == packaged["pairs"]
@@ -281,6 +281,8 @@ def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
     kept = [sum(map(int, line[2::3])) for name, line in counts.items() if name.endswith(", float32")]
     assert sum(kept) == sum(pair["outcome"] == "kept" for pair in stored)
     assert f"{packaged['pairs']} pairs" in first and "targets)" in first
+    limits = [f"{packaged[key]:.2f}" for key in ("restored_below", "kept_from")]
+    assert f"| all | {' | '.join(limits)} |" in thresholds and len(thresholds.splitlines()) == 3 + packaged["groups"]
     lines = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in table.splitlines()[2:]}
     shown = [str(packaged[key]) for key in ("pairs", "errors", "always_kept_errors")]
     assert lines["all"] == [*shown, f"{packaged['auc_returned']:.2f}", f"{packaged['auc_restored']:.2f}"]

@@ -1,7 +1,9 @@
 """From audits to thresholds on rho: outcomes, error rate without the held-out group, and refusals."""
 
+import csv
 import json
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from palimpsest.prediction import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
+EVIDENCE = REPOSITORY / "docs/evidence"
 
 
 def audit(
@@ -232,6 +235,28 @@ def test_too_little_is_refused(tmp_path):
         make_table([save(tmp_path / "one", audit([("a", 0.0, 0.0, 90.0)]))])
     with pytest.raises(PalimpsestError, match="audit.json does not exist"):
         make_table([tmp_path / "nowhere"])
+
+
+def test_the_packaged_table_is_of_the_scores_in_docs_evidence():
+    """Every pair whose scores are published agrees with them, so that neither is renewed without the other."""
+    published = {}
+    for file in EVIDENCE.glob("*.csv"):
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                if "model" in row:
+                    published[file.stem, row["model"], int(row["seed"]), row["precision"]] = row
+    compared = 0
+    for pair in read_table()["measured"]:
+        keys = [(pair["study"], pair["model"], pair["seed"], precision) for precision in (pair["precision"], "bf16")]
+        if all(key in published for key in keys):
+            after, before = (
+                mean(float(published[key][f"retained_same_precision_{metric}"]) for metric in pair["forgotten"])
+                for key in keys
+            )
+            assert float(published[keys[0]]["rho"]) == pytest.approx(pair["rho"], abs=1e-6), keys[0]
+            assert (after - before) / (100 - before) == pytest.approx(pair["recovered_share"], abs=1e-6), keys[0]
+            compared += 1
+    assert compared > 1000
 
 
 def test_the_packaged_table_is_what_its_pairs_give():

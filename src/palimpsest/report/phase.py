@@ -241,8 +241,18 @@ def _calibration(figure: Path, results: Sequence[Path]) -> str:
     low, high = found["ci"]
     return (
         f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
-        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}\n\n{_by_format(pairs)}"
+        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}\n\n{_thresholds(pairs, group)}\n\n"
+        f"{_by_format(pairs)}"
     )
+
+
+def _thresholds(pairs: Sequence[Pair], group: str) -> str:
+    """The thresholds of all pairs, and those by which each group's pairs are judged: chosen without them."""
+    chosen = {"all": choose_thresholds(pairs)}
+    for name in sorted({pair[group] for pair in pairs}):
+        chosen[f"all but {group} {name}"] = choose_thresholds([pair for pair in pairs if pair[group] != name])
+    lines = [[name, *(number(limit, 2) for limit in limits)] for name, limits in chosen.items()]
+    return table(["pairs of", "rho below which restored is said", "rho from which kept is"], lines)
 
 
 def _size(members: Sequence[Pair]) -> str:
