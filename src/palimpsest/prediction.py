@@ -36,6 +36,8 @@ TABLE = files("palimpsest") / "prediction.json"
 VERSION = 2
 ENOUGH = 10
 """Pairs in a range of rho from which a size class may speak for itself."""
+NEAR = 0.1
+"""Distance in rho of the pairs that `predict` counts as near."""
 GROUPS = ("corpus", "target", "unlearned")
 """What is held out together: the first of these of which the pairs have several."""
 
@@ -247,7 +249,8 @@ def read_table() -> dict[str, Any] | None:
 
 
 def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> dict[str, Any] | None:
-    """What was measured in the range of rho: {"outcome", "of_models", "alike": {outcome: pairs}}, and `count_errors` of those models.
+    """What was measured in the range of rho: {"outcome", "of_models", "alike": {outcome: pairs}, "near": of those within NEAR of rho}, and
+    `count_errors` of those models.
 
     of_models: the largest number of parameters in the size class nearest to `parameters` that has ENOUGH pairs in the range; None
     where none has, and all pairs speak.
@@ -266,9 +269,15 @@ def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> dic
     return {
         "outcome": expected,
         "of_models": size,
-        "alike": {name: sum(pair["outcome"] == name for pair in alike) for name in OUTCOMES},
+        "alike": _outcomes(alike),
+        "near": _outcomes(pair for pair in members if abs(pair["rho"] - rho) <= NEAR),
         **count_errors(members),
     }
+
+
+def _outcomes(pairs: Iterable[Pair]) -> dict[str, int]:
+    found = [pair["outcome"] for pair in pairs]
+    return {name: found.count(name) for name in OUTCOMES}
 
 
 def _in_range(pairs: Iterable[Pair], expected: str, thresholds: Thresholds) -> list[Pair]:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from palimpsest.prediction import KEPT, OUTCOMES, PARTLY, RESTORED, predict
+from palimpsest.prediction import KEPT, NEAR, OUTCOMES, PARTLY, RESTORED, predict
 from palimpsest.training_precision import FINER, IN_PLACE
 
 RARE = 1e-4
 """Octaves with less than this share of the weights are joined, at the lower end of the profile, or left out."""
-FORMAT_COLUMNS = ("format", "rho", "same codes", "scale drift", "dead zone", "changed in it", "prediction")
+FORMAT_COLUMNS = ("format", "rho", "same codes", "scale drift", "dead zone", "changed in it")
+PREDICTED = ("prediction", f"measured within {NEAR:g}")
 MEANING = {
     IN_PLACE: "The update was trained in bfloat16 weights, updated in place.",
     FINER: "The update was trained with float32 masters, stochastic rounding or an adapter: steps below bfloat16's resolution count.",
@@ -35,16 +36,22 @@ def _formats(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> str:
                 _percent(numbers["scale_drift"]),
                 f"-{below:.3g} +{above:.3g}",
                 _percent(numbers["dead_zone_share"]),
-                (numbers["prediction"] or {}).get("outcome", "-"),
+                *_predicted(numbers["prediction"]),
             )
         )
     lines = [
         "What arrives in each format (rho = 1: the whole update, 0: none of it)",
-        _table(FORMAT_COLUMNS if table else FORMAT_COLUMNS[:-1], rows),
+        _table((*FORMAT_COLUMNS, *PREDICTED) if table else FORMAT_COLUMNS, rows),
         "Dead zone: what is rounded to zero, as a share of the block's largest |w|.",
         *(f"Skipped {name}: {reason}." for name, reason in record.get("skipped", {}).items()),
     ]
     return "\n".join(lines + _basis(record, table))
+
+
+def _predicted(prediction: Mapping[str, Any] | None) -> tuple[str, str]:
+    if not prediction:
+        return "-", "-"
+    return prediction["outcome"], " ".join(str(count) for count in prediction["near"].values())
 
 
 def _basis(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> list[str]:
@@ -68,7 +75,10 @@ def _basis(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> list[s
         for name in OUTCOMES
         if name in made
     ]
-    lines += ["(restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten)"]
+    lines += [
+        "(restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten)",
+        f"Measured within {NEAR:g}: how many pairs of those models with a rho that near were {', '.join(OUTCOMES)}. Where these disagree, so may your model.",
+    ]
     lines += dict.fromkeys(
         f"Wrong in {each['errors']} of {each['pairs']} measured pairs{_of_models(each)} ({each['errors'] / each['pairs']:.0%}), by "
         f"thresholds chosen without the pair's {table['held_out']}; 'kept', said of all, in {each['always_kept_errors']} "

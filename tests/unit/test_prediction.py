@@ -181,6 +181,9 @@ def test_the_nearest_size_class_with_enough_pairs_speaks():
     found = predict(0.2, table, 6_000_000_000)
     assert found["of_models"] == 200_000_000 and found["alike"] == {RESTORED: 0, PARTLY: 9, KEPT: 1}
     assert (found["pairs"], found["errors"], found["always_kept_errors"]) == (10, 10, 9)
+    assert (
+        found["near"] == {RESTORED: 0, PARTLY: 9, KEPT: 1} and predict(0.3, table, 6_000_000_000)["near"][PARTLY] == 0
+    )
     assert predict(0.2, table, 12_000_000)["of_models"] == 13_000_000
     assert predict(0.9, table, 12_000_000)["of_models"] is None  # one pair is not enough
 

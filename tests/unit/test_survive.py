@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from palimpsest.cli import main
+from palimpsest.prediction import OUTCOMES
 from palimpsest.quantizers import make_quantizer
 from palimpsest.survive import FORMATS, survive
 from palimpsest.tensors import to_bfloat16
@@ -175,6 +176,13 @@ def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, 
         "'kept', said of all, in 10 (48%)." in output
     )
     assert "'partly' is never predicted: the two thresholds coincide." in output
+    rho = float(next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[1])
+    near = [sum(name == each and abs(place - rho) <= 0.1 for place, name in outcomes) for each in OUTCOMES]
+    assert next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[-4:] == [
+        "restored",
+        *map(str, near),
+    ]
+    assert sum(near) and "Measured within 0.1: how many pairs of those models" in output
     table["kept_from"] = 0.8
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     assert "never predicted" not in capsys.readouterr().out
