@@ -34,6 +34,7 @@ def start_logging(path: Path | str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stdout.flush()
         traceback.print_exception(kind, error, trace, file=log)
         what = str(error) if issubclass(kind, PalimpsestError) else f"{kind.__name__}: {error}"
         if kind.__name__ == "OutOfMemoryError":  # torch's, which is not imported here

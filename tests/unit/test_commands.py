@@ -31,7 +31,7 @@ REPORTS = {
     "markdown": (markdown.main, ["{}/audit.json"]),
     "formats": (formats.main, ["{}"]),
     "known": (known.main, ["{}"]),
-    "diagram": (phase.main, ["diagram", "{}", "{}/figure.svg"]),
+    "diagram": (phase.main, ["diagram", "{}/figure.svg", "{}"]),
     "methods": (phase.main, ["methods", "{}"]),
     "reach": (reach.main, ["{}"]),
     "metrics": (phase.main, ["metrics", "{}"]),
