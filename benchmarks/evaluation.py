@@ -39,7 +39,12 @@ from palimpsest.prompts import STOP_STRINGS, question_prompt
 
 RANDOM = random.Random(0)
 VERBATIM, QUESTIONS, TEXTS, EXAMPLES = 100, 100, 100, 10
-STATIC = ("a static cache", "a static cache and compiled steps", "the same, once compiled")
+CACHES = {  # cache_implementation, disable_compile: on a GPU transformers compiles the steps of a static cache
+    "the cache as before": (None, False),
+    "a static cache": ("static", True),
+    "a static cache and compiled steps": ("static", False),
+    "the same, once compiled": ("static", False),
+}
 FIRST_WORD = 6
 METRICS: dict[str, dict[str, Any]] = {
     "verbmem": {"rouge": "rougeL_f1"},
@@ -162,9 +167,8 @@ def main() -> None:
     ours["log-probabilities"] = seconds
     memory = peak_memory()
     if arguments.static:
-        for run in ("the cache as before", *STATIC):
-            model.generation_config.cache_implementation = "static" if run in STATIC else None
-            model.generation_config.disable_compile = run == STATIC[0]  # else transformers compiles the steps on a GPU
+        for run, (cache, alone) in CACHES.items():
+            model.generation_config.cache_implementation, model.generation_config.disable_compile = cache, alone
             seconds, others = timed(lambda: generate(model, tokenizer, requests[:VERBATIM], arguments.batch_size))
             same = sum(mine.response == other.response for mine, other in zip(responses, others, strict=False))
             print(

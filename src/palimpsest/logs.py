@@ -36,9 +36,12 @@ def start_logging(path: Path | str) -> None:
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.stdout.flush()
         traceback.print_exception(kind, error, trace, file=log)
-        what = str(error) if issubclass(kind, PalimpsestError) else f"{kind.__name__}: {error}"
-        if kind.__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        if issubclass(kind, PalimpsestError):
+            what = str(error)
+        elif kind.__name__ == "OutOfMemoryError":  # torch's, which is not imported here
             what = f"{first_line(error)}. {MEMORY}"
+        else:
+            what = f"{kind.__name__}: {error}"
         os.write(console, f"\nError: {what}\nThe whole story: {path}\n".encode())
 
     sys.excepthook = report

@@ -90,15 +90,18 @@ def foretell(pairs: Sequence[Pair]) -> str:
     Raises PalimpsestError when there are fewer than two groups.
     """
     group = next((name for name in GROUPS if len({pair[name] for pair in pairs}) > 1), GROUPS[-1])
-    names = {pair[group] for pair in pairs}
-    if len(names) < 2:
-        raise PalimpsestError(f"the studies hold pairs of rho and recovery of {len(names)} models: two are needed.")
-    for held_out in names:
-        thresholds = choose_thresholds([pair for pair in pairs if pair[group] != held_out])
-        for pair in pairs:
-            if pair[group] == held_out:
-                pair["foretold"] = classify(pair["rho"], thresholds)
+    if (found := len({pair[group] for pair in pairs})) < 2:
+        raise PalimpsestError(f"the studies hold pairs of rho and recovery of {found} models: two are needed.")
+    thresholds = thresholds_without(pairs, group)
+    for pair in pairs:
+        pair["foretold"] = classify(pair["rho"], thresholds[pair[group]])
     return group
+
+
+def thresholds_without(pairs: Sequence[Pair], group: str) -> dict[str, Thresholds]:
+    """By each value of the key `group`: the thresholds of all pairs but those that have it."""
+    names = sorted({pair[group] for pair in pairs})
+    return {name: choose_thresholds([pair for pair in pairs if pair[group] != name]) for name in names}
 
 
 def count_errors(pairs: Sequence[Pair]) -> dict[str, int]:
@@ -269,13 +272,14 @@ def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> dic
     return {
         "outcome": expected,
         "of_models": size,
-        "alike": _outcomes(alike),
-        "near": _outcomes(pair for pair in members if abs(pair["rho"] - rho) <= NEAR),
+        "alike": count_outcomes(alike),
+        "near": count_outcomes(pair for pair in members if abs(pair["rho"] - rho) <= NEAR),
         **count_errors(members),
     }
 
 
-def _outcomes(pairs: Iterable[Pair]) -> dict[str, int]:
+def count_outcomes(pairs: Iterable[Pair]) -> dict[str, int]:
+    """How many pairs came out how, in the order of OUTCOMES."""
     found = [pair["outcome"] for pair in pairs]
     return {name: found.count(name) for name in OUTCOMES}
 

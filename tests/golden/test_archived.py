@@ -448,6 +448,3 @@ def test_other_settings_are_refused(quantized):
         next(make_quantizer(AWQ | {"group_size": 64}).read(quantized("awq")[2]))
     with pytest.raises(PalimpsestError, match="holds no smoothing factors"):
         next(make_quantizer(AWQ).read(quantized("gptq")[2]))
-
-
-# --- the environment

@@ -1,13 +1,8 @@
-"""One model over several processes (FSDP2): the training of one process, a part of everything in each, one error message.
-
-Two processes on the CPU (gloo); where there are GPUs (NCCL), as many as there are, at most two.
-"""
+"""One model over several processes (FSDP2): the training of one process, a part of everything in each."""
 
 import copy
-import errno
 import importlib.util
 import json
-import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,24 +10,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import NUMBER, two_processes
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from palimpsest import ranks, reference
+from palimpsest import reference
 from palimpsest.adapters import Adapter
 from palimpsest.corpus.layout import write_corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.models import store_weights, write_model
-from palimpsest.ranks import gathered, place, run_on_ranks, total
+from palimpsest.ranks import gathered, run_on_ranks
 from palimpsest.saliency import Saliency
 from palimpsest.sequences import corpus_sequences
 from palimpsest.sharding import local, published, sharded
 from palimpsest.training import Collator, NextTokenTrainer, Schedule, fit, train
 from palimpsest.unlearning import Objective, UnlearningTrainer, settings_of, unlearn
-from palimpsest.updates import Float32MomentsAdamW
-
-NUMBER = min(2, torch.cuda.device_count()) or 2
-two_processes = pytest.mark.skipif(NUMBER < 2, reason="one GPU: two processes would want two")
 
 EXACT = partial(Schedule, 1e-3, 2, batch_size=5, weights="float32", autocast=False)
 """Five sequences a step, of very different lengths: shares are uneven, and a last batch of one leaves a process without any."""
@@ -182,76 +174,6 @@ def test_each_process_holds_its_part_of_the_weights_gradients_and_moments(runs, 
             assert held["gradients"] == held["weights"] and held["moments"] == 2 * held["weights"]
 
 
-def work_alone():
-    """A step of the same weights with the same gradient in each process."""
-    weight = torch.nn.Parameter(torch.ones(1000, dtype=torch.bfloat16))
-    weight.grad = torch.ones_like(weight)
-    Float32MomentsAdamW([weight], lr=1e-3, seed=5).step()
-    return gathered(weight.detach().float()), gathered(total(torch.tensor(0.1 * (1 + place()[0]))).item())
-
-
-def refuse_in_rank_1():
-    if place()[0] == 1:
-        raise PalimpsestError("rank 1 says no")
-    total(torch.zeros(1))
-
-
-def refuse_without_hard_links():
-    def refuse(*_):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-    os.link = refuse
-    refuse_in_rank_1()
-
-
-def refuse_where_nothing_can_be_written():
-    def refuse(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    Path.mkdir = refuse
-    if place()[0] == 1:
-        raise ValueError("rank 1 found no room")
-    total(torch.zeros(1))
-
-
-def end_in_rank_1():
-    if place()[0] == 1:
-        os.kill(os.getpid(), 9)
-    total(torch.zeros(1))
-
-
-@two_processes
-def test_processes_round_with_numbers_of_their_own_and_sum_alike():
-    (first, second), sums = run_on_ranks(2, work_alone)
-    assert set(first.tolist()) == set(second.tolist()) == {1.0, 1 - 2**-8}
-    assert not torch.equal(first, second)
-    assert sums[0] == sums[1] == pytest.approx(0.3)
-
-
-@two_processes
-def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
-    with pytest.raises(PalimpsestError, match="^rank 1 says no") as caught:
-        run_on_ranks(2, refuse_in_rank_1)
-    assert str(caught.value) == "rank 1 says no"
-    (story,) = caught.value.__notes__
-    assert story.startswith("In process 1 of 2:") and "refuse_in_rank_1" in story
-    with pytest.raises(PalimpsestError, match="process 1 of 2 was ended by signal 9: was memory short"):
-        run_on_ranks(2, end_in_rank_1)
-
-
-@two_processes
-def test_the_error_comes_from_a_file_system_without_hard_links():
-    with pytest.raises(PalimpsestError, match="^rank 1 says no"):
-        run_on_ranks(2, refuse_without_hard_links)
-
-
-@two_processes
-def test_an_error_that_cannot_be_written_down_is_printed(capfd):
-    with pytest.raises(RuntimeError, match="see what they said"):
-        run_on_ranks(2, refuse_where_nothing_can_be_written)
-    assert "ValueError: rank 1 found no room" in capfd.readouterr().err
-
-
 @two_processes
 def test_unlearning_in_place_in_two_processes(learned, tmp_path):
     """The whole way, as the workflow goes it, and a task vector, for which the caller keeps the start."""
@@ -339,15 +261,3 @@ def test_the_step_trains_what_cannot_be_sharded_in_one_process_and_says_why(lear
     assert manifest_of("ga_sure", masked, 2)["training"]["processes"] == 1
     assert "a saliency mask cannot be sharded: of 2 GPUs one is used." in caplog.text
     assert "processes" not in manifest_of("ga_sure", masked, 1)["training"]
-
-
-@pytest.mark.parametrize(("visible", "given", "processes"), [(0, 2, 1), (0, 0, 1), (1, 1, 1), (2, 2, 2), (4, 0, 1)])
-def test_a_job_works_in_a_process_for_each_gpu_or_in_one_on_the_cpu(monkeypatch, visible, given, processes):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
-    assert ranks.processes_of(given) == processes
-
-
-def test_fewer_gpus_than_the_step_was_given_are_an_error(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(PalimpsestError, match=r"given 4 GPUs \(gpu=4\), and torch sees 1 .* resource nodes=1"):
-        ranks.processes_of(4)

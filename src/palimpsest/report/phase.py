@@ -23,7 +23,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.prediction import OUTCOMES, Pair, by_size, choose_thresholds, count_errors, foretell, gather, score
+from palimpsest.prediction import (
+    OUTCOMES,
+    Pair,
+    by_size,
+    choose_thresholds,
+    count_errors,
+    count_outcomes,
+    foretell,
+    gather,
+    score,
+    thresholds_without,
+)
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import HEADS, is_named, linear_layers
 from palimpsest.report.cells import (
@@ -248,9 +259,8 @@ def _calibration(figure: Path, results: Sequence[Path]) -> str:
 
 def _thresholds(pairs: Sequence[Pair], group: str) -> str:
     """The thresholds of all pairs, and those by which each group's pairs are judged: chosen without them."""
-    chosen = {"all": choose_thresholds(pairs)}
-    for name in sorted({pair[group] for pair in pairs}):
-        chosen[f"all but {group} {name}"] = choose_thresholds([pair for pair in pairs if pair[group] != name])
+    without = thresholds_without(pairs, group)
+    chosen = {"all": choose_thresholds(pairs)} | {f"all but {group} {name}": without[name] for name in without}
     lines = [[name, *(number(limit, 2) for limit in limits)] for name, limits in chosen.items()]
     return table(["pairs of", "rho below which restored is said", "rho from which kept is"], lines)
 
@@ -267,12 +277,9 @@ def _outcomes(pairs: Sequence[Pair]) -> str:
     for _, members in sorted(by_size(pairs).items()):
         for storage in STORAGES:
             stored = [pair for pair in members if pair["weights"] == storage]
-            counts = [
-                sum(pair["outcome"] == outcome and (pair["rho"] < limit) == below for pair in stored)
-                for below in (True, False)
-                for outcome in OUTCOMES
-            ]
-            lines.append([f"{_size(members)}, {storage}", *map(str, counts)])
+            sides = ([pair for pair in stored if (pair["rho"] < limit) == below] for below in (True, False))
+            counts = [str(count) for side in sides for count in count_outcomes(side).values()]
+            lines.append([f"{_size(members)}, {storage}", *counts])
     head = [f"rho {side} {limit:.2f}: {outcome}" for side in ("below", "from") for outcome in OUTCOMES]
     return table(["models", *head], lines)
 
@@ -283,8 +290,8 @@ def _by_format(pairs: Sequence[Pair]) -> str:
     for _, members in sorted(by_size(pairs).items()):
         for name in sorted({pair["precision"] for pair in members}):
             part = [pair for pair in members if pair["precision"] == name]
-            finer = [pair["outcome"] for pair in part if pair["weights"] != "bfloat16"]
-            numbers = [len(part), count_errors(part)["errors"], *map(finer.count, OUTCOMES)]
+            finer = count_outcomes(pair for pair in part if pair["weights"] != "bfloat16")
+            numbers = [len(part), count_errors(part)["errors"], *finer.values()]
             lines.append([_size(members), name, *map(str, numbers)])
     return table(["models", "format", "pairs", "wrong", *(f"finer weights: {outcome}" for outcome in OUTCOMES)], lines)
 

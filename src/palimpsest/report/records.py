@@ -76,30 +76,36 @@ def read_audits(folders: Sequence[Path | str]) -> dict[str, Any]:
     them: the formats, the audit's rules, a model's method.
     """
     audits = [read_audit(Path(folder) / "audit.json") for folder in folders]
-    joined = {key: audits[0][key] for key in ("precisions", "rules", "settings")}
+    first = audits[0]
     models: dict[str, dict[str, Any]] = {}
-    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    rows: dict[tuple[str, int], list[Record]] = {}
     for folder, audit in zip(folders, audits, strict=True):
-        same = {key: (audit[key], joined[key]) for key in ("precisions", "rules")}
-        same["settings.quantizers"] = (audit["settings"]["quantizers"], joined["settings"]["quantizers"])
+        same = {key: (audit[key], first[key]) for key in ("precisions", "rules")}
+        same["settings.quantizers"] = audit["settings"]["quantizers"], first["settings"]["quantizers"]
+        runs: dict[tuple[str, int], list[Record]] = {}
+        for row in audit["rows"]:
+            runs.setdefault((row["model"], row["seed"]), []).append(row)
         for model in audit["models"]:
-            name = model["model"]
-            known = models.setdefault(name, model | {"training": []})
-            same[f"the method of {name}"] = (model["method"], known["method"])
+            known = models.setdefault(model["model"], model | {"training": []})
+            same[f"the method of {model['model']}"] = model["method"], known["method"]
             for seed, training in zip(audit["seeds"], model["training"], strict=True):
-                found = [row for row in audit["rows"] if (row["model"], row["seed"]) == (name, seed)]
-                if rows.setdefault((name, seed), found) is found:
+                run = model["model"], seed
+                if run not in rows:
+                    rows[run] = runs[run]
                     known["training"].append(training)
-                elif rows[name, seed] != found:
+                elif rows[run] != runs[run]:
                     raise PalimpsestError(
-                        f"{folder} and a folder before it have other scores of {name}, seed {seed}: give one."
+                        f"{folder} and a folder before it have other scores of {run[0]}, seed {seed}: give one."
                     )
         for key, (here, there) in same.items():
             if here != there:
                 raise PalimpsestError(f"{folder} and {folders[0]} differ in {key}: give results of one study.")
-    found_rows = [row for each in rows.values() for row in each]
-    seeds = list(dict.fromkeys(seed for audit in audits for seed in audit["seeds"]))
-    return joined | {"rows": found_rows, "models": list(models.values()), "seeds": seeds}
+    return {
+        **{key: first[key] for key in ("precisions", "rules", "settings")},
+        "rows": [row for run in rows.values() for row in run],
+        "models": list(models.values()),
+        "seeds": list(dict.fromkeys(seed for audit in audits for seed in audit["seeds"])),
+    }
 
 
 def index_study(scores: Iterable[Record], weights: Iterable[Record], manifests: Iterable[Record]) -> Study:

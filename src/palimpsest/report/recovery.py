@@ -14,13 +14,14 @@ from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.prediction import forgotten_and_returned
 from palimpsest.report.markdown import MISSING, number, table
 from palimpsest.report.records import FORGET_METRICS, FULL, UNLEARNED
+from palimpsest.report.retained import HEADLINE
 
 Row = Mapping[str, str]
 Key = tuple[str, str, str]
 """model, seed, precision"""
 
 ALL = "what had been forgotten"
-COLUMNS = {metric: f"retained_same_precision_{metric}" for metric in FORGET_METRICS}
+COLUMNS = {metric: f"retained_{HEADLINE}_{metric}" for metric in FORGET_METRICS}
 
 
 def read_rows(files: Iterable[Path]) -> dict[Key, Row]:
@@ -57,8 +58,7 @@ def recovery(rows: Mapping[Key, Row], forgotten_below: float) -> dict[tuple[str,
         there, before = ({m: _value(r[c]) for m, c in COLUMNS.items()} for r in (row, rows[model, seed, FULL]))
         points = found.setdefault((row["weights"], precision), {})
         for name, metrics in {ALL: FORGET_METRICS, **{metric: (metric,) for metric in FORGET_METRICS}}.items():
-            after, full = ({metric: values[metric] for metric in metrics} for values in (there, before))
-            if compared := forgotten_and_returned(after, full, forgotten_below):
+            if compared := forgotten_and_returned(there, {m: before[m] for m in metrics}, forgotten_below):
                 points.setdefault(name, []).append(compared[1] - compared[2])
     return found
 
