@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,6 +24,10 @@ from palimpsest.sequences import pad
 
 SHARED = 32
 """Tokens from which on a start that all prompts of a task share is run through the model once, for all of them."""
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Of attention: all but cuDNN's, which on a GPU are planned anew for every length, half the time of generation, and whose last bits
+then depend on what the process ran before (docs/scaling.md)."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ def _batches(
         yield from (places[start : start + size] for start in range(0, len(places), size))
 
 
+@sdpa_kernel(KERNELS)
 @torch.inference_mode()
 def _continue(
     model: PreTrainedModel,
@@ -197,6 +203,7 @@ def split_log_probs(
     return {name: list(itertools.islice(rows, len(split))) for name, split in splits.items()}
 
 
+@sdpa_kernel(KERNELS)
 @torch.inference_mode()
 def token_log_probs(
     model: PreTrainedModel,

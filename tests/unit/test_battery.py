@@ -139,6 +139,14 @@ def test_fac_and_flu_are_greedy_and_answers_end_with_their_line(network, questio
     assert measured["flu"]["score"] == pytest.approx(100 * statistics.mean(entropies))
 
 
+def test_attention_takes_no_kernel_of_cudnn(network, questions, folder):
+    allowed = []
+    hook = network[0].register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    measure(*network, {"gen": questions["gen"][:2]}, {"gen": settings(folder)["gen"]}, batch_size=2)
+    hook.remove()
+    assert allowed and not any(allowed)
+
+
 def test_an_answer_stops_at_a_newline_and_is_scored_without_what_follows(network, questions):
     """A model that says ` right`, a newline and more of the like, whatever it is asked."""
     model, tokenizer = network

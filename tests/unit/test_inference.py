@@ -21,6 +21,7 @@ from palimpsest.inference import (
     write_log_probs,
 )
 from palimpsest.metrics.inference_files import read_logprobs
+from palimpsest.models import build_llama
 from palimpsest.prompts import STOP_STRINGS, question_prompt
 from palimpsest.sequences import corpus_sequences
 from palimpsest.training import Schedule, train
@@ -134,6 +135,32 @@ def test_log_probs_are_the_models_in_any_batch(speaker):
             logits = model(ids).logits[0, :-1].log_softmax(-1)
         direct = logits[torch.arange(ids.shape[1] - 1), ids[0, 1:]].tolist()
         assert row == pytest.approx(direct, abs=2e-4) and lone == pytest.approx(direct, abs=2e-4)
+
+
+def test_attention_takes_no_kernel_of_cudnn(speaker):
+    """Its kernels are planned anew for every length; torch is as it was afterwards."""
+    model, tokenizer, corpus = speaker
+    allowed = []
+    hook = model.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    generate(model, tokenizer, corpus_requests(corpus, tokenizer, 4, 4, 0)[:3], 2)
+    token_log_probs(model, tokenizer, corpus.privleak_forget[:2], 16, 2)
+    hook.remove()
+    assert len(allowed) > 5 and not any(allowed)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: the kernels in question are CUDA's")
+def test_a_gpu_answers_the_same_when_asked_again(tiny):
+    """In bfloat16, with lengths that the process has not met before the first time; cuDNN's attention does not."""
+    _, tokenizer, _ = tiny
+    shape = {"hidden_size": 512, "layers": 4, "heads": 4, "mlp_size": 1024, "context": 512}
+    model = build_llama(tokenizer, shape, seed=0).to("cuda", torch.bfloat16).eval()
+    draw = random.Random(0)
+    letters = ["".join(draw.choices("abcdefgh ", k=draw.randint(40, 60))) for _ in range(32)]
+    requests = [Request("verbmem", i, text, "", 100) for i, text in enumerate(letters)]
+    first = ask(model, tokenizer, requests, 16)
+    assert len(set(first.values())) > 4
+    assert ask(model, tokenizer, requests, 16) == first
 
 
 def test_splits_get_the_log_probs_of_their_texts(speaker):

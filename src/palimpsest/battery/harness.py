@@ -8,13 +8,14 @@ from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
+from torch.nn.attention import sdpa_kernel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from palimpsest.battery import MEASURES
 from palimpsest.battery.questions import Question
 from palimpsest.battery.scores import factuality, ngram_entropy, truthfulness
 from palimpsest.errors import PalimpsestError
-from palimpsest.inference import encode
+from palimpsest.inference import KERNELS, encode
 
 
 class OneBos(HFLM):
@@ -56,6 +57,7 @@ class OneBos(HFLM):
             )
 
 
+@sdpa_kernel(KERNELS)
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
