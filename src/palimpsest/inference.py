@@ -26,8 +26,8 @@ SHARED = 32
 """Tokens from which on a start that all prompts of a task share is run through the model once, for all of them."""
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Of attention: all but cuDNN's, which on a GPU are planned anew for every length, half the time of generation, and whose last bits
-then depend on what the process ran before (docs/scaling.md)."""
+"""Of attention: all but cuDNN's. On a GPU these are planned anew for every length, half the time of generation, and for one query
+without a mask they give other last bits each time (docs/scaling.md)."""
 
 
 @dataclass(frozen=True)
