@@ -1,10 +1,10 @@
 """How artefacts reach the disk: whole or not at all, each with a manifest that says what made it."""
 
+import glob
 import hashlib
 import json
 import os
 import platform
-import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -59,10 +59,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}")  # none of NAME.g32: another step may be writing it
-    for abandoned in path.parent.iterdir():
-        if own.fullmatch(abandoned.name):  # by a killed run: one step at a time writes `path`
-            shutil.rmtree(abandoned)
+    drafts = f".{glob.escape(path.name)}.{32 * '[0-9a-f]'}"  # none of NAME.g32: another step may be writing it
+    for abandoned in path.parent.glob(drafts):  # by a killed run: one step at a time writes `path`
+        shutil.rmtree(abandoned)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     draft.mkdir()
     try:

@@ -31,7 +31,6 @@ from palimpsest.logs import FORMAT
 WORK, RESULT, FAILED, ERROR, MEETING = "work.pickle", "result.pickle", "failed", "error.json", "meeting"
 KNOWN = {kind.__name__: kind for kind in (PalimpsestError, torch.OutOfMemoryError)}
 """Errors that are raised again as what they were; others come as a RuntimeError that names them."""
-# The two pickles are written and read by this module alone, in a temporary folder that only its own user can open.
 
 
 def place() -> tuple[int, int]:
@@ -78,7 +77,7 @@ def run_on_ranks(number: int, function: Callable[..., Any], *arguments: Any) -> 
                 process.communicate()
         if any(codes):
             raise _first_error(folder, codes)
-        return pickle.loads((folder / RESULT).read_bytes())
+        return pickle.loads((folder / RESULT).read_bytes())  # of rank 0, in a folder that only its own user can open
 
 
 def processes_of(gpus: int) -> int:
@@ -156,6 +155,7 @@ def main(folder: Path, rank: int, number: int) -> None:
     logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, init_method=f"file://{folder / MEETING}", rank=rank, world_size=number)
+    # of run_on_ranks, in a folder that only its own user can open
     function, arguments = pickle.loads((folder / WORK).read_bytes())
     result = function(*arguments)
     if rank == 0:
