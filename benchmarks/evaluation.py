@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 from palimpsest.inference import (
     KERNELS,
     Request,
+    Response,
     encode,
     generate,
     split_log_probs,
@@ -127,13 +128,42 @@ def compare(plain: Any, response: str, tokenizer: Any, resolution: float) -> str
     return "tie" if best[0] - best[1] <= resolution * best[0].abs() else "different"
 
 
-def score_all(folder: Path) -> None:
-    files = folder / "responses.jsonl", folder / "logprobs.parquet", folder / "logprobs.parquet"
-    for metric, settings in METRICS.items():
-        score(metric, settings | BOOTSTRAP, *files)
+def evaluate(
+    model: Any, tokenizer: Any, requests: list[Request], splits: dict[str, list[str]], arguments: argparse.Namespace
+) -> tuple[dict[str, float], list[Response], dict[str, list[list[float]]]]:
+    """Seconds by kind of work, as the workflow does it, and what came out."""
+    verbatim, asked = requests[:VERBATIM], requests[VERBATIM:]
+    took = {}
+    took["responses to verbatim prompts"], responses = timed(
+        lambda: generate(model, tokenizer, verbatim, arguments.batch_size)
+    )
+    took["answers to questions"], answers = timed(lambda: generate(model, tokenizer, asked, arguments.batch_size))
+    took["log-probabilities"], rows = timed(
+        lambda: split_log_probs(model, tokenizer, splits, arguments.length, arguments.batch_size)
+    )
+    return took, responses + answers, rows
 
 
-def main() -> None:
+def ask_again(model: Any, tokenizer: Any, requests: list[Request], batch_size: int, before: list[Response]) -> None:
+    """Seconds of the verbatim prompts with each cache; the first is the one that is used."""
+    for run, (cache, alone) in CACHES.items():
+        model.generation_config.cache_implementation, model.generation_config.disable_compile = cache, alone
+        seconds, others = timed(lambda: generate(model, tokenizer, requests, batch_size))
+        same = sum(mine.response == other.response for mine, other in zip(before, others, strict=True))
+        print(f"  again, {run}: {seconds:.1f} s for the verbatim prompts, {same} of {len(others)} responses the same")
+    model.generation_config.cache_implementation = None
+
+
+def store_and_score(responses: list[Response], rows: dict[str, list[list[float]]]) -> None:
+    with TemporaryDirectory() as folder:
+        responses_file, log_probs = Path(folder) / "responses.jsonl", Path(folder) / "logprobs.parquet"
+        write_responses(responses, responses_file)
+        write_log_probs(rows, log_probs)
+        for metric, settings in METRICS.items():
+            score(metric, settings | BOOTSTRAP, responses_file, log_probs, log_probs)
+
+
+def arguments_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -150,7 +180,11 @@ def main() -> None:
         "--cudnn", action="store_true", help="let attention take cuDNN's kernels too, as torch does by itself"
     )
     parser.add_argument("--float32", action="store_true", help="compute in float32, where a tie is rare")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = arguments_of()
     if arguments.cudnn:
         KERNELS.append(SDPBackend.CUDNN_ATTENTION)
     model = random_llama(arguments.shape).eval()
@@ -166,29 +200,11 @@ def main() -> None:
         f"{name}, torch {torch.__version__}; {arguments.shape}, {model.dtype}, seed 0, batch size {arguments.batch_size}"
     )
     generate(model, tokenizer, requests[:2], 2)  # the first call of everything is slow
-
-    seconds, responses = timed(lambda: generate(model, tokenizer, requests[:VERBATIM], arguments.batch_size))
-    ours = {"responses to verbatim prompts": seconds}
-    seconds, answers = timed(lambda: generate(model, tokenizer, requests[VERBATIM:], arguments.batch_size))
-    ours["answers to questions"] = seconds
-    responses += answers
-    seconds, rows = timed(lambda: split_log_probs(model, tokenizer, splits, arguments.length, arguments.batch_size))
-    ours["log-probabilities"] = seconds
+    ours, responses, rows = evaluate(model, tokenizer, requests, splits, arguments)
     memory = peak_memory()
     if arguments.static:
-        for run, (cache, alone) in CACHES.items():
-            model.generation_config.cache_implementation, model.generation_config.disable_compile = cache, alone
-            seconds, others = timed(lambda: generate(model, tokenizer, requests[:VERBATIM], arguments.batch_size))
-            same = sum(mine.response == other.response for mine, other in zip(responses, others, strict=False))
-            print(
-                f"  again, {run}: {seconds:.1f} s for the verbatim prompts, {same} of {VERBATIM} responses the same",
-                flush=True,
-            )
-        model.generation_config.cache_implementation = None
-    with TemporaryDirectory() as folder:
-        write_responses(responses, Path(folder) / "responses.jsonl")
-        write_log_probs(rows, Path(folder) / "logprobs.parquet")
-        ours["scores, on the CPU"], _ = timed(lambda: score_all(Path(folder)))
+        ask_again(model, tokenizer, requests[:VERBATIM], arguments.batch_size, responses[:VERBATIM])
+    ours["scores, on the CPU"], _ = timed(lambda: store_and_score(responses, rows))
 
     count = arguments.plain
     kinds = {
