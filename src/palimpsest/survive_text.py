@@ -163,7 +163,7 @@ def add_predictions(record: dict[str, Any], table: dict[str, Any] | None) -> Non
 
 
 def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}" if digits == 2 else f"{value:.{digits}g}"
+    return "-" if value is None else f"{value:z.{digits}f}" if digits == 2 else f"{value:.{digits}g}"
 
 
 def _percent(value: float | None) -> str:

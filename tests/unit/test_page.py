@@ -142,6 +142,16 @@ def test_markdown_tables_show_the_numbers_of_the_audit(audit: dict) -> None:
         )
 
 
+def test_what_rounds_to_nothing_has_no_sign(study: dict, audit: dict, tmp_path: Path) -> None:
+    audit = copy.deepcopy(audit)
+    row = find(audit["rows"], model="ga_gdr", precision="bf16")
+    for cell in row["retained"][HEADLINE].values():
+        cell["value"] = -0.3
+    page, markdown = pages(study, audit, tmp_path).read_text(), tables(audit)
+    assert not re.search(r"[−-]0(?![.\d])", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL))
+    assert "| 0" in markdown and not re.search(r"-0(?![.\d])", markdown)
+
+
 def test_report_imports_no_heavy_library() -> None:
     modules = "palimpsest.report.audit, palimpsest.report.figures, palimpsest.report.html, palimpsest.report.samples"
     code = (

@@ -69,4 +69,4 @@ def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _text(cell: Cell) -> str:
-    return f"{cell['score']:.1f} ± {cell['stderr']:.1f} (n = {cell['n']})" if cell else "–"
+    return f"{cell['score']:z.1f} ± {cell['stderr']:.1f} (n = {cell['n']})" if cell else "–"

@@ -137,7 +137,7 @@ def _means(axes: Axes, rows: list[dict[str, Any]]) -> None:
         )
         if cell["ci"]:
             axes.fill_between([at - HALF, at + HALF], *cell["ci"], color=BLUE, alpha=0.15, linewidth=0, zorder=1)
-        label = f"{cell['value']:.0f} %"
+        label = f"{cell['value']:z.0f} %"
         axes.annotate(
             label,
             (at + HALF, cell["value"]),

@@ -151,7 +151,7 @@ def difference_lines(records: Sequence[Mapping[str, Any]], reference: str) -> st
     columns = list(dict.fromkeys(record["models"] for record in records))
     cells = {
         (record["precision"], record["models"]): _cell(record["difference"], signed=True)
-        + _ends(record["by_seed"], "{:+.0f}")
+        + _ends(record["by_seed"], "{:+z.0f}")
         for record in records
     }
     precisions = dict.fromkeys(record["precision"] for record in records)
@@ -198,7 +198,7 @@ def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
     """A value with its interval over the examples, and the least and the greatest of several seeds."""
     if cell is None or cell["value"] is None:
         return number(None)
-    form = "{:+.0f}" if signed else "{:.0f}"
+    form = "{:+z.0f}" if signed else "{:z.0f}"
     interval = f" ({form.format(cell['ci'][0])} to {form.format(cell['ci'][1])})" if cell["ci"] else ""
     return form.format(cell["value"]) + interval + _ends(list(cell.get("by_seed", {}).values()), form)
 

@@ -226,11 +226,11 @@ def _versions(audit: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _number(value: float | None, digits: int = 1) -> str:
-    return MISSING if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return MISSING if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def _percent(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.0f}".replace("-", "−")
+    return MISSING if value is None else f"{value:z.0f}".replace("-", "−")
 
 
 def _interval(ci: Sequence[float] | None) -> str:

@@ -148,8 +148,8 @@ def texts(cell: Mapping[str, float | None]) -> tuple[str, str, str]:
     paper, ours, difference = cell["paper"], cell["ours"], cell["difference"]
     return (
         MISSING if paper is None else f"{paper}",
-        MISSING if ours is None else f"{ours:.1f}",
-        MISSING if difference is None else f"{difference:+.1f}",
+        MISSING if ours is None else f"{ours:z.1f}",
+        MISSING if difference is None else f"{difference:+z.1f}",
     )
 
 

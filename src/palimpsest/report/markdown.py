@@ -72,7 +72,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 
 def number(value: float | None, digits: int = 0) -> str:
     """Rounded to `digits`; a dash where there is no number."""
-    return MISSING if value is None else f"{value:.{digits}f}"
+    return MISSING if value is None else f"{value:z.{digits}f}"
 
 
 def main() -> None:
