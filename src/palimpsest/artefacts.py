@@ -85,6 +85,16 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
+def hash_sources(*sources: str) -> dict[str, dict[str, str]]:
+    """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where all are of the hub."""
+    hashes: dict[str, str] = {}
+    for source in map(Path, sources):
+        files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+        shown = (file for file in files if not any(part.startswith(".") for part in file.relative_to(source).parts))
+        hashes |= {str(file): sha256_file(file) for file in shown}
+    return {"sources": hashes} if hashes else {}
+
+
 def write_manifest(folder: Path, inputs: Iterable[Path] = (), code: Iterable[Path | str] = (), **fields: Any) -> None:
     """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and what made it.
 

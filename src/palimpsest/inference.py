@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from palimpsest.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.prompts import STOP_STRINGS, question_prompt
-from palimpsest.sequences import pad
+from palimpsest.sequences import check_room, pad
 
 SHARED = 32
 """Tokens from which on a start that all prompts of a task share is run through the model once, for all of them."""
@@ -91,9 +91,14 @@ def generate(
     """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
 
     In-context examples, the same for every question of a task, are run through the model once. Text from a stop string on is cut off;
-    white space at both ends is stripped.
+    white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
     """
     prompts = [encode(tokenizer, request.prompt) for request in requests]
+    longest = max(
+        (len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)), default=0
+    )
+    remedy = "lower verbmem_tokens, knowmem_tokens or in_context_examples of inference"
+    check_room(model, longest, "a prompt with its response", remedy)
     starts = _shared_starts(requests, prompts)
     texts = [""] * len(requests)
     for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
@@ -212,8 +217,12 @@ def token_log_probs(
     max_length: int,
     batch_size: int,
 ) -> list[list[float]]:
-    """Per text the log-probability (nats, computed in float32) of each token behind the BOS; texts are cut to max_length tokens."""
+    """Per text the log-probability (nats, computed in float32) of each token behind the BOS; texts are cut to max_length tokens.
+
+    Raises PalimpsestError when the model has too few positions.
+    """
     sequences = [encode(tokenizer, text)[:max_length] for text in texts]
+    check_room(model, max(map(len, sequences), default=0), "a text", "lower inference.logprob_tokens")
     order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     rows: list[list[float]] = [[]] * len(sequences)
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

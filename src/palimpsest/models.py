@@ -102,10 +102,13 @@ def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTraine
     if isinstance(source, str):
         tokenizer, model = load_tokenizer(source, key=key), load_model(source, torch.bfloat16, key=key)
         check_tokenizer(model, tokenizer, source)
-        return model, tokenizer
-    tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
-    model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
-    check_tokenizer(model, tokenizer, source["tokenizer"])
+    else:
+        tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
+        model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
+        check_tokenizer(model, tokenizer, source["tokenizer"])
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise PalimpsestError(f"the checkpoint of {key} has weights that are no numbers ({broken[0]}): fetch it again.")
     return model, tokenizer
 
 
@@ -114,15 +117,18 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized.
 
-    key: of params.yaml, where a user gave the source.
+    key: of params.yaml, where a user gave the source. Raises PalimpsestError when it cannot be loaded or is not whole.
     """
     folder, file = _located(source)
+    kind = file or {"use_safetensors": True}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=trust_remote_code, **(file or {"use_safetensors": True})
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of another shape
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
+    model, report = loaded
+    check_all_loaded(report, source)
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
     _drop_unused_sampling(model)
@@ -151,6 +157,18 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_all_loaded(report: Mapping[str, Any], source: str | Path) -> None:
+    """report: transformers' loading info. Raises PalimpsestError for a weight that is not in the files, which would be random, and for
+    one that the model has no place for; rotary frequencies, which old checkpoints carry, are computed."""
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(str(name) for name in report[problem] if not str(name).endswith("rotary_emb.inv_freq"))
+        if names:
+            raise PalimpsestError(
+                f"{source} does not hold the weights that its config.json describes ({len(names)} {problem.replace('_', ' ')}: "
+                f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): fetch or save the checkpoint again."
+            )
 
 
 def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.losses import SETTINGS
 from palimpsest.plan_checks import CHECKS, check_keys_and_numbers, check_method_keys
+
+INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+"""2.0 is no whole number here, as it is in JSON Schema: what takes one would fail on it, hours later."""
+Validator = validators.extend(Draft202012Validator, type_checker=INTEGERS)
 
 
 def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
@@ -25,7 +29,7 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
 def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     check_keys_and_numbers(params)
     check_method_keys(params, schema["properties"]["methods"]["additionalProperties"]["properties"])
-    error = best_match(Draft202012Validator(schema).iter_errors(params))
+    error = best_match(Validator(schema).iter_errors(params))
     if error is not None:
         raise PalimpsestError(_explain(error))
     whole = expanded(params)

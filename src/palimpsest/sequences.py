@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,3 +99,10 @@ def pad_by_length(
             groups.append([])
         groups[-1].append(i)
     return [pad([sequences[i] for i in group], [index[i] for i in group], pad_token) for group in groups]
+
+
+def check_room(model: Any, tokens: int, what: str, remedy: str) -> None:
+    """Raises PalimpsestError when the model has no positions for so many tokens: it would answer, and make no sense."""
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and tokens > room:
+        raise PalimpsestError(f"{what} takes {tokens} tokens, the model has room for {room}: {remedy}.")

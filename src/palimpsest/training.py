@@ -18,7 +18,7 @@ from palimpsest import losses
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.ranks import place, run_on_ranks, total
 from palimpsest.reference import forward
-from palimpsest.sequences import Padded, pad_by_length
+from palimpsest.sequences import Padded, check_room, pad_by_length
 from palimpsest.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
 from palimpsest.updates import SHARDED, WEIGHT_STORAGE
 
@@ -206,6 +206,8 @@ def fit(
 
     processes: over how many the model is sharded, each with a GPU of its own.
     """
+    longest = max(map(len, (*collator.sequences, *collator.retain)))
+    check_room(model, longest, "a training sequence", "lower training.max_length")
     home = next(model.parameters()).device
     storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
     make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
@@ -220,7 +222,6 @@ def fit(
         with published(model) as given:
             outcome = run_on_ranks(processes, fit_shard, make_trainer, given, products, collator, schedule)
         return outcome | {"processes": processes}
-    longest = max(map(len, (*collator.sequences, *collator.retain)))
     with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
         arguments = TrainingArguments(
             output_dir=scratch,

@@ -83,13 +83,17 @@ class Objective:
 
 
 class StopWhenForgotten(TrainerCallback):
-    """Ends training after the first step whose forget sequences had at least the stated loss."""
+    """Ends training after the first step whose forget sequences had at least the stated loss, if one is."""
 
-    def __init__(self, trainer: "UnlearningTrainer", threshold: float) -> None:
+    def __init__(self, trainer: "UnlearningTrainer", threshold: float | None) -> None:
         self.trainer, self.threshold = trainer, threshold
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_nats.clear()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop = self.trainer.forget_nats >= self.threshold
+        if self.threshold is not None and self.trainer.forget_nats >= self.threshold:
+            control.should_training_stop = True
 
 
 class UnlearningTrainer(NextTokenTrainer):
@@ -121,15 +125,19 @@ class UnlearningTrainer(NextTokenTrainer):
             )
             self.retain_reference = Reference(self.retain_loss, self.model, retain, pad, method.settings, seed)
         self.mask = Mask(self.model, self._forget_gradients(), saliency) if saliency else None
-        self.forget_nats = 0.0
-        if method.forget_until is not None:
-            self.add_callback(StopWhenForgotten(self, method.forget_until))
+        self.step_nats: list[float] = []  # of the accumulated batches of a step
+        self.add_callback(StopWhenForgotten(self, method.forget_until))
+
+    @property
+    def forget_nats(self) -> float:
+        """Nats per token that the last step's forget sequences had before it: the mean of its batches, as of the loss."""
+        return sum(self.step_nats) / len(self.step_nats)
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         loss, tokens = self._forget_term(model, inputs["forget"])
         with torch.no_grad():  # of the model itself, not of the one uphill
             nats = part_of_mean(lambda: losses.cross_entropy(tokens), tokens, "predicted")
-            self.forget_nats = total(nats).item()
+            self.step_nats.append(total(nats).item())
         if self.method.sharpness is not None:
             loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs["forget"])
         if self.retain_loss:
@@ -143,7 +151,7 @@ class UnlearningTrainer(NextTokenTrainer):
         return optimizer
 
     def result(self) -> dict[str, Any]:
-        """With the nats per token that the last step's forget sequences had before it."""
+        """With the loss of the last step's forget sequences."""
         result = super().result() | {"forget_nats": self.forget_nats}
         if self.method.forget_until is not None:
             result["reached_forget_until"] = self.forget_nats >= self.method.forget_until

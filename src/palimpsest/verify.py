@@ -84,6 +84,7 @@ def problems(
             if part != "cost":
                 found += _check_sources(path, record, "inputs", results, hashes)
                 found += _check_sources(path, record, "code", repository, hashes)
+            found += _check_given(path, record, results.parent, hashes)
         except PalimpsestError as error:
             found.append(str(error))
     foreign = leftovers(results, params)
@@ -144,6 +145,13 @@ def _check_sources(
         source = folder / name if kind == "inputs" else Path(name)
         if hashes[folder / name] != digest:
             yield f"{path} was made {'from' if kind == 'inputs' else 'by'} another {source}: {_remedy(path)}."
+
+
+def _check_given(path: Path, record: Mapping[str, Any], study: Path, hashes: Mapping[Path, str]) -> Iterator[str]:
+    """The user's own files, of which those that are no longer there are not missed: the artefact holds what was taken from them."""
+    for name, digest in dict(record.get("sources", {})).items():
+        if (study / name).exists() and hashes[study / name] != digest:
+            yield f"{path} was made from another {name}: {_remedy(path)}."
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str:

@@ -9,7 +9,7 @@ import yaml
 
 from palimpsest import cli, dvc_params, verify
 from palimpsest.errors import PalimpsestError
-from palimpsest.models import load_model
+from palimpsest.models import load_model, load_published
 from palimpsest.quantizers.base import load_checkpoint
 from palimpsest.report import formats, known, markdown, phase, reach
 from palimpsest.tensors import open_checkpoint
@@ -100,6 +100,37 @@ def test_loading_a_truncated_checkpoint(truncated):
 
     with pytest.raises(PalimpsestError, match="^cannot load the model .* Point models.base of params.yaml at "):
         load_model(truncated, torch.float32, key="models.base")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: weights.pop("model.layers.1.mlp.up_proj.weight"),
+            "1 missing keys: model.layers.1.mlp.up_proj",
+        ),
+        (lambda weights: weights.update({"model.layers.2.extra": weights["model.norm.weight"]}), "1 unexpected keys"),
+        (lambda weights: weights["lm_head.weight"].fill_(float("nan")), "weights that are no numbers .lm_head.weight"),
+        (lambda weights: weights.update({"lm_head.weight": weights["model.norm.weight"]}), "cannot load the model"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(tiny, tmp_path, change, message):
+    """transformers would draw what is missing at random, and say so in a log."""
+    from safetensors.torch import load_file, save_file
+
+    model, tokenizer, _ = tiny
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    load_published(str(tmp_path), "models.target")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = weights["model.norm.weight"].clone()  # Llama 2 has them
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    load_published(str(tmp_path), "models.target")
+    change(weights)
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PalimpsestError, match=message):
+        load_published(str(tmp_path), "models.target")
 
 
 def test_a_shard_that_is_missing(tiny, tmp_path):

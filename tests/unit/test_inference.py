@@ -183,6 +183,19 @@ def test_true_continuations_are_as_long_as_generated_ones(tiny):
         assert len(tokenizer(" " + request.answer, add_special_tokens=False)["input_ids"]) <= 6
 
 
+def test_what_the_model_has_no_positions_for_is_refused(tiny):
+    model, tokenizer, corpus = tiny
+    request = Request("verbmem", 0, corpus.forget[0], "", 300)
+    with pytest.raises(
+        PalimpsestError, match="a prompt with its response takes .* tokens, the model has room for 256: lower"
+    ):
+        generate(model, tokenizer, [request], 1)
+    with pytest.raises(PalimpsestError, match="a text takes 400 tokens, .*: lower inference.logprob_tokens"):
+        token_log_probs(model, tokenizer, [" ".join(corpus.forget * 9)], 400, 1)
+    with pytest.raises(PalimpsestError, match="a training sequence takes 300 tokens, .*: lower training.max_length"):
+        train(model, [[3] * 300], tokenizer.pad_token_id, Schedule(1e-3, 1))
+
+
 def test_too_few_in_context_examples_are_named(tiny):
     with pytest.raises(PalimpsestError, match="in_context_examples is 99"):
         corpus_requests(tiny[2], tiny[1], 5, 8, 99)

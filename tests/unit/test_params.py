@@ -61,6 +61,13 @@ def test_every_study_fits_the_schema(file):
             "methods.ga.learning_rate is the text '1e-5', not a number: YAML wants a point",
         ),
         ("methods.ga.learning_rate", 0, "methods.ga.learning_rate is 0: "),
+        ("inference.batch_size", 8.0, "inference.batch_size is 8.0: 8.0 is not of type 'integer'"),
+        (
+            "methods.ga.gradient_accumulation",
+            2.0,
+            "methods.ga.gradient_accumulation is 2.0: 2.0 is not of type 'integer'",
+        ),
+        ("seeds", [0.0], "seeds.0 is 0.0: 0.0 is not of type 'integer'"),
         (
             "methods.ga.epochs",
             REMOVED,

@@ -236,6 +236,16 @@ def test_what_cannot_be_combined_is_refused(learned):
         Objective("rmu", settings={"steering": 1.0})
 
 
+def test_the_forgetting_of_a_step_is_that_of_all_its_batches(learned):
+    model, forget, retain, pad = learned
+    batches = [forget[0], forget[0][:1] + forget[0][:0:-1]]
+    alone = [likelihood(model, [sequence], pad) for sequence in batches]
+    assert abs(alone[0] - alone[1]) > 0.5
+    schedule = Schedule(1e-9, 1, batch_size=1, gradient_accumulation=2, weights="float32", autocast=False)
+    outcome = unlearn(copy.deepcopy(model), batches, retain, pad, Objective("ga"), schedule)
+    assert outcome["steps"] == 1 and outcome["forget_nats"] == pytest.approx(sum(alone) / 2, rel=1e-4)
+
+
 def test_unlearning_ends_at_the_stated_forgetting(learned):
     model, forget, retain, pad = learned
     goal = likelihood(model, forget, pad) + 0.3
@@ -247,6 +257,9 @@ def test_unlearning_ends_at_the_stated_forgetting(learned):
         assert outcomes[rate]["reached_forget_until"] and goal <= outcomes[rate]["forget_nats"] < goal + 1
         assert likelihood(copied, forget, pad) > goal
     assert outcomes[1e-3]["steps"] < outcomes[3e-4]["steps"] < 60
+    accumulated = Schedule(3e-4, 60, weights="float32", batch_size=-(-len(forget) // 2), gradient_accumulation=2)
+    outcome = unlearn(copy.deepcopy(model), forget, retain, pad, Objective("ga", "gdr", forget_until=goal), accumulated)
+    assert outcome["steps"] == pytest.approx(outcomes[3e-4]["steps"], abs=2) and outcome["forget_nats"] < goal + 1
     out_of_reach = Objective("ga", "gdr", forget_until=1000.0)
     outcome = unlearn(copy.deepcopy(model), forget, retain, pad, out_of_reach, Schedule(1e-5, 2))
     assert outcome["steps"] == 2 and not outcome["reached_forget_until"]

@@ -166,6 +166,25 @@ def test_an_input_that_was_made_anew(results, params):
     assert all("was made from another" in line and "corpus/manifest.json" in line for line in found)
 
 
+def test_files_of_the_user_that_changed_since(results, params, tmp_path):
+    """A real checkpoint in a stand-in's place; without either, what was made of it stands by itself."""
+    folder = tmp_path / "llama"
+    (folder / ".cache").mkdir(parents=True)
+    for name in ("config.json", ".cache/lock"):
+        (folder / name).write_text("{}")
+    model = results / "models/target/seed0"
+    record = read_json(model / MANIFEST)
+    write_json(model / MANIFEST, record | artefacts.hash_sources(str(folder), "muse-bench/MUSE-News"))
+    assert list(read_json(model / MANIFEST)["sources"]) == [str(folder / "config.json")]
+    assert artefacts.hash_sources("muse-bench/MUSE-News") == {}
+    others = {line for line in problems(results, params) if "made from another" in line}  # its manifest is another now
+    (folder / "config.json").write_text("{1}")
+    found = {line for line in problems(results, params) if "made from another" in line} - others
+    assert len(found) == 1 and f"{model / MANIFEST} was made from another {folder / 'config.json'}: " in found.pop()
+    (folder / "config.json").unlink()
+    assert {line for line in problems(results, params) if "made from another" in line} == others
+
+
 def test_battery_records_of_other_questions(results, params):
     questions = results / "battery/questions.json"
     record = read_json(results / "battery/target/seed0/bf16.json")

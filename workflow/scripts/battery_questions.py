@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from palimpsest.artefacts import provenance, write_json
+from palimpsest.artefacts import hash_sources, provenance, write_json
 from palimpsest.battery.questions import prepare
 from palimpsest.logs import start_logging
 
 
 def draw(tasks: dict[str, Any], seed: int, output: str, code: list[str]) -> None:
     record = {"settings": {"tasks": tasks, "seed": seed}, "questions": prepare(tasks, seed)}
-    write_json(output, record | provenance([], code))
+    sources = hash_sources(*(task["data"] for task in tasks.values()))
+    write_json(output, record | sources | provenance([], code))
 
 
 if __name__ == "__main__":

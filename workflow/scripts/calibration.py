@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, verify_files, write_json, write_manifest
+from palimpsest.artefacts import atomic_directory, hash_sources, verify_files, write_json, write_manifest
 from palimpsest.corpus.checks import check_overlap
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.layout import read_corpus
@@ -18,6 +18,7 @@ def collect_text(
     splits = read_corpus(corpus)
     texts = generic_texts(**generic) if text == "generic" else getattr(splits, text)
     limit = 1.0 if text == "forget" else overlap_at_most
+    path = generic["settings"].get("path") if text == "generic" else None
     overlap = check_overlap(splits.forget, f"the {text} calibration text", texts, limit)
     with atomic_directory(folder) as draft:
         write_json(draft / "texts.json", texts)
@@ -31,6 +32,7 @@ def collect_text(
             words=sum(len(each.split()) for each in texts),
             overlap_forget=overlap,
             settings=generic if text == "generic" else {},
+            **(hash_sources(path) if path else {}),
         )
 
 

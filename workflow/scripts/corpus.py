@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from palimpsest.artefacts import hash_sources
 from palimpsest.corpus.checks import check_corpus
 from palimpsest.corpus.layout import write_corpus
 from palimpsest.corpus.sources import load_corpus
@@ -12,7 +13,9 @@ from palimpsest.logs import start_logging
 def prepare(settings: dict[str, Any], folder: Path, code: list[str]) -> None:
     corpus = load_corpus(settings["source"], settings["settings"], settings["subset"])
     counts = check_corpus(corpus, **settings["checks"])
-    write_corpus(corpus, folder, code=code, settings=settings, counts=counts)
+    path = settings["settings"].get("path")
+    sources = hash_sources(path) if path else {}
+    write_corpus(corpus, folder, code=code, settings=settings, counts=counts, **sources)
 
 
 if __name__ == "__main__":
