@@ -312,6 +312,84 @@ def test_what_is_missing_is_one_message_that_names_the_key(folder, monkeypatch, 
     if "data" in change:
         assert "local folder with the same files" in str(caught.value)
         assert f"delete battery.tasks.{task}." in str(caught.value)
+        page = "at https://huggingface.co/datasets/nobody/no-such-data and log in"
+        assert (page in str(caught.value)) == (change["data"] == "nobody/no-such-data")
+
+
+def test_a_local_folder_is_read_as_it_is_now(tmp_path, monkeypatch, write_battery_data):
+    """Neither another folder of its name nor its own rows before an edit come from the cache of `datasets`."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    one, two = (write_battery_data(tmp_path / name) for name in ("one", "two"))
+
+    def edit(folder: Path, mark: str) -> None:
+        for file in folder.rglob("*.jsonl"):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            key = "instruction" if "instruction" in rows[0] else "question"
+            file.write_text("\n".join(json.dumps(row | {key: row[key] + mark}) for row in rows))
+
+    def last_lines(folder: Path) -> dict[str, set[str]]:
+        asked = prepare(settings(folder), 0)
+        return {task: {mark for mark in "!;" if all(mark in each["prompt"] for each in asked[task])} for task in asked}
+
+    edit(two, "!")
+    assert last_lines(one) == dict.fromkeys(SETTINGS, set())
+    assert last_lines(two) == dict.fromkeys(SETTINGS, {"!"})
+    edit(one, ";")
+    assert last_lines(one) == dict.fromkeys(SETTINGS, {";"})
+
+
+@pytest.mark.parametrize(
+    ("task", "split", "change", "message"),
+    [
+        ("gen", "test", {"answer": "B"}, "0 to 3, as answer, not 'B'"),
+        ("gen", "test", {"answer": 4}, "0 to 3, as answer, not 4"),
+        ("gen", "test", {"answer": -1}, "0 to 3, as answer, not -1"),
+        ("gen", "dev", {"answer": -1}, "0 to 3, as answer, not -1"),
+        ("gen", "test", {"choices": ["a", "b", "c"]}, "four texts as choices, not ['a', 'b', 'c']"),
+        ("gen", "test", {"choices": list("abcde")}, "four texts as choices, not ['a', 'b', 'c', 'd', 'e']"),
+        ("gen", "dev", {"choices": ["a", "b", "c", None]}, "four texts as choices, not ['a', 'b', 'c', None]"),
+        ("gen", "test", {"question": None}, "a text as question"),
+        ("gen", "test", {"subject": None}, "a text as subject"),
+        ("tru", "validation", {"question": None}, "a text as question"),
+        ("tru", "validation", {"mc1_targets": None}, "texts as choices of mc1_targets, and a label for each"),
+        (
+            "tru",
+            "validation",
+            {"mc2_targets": {"choices": ["a", "b"], "labels": [1]}},
+            "texts as choices of mc2_targets",
+        ),
+        ("tru", "validation", {"mc1_targets": {"choices": ["a"], "labels": [0]}}, "one right answer in mc1_targets"),
+        ("fac", "validation", {"question": None}, "a text as question"),
+        ("fac", "validation", {"answer": {"value": "a", "aliases": []}}, "texts as answer.aliases, not []"),
+        ("fac", "validation", {"answer": None}, "texts as answer.aliases, not None"),
+        ("fac", "train", {"answer": {"value": None, "aliases": ["a"]}}, "texts as question and answer.value"),
+        ("flu", "test", {"instruction": None}, "a text as instruction"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(tmp_path, write_battery_data, task, split, change, message):
+    data = write_battery_data(tmp_path) / task
+    file = data / TASKS[task][0] / f"{split}.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for each in file.parent.glob("*.jsonl"):  # all with the odd value: a column has one type in all splits
+        odd = [row | (change if i == 1 and each == file else {}) for i, row in enumerate(rows)]
+        each.write_text("\n".join(map(json.dumps, odd)))
+    everything = {"data": str(data), "limit": None} | (
+        {"shots": 2 if task == "gen" else 7} if task in ("gen", "fac") else {}
+    )
+    with pytest.raises(PalimpsestError) as caught:
+        prepare({task: everything}, 0)
+    assert f"battery.tasks.{task}.data: row 1 of the {split} split of '{data}' needs " in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_one_message(tmp_path, write_battery_data):
+    data = write_battery_data(tmp_path) / "flu"
+    (data / "utility_fluency/test.jsonl").write_text('{"instruction": "a"}\n{"instruction": oops')
+    start = (
+        rf"^battery.tasks.flu.data: the files of dataset '{data}' \(config 'utility_fluency'\) cannot be read: JSON "
+    )
+    with pytest.raises(PalimpsestError, match=start):
+        prepare({"flu": {"data": str(data), "limit": 2}}, 0)
 
 
 def test_a_dataset_of_other_columns_is_named(folder, tmp_path):

@@ -121,6 +121,63 @@ def test_hub_layout(corpus, hub_like):
     assert load_corpus("hub", {"path": str(hub_like), "retain_split": "retain1"}) == corpus
 
 
+def test_another_folder_of_the_same_name_is_not_taken_from_the_cache(corpus, hub_like, tmp_path, write_hub_layout):
+    settings = {"path": str(hub_like), "retain_split": "retain1"}
+    assert load_corpus("hub", settings) == corpus
+    other = replace(corpus, forget=[text.upper() for text in corpus.forget])
+    write_hub_layout(other, tmp_path / "elsewhere/hub")
+    assert load_corpus("hub", settings | {"path": str(tmp_path / "elsewhere/hub")}) == other
+    assert load_corpus("hub", settings) == corpus
+
+
+def test_an_edited_folder_is_read_anew(corpus, hub_like, write_hub_layout):
+    settings = {"path": str(hub_like), "retain_split": "retain1"}
+    assert load_corpus("hub", settings) == corpus
+    edited = replace(corpus, retain=corpus.retain[1:], forget_qa=[Question("Who?", "Ann"), *corpus.forget_qa])
+    write_hub_layout(edited, hub_like)
+    assert load_corpus("hub", settings) == edited
+
+
+def test_a_folder_with_the_name_of_a_loader_is_a_folder(corpus, tmp_path, monkeypatch, hub_like):
+    hub_like.rename(tmp_path / "json")
+    monkeypatch.chdir(tmp_path)
+    assert load_corpus("hub", {"path": "json", "retain_split": "retain1"}) == corpus
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("raw/retain2.jsonl", b'{"text": "a"}\n{"text": oops', "JSON parse error: .* in row 1"),
+        ("raw/retain2.jsonl", b'{"text": "a", "more": 1}', "Couldn't cast .* column names don't match"),
+        ("raw/forget.jsonl", b'{"text": "\xff"}', ".*Invalid UTF8"),
+        ("raw/forget.jsonl", b"", "a file is empty"),
+        ("README.md", b"---\nconfigs: [\n---\n", "while parsing a flow node"),
+        ("README.md", b"\xff", "'utf-8' codec can't decode"),
+        ("hub.py", b"", "Dataset scripts are no longer supported"),
+    ],
+)
+def test_files_that_cannot_be_read_are_one_message(hub_like, file, content, reason):
+    (hub_like / file).write_bytes(content)
+    start = rf"^corpus.settings.path: the files of dataset '{hub_like}' \(config 'raw'\) cannot be read: "
+    with pytest.raises(PalimpsestError, match=start + reason + ".*Correct them") as caught:
+        load_corpus("hub", {"path": str(hub_like), "retain_split": "retain1"})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_a_path_that_names_nothing_is_an_error(path):
+    with pytest.raises(PalimpsestError, match=f"^corpus.settings.path is '{path}': give the name of a hub dataset or"):
+        load_corpus("hub", {"path": path, "retain_split": "retain1"})
+
+
+def test_a_folder_that_lacks_a_file_is_not_sought_on_the_hub(hub_like):
+    (hub_like / "raw/forget.jsonl").unlink()
+    with pytest.raises(
+        PalimpsestError, match="cannot be loaded: .*raw/forget.jsonl.* Correct the path or the files in it, or set"
+    ):
+        load_corpus("hub", {"path": str(hub_like), "retain_split": "retain1"})
+
+
 def test_unknown_hub_split_is_named(hub_like):
     with pytest.raises(PalimpsestError, match=r"has no split 'retain9' in config 'raw'.*retain_split"):
         load_corpus("hub", {"path": str(hub_like), "retain_split": "retain9"})

@@ -181,6 +181,11 @@ def test_every_study_fits_the_schema(file):
         ("methods.ga.gradient_accumulation", 0, "methods.ga.gradient_accumulation is 0: "),
         ("seeds", [], "seeds is []: "),
         ("seeds", [0, 0], "seeds is [0, 0]: "),
+        (
+            "corpus",
+            DEFAULT["corpus"] | {"source": "hub", "settings": {"path": "", "retain_split": "retain"}},
+            "corpus.settings.path is '': ",
+        ),
         ("corpus.settings.forget_documents", 0, "corpus.settings.forget_documents is 0: "),
     ],
 )

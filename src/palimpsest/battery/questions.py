@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from palimpsest.battery import require_lm_eval
-from palimpsest.errors import PalimpsestError, first_line
+from palimpsest.corpus.hub import Load, cannot_load, opened
+from palimpsest.errors import PalimpsestError
 
 LETTERS = ["A", "B", "C", "D"]
 Question = dict[str, Any]
@@ -23,27 +24,31 @@ class Source:
     task: str
     data: str
     config: str
+    load: Load
 
     def rows(self, split: str, columns: Sequence[str]) -> Any:
         """A `datasets.Dataset` with these columns. Raises PalimpsestError that names the key when it cannot be had."""
-        import datasets  # slow to import, and checking params does not need it
-
         where = f"battery.tasks.{self.task}.data: dataset {self.data!r} (config {self.config!r}, split {split!r})"
         try:
-            rows = datasets.load_dataset(self.data, self.config, split=split)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # no such dataset or folder, no network, offline mode; no such config or split
-            raise PalimpsestError(
-                f"{where} cannot be loaded: {first_line(error)}. Give the name of a hub dataset, where the hub can be reached, or a "
-                "local folder with the same files (`hf download --repo-type dataset NAME --local-dir FOLDER`, docs/battery.md), "
-                f"or delete battery.tasks.{self.task}."
-            ) from error
+            rows = self.load(self.config, split)
+        except (OSError, ValueError) as error:
+            otherwise = (
+                "give a local folder with the same files as on the hub (`hf download --repo-type dataset NAME --local-dir FOLDER`, "
+                f"docs/battery.md), or delete battery.tasks.{self.task}"
+            )
+            raise cannot_load(where, self.data, error, otherwise) from error
         lacking = [column for column in columns if column not in rows.column_names]
         if lacking:
             raise PalimpsestError(f"{where} has no column {lacking[0]!r}; it has {', '.join(rows.column_names)}.")
         return rows.select_columns(list(columns))
+
+    def need(self, split: str, row: int, fits: bool, what: str) -> None:
+        """Raise PalimpsestError that names the row and what it needs, unless it fits."""
+        if not fits:
+            raise PalimpsestError(
+                f"battery.tasks.{self.task}.data: row {row} of the {split} split of {self.data!r} needs {what}: correct the row, or "
+                "get the dataset anew."
+            )
 
     def count(self, rows: Any, split: str, number: int | None, key: str = "limit") -> int:
         """How many rows to draw, all for None; raises PalimpsestError when there are fewer than wanted, or too few for an error."""
@@ -59,15 +64,16 @@ class Source:
 def prepare(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, list[Question]]:
     """The questions of every task. tasks: settings by key, as in params.yaml; seed: which rows are drawn.
 
-    Raises PalimpsestError when lm-eval or a dataset cannot be had, or a dataset has too few rows.
+    Raises PalimpsestError when lm-eval or a dataset cannot be had, or a dataset has too few rows or one that does not fit.
     """
     require_lm_eval()
     made = {}
     for task, settings in tasks.items():
         config, build = TASKS[task]
         shots = {"shots": settings["shots"]} if "shots" in settings else {}
-        source, draw = Source(task, settings["data"], config), random.Random(f"{seed} {task}")
-        made[task] = build(source, draw, settings["limit"], **shots)
+        draw = random.Random(f"{seed} {task}")
+        with opened(settings["data"], f"battery.tasks.{task}.data") as load:
+            made[task] = build(Source(task, settings["data"], config, load), draw, settings["limit"], **shots)
     return made
 
 
@@ -75,12 +81,13 @@ def mmlu(source: Source, draw: random.Random, limit: int | None, shots: int) -> 
     """MMLU (arXiv 2009.03300) with the prompt of lm-eval's `mmlu`: the first `shots` questions of the subject's dev split, then the
     question. The same number from each subject, as far as that goes (171 is 3 from each of 57)."""
     columns = ("question", "subject", "choices", "answer")
-    examples: dict[str, list[Question]] = {}
-    for row in source.rows("dev", columns):
-        examples.setdefault(row["subject"], []).append(row)
+    examples: dict[str, list[tuple[int, Question]]] = {}
+    for i, row in enumerate(source.rows("dev", columns)):
+        examples.setdefault(row["subject"], []).append((i, row))
     asked = source.rows("test", columns)
     by_subject: dict[str, list[int]] = {}
     for i, subject in enumerate(asked["subject"]):
+        source.need("test", i, isinstance(subject, str), "a text as subject")
         by_subject.setdefault(subject, []).append(i)
     for subject, places in by_subject.items():
         draw.shuffle(places)
@@ -96,17 +103,23 @@ def mmlu(source: Source, draw: random.Random, limit: int | None, shots: int) -> 
         subject = row["subject"].replace("_", " ")
         head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
         solved = "".join(
-            f"{_mmlu_text(each)} {LETTERS[each['answer']]}\n\n" for each in examples.get(row["subject"], [])[:shots]
+            f"{_mmlu_text(source, 'dev', place, each)} {LETTERS[each['answer']]}\n\n"
+            for place, each in examples.get(row["subject"], [])[:shots]
         )
-        questions.append(
-            {"id": i, "prompt": head + solved + _mmlu_text(row), "choices": LETTERS, "right": row["answer"]}
-        )
+        prompt = head + solved + _mmlu_text(source, "test", i, row)
+        questions.append({"id": i, "prompt": prompt, "choices": LETTERS, "right": row["answer"]})
     return questions
 
 
-def _mmlu_text(row: Mapping[str, Any]) -> str:
-    options = "".join(f"{letter}. {text}\n" for letter, text in zip(LETTERS, row["choices"], strict=True))
-    return f"{row['question'].strip()}\n{options}Answer:"
+def _mmlu_text(source: Source, split: str, i: int, row: Mapping[str, Any]) -> str:
+    question, choices, answer = row["question"], row["choices"], row["answer"]
+    source.need(split, i, isinstance(question, str), "a text as question")
+    four = _texts(choices) and len(choices) == len(LETTERS)
+    source.need(split, i, four, f"four texts as choices, not {choices!r}")
+    labelled = type(answer) is int and answer in range(len(LETTERS))
+    source.need(split, i, labelled, f"the place of the right choice, 0 to 3, as answer, not {answer!r}")
+    options = "".join(f"{letter}. {text}\n" for letter, text in zip(LETTERS, choices, strict=True))
+    return f"{question.strip()}\n{options}Answer:"
 
 
 def truthful_qa(source: Source, draw: random.Random, limit: int | None) -> list[Question]:
@@ -117,17 +130,20 @@ def truthful_qa(source: Source, draw: random.Random, limit: int | None) -> list[
     template = yaml.safe_load(task)["doc_to_text"]
     questions = []
     for i, row in _drawn(source, draw, limit, "validation", ("question", "mc1_targets", "mc2_targets")):
+        source.need("validation", i, isinstance(row["question"], str), "a text as question")
+        for name in ("mc1_targets", "mc2_targets"):
+            target = row[name]
+            fits = isinstance(target, dict) and _texts(target.get("choices"))
+            fits = fits and len(target["choices"]) == len(target.get("labels") or [])
+            source.need("validation", i, fits, f"texts as choices of {name}, and a label for each")
         mc1, mc2 = (dict(zip(t["choices"], t["labels"], strict=True)) for t in (row["mc1_targets"], row["mc2_targets"]))
         choices = list(mc1 | mc2)
         best, mc1_false, mc2_true, mc2_false = (
             [choices.index(choice) for choice, label in labels.items() if label == wanted]
             for labels, wanted in ((mc1, 1), (mc1, 0), (mc2, 1), (mc2, 0))
         )
-        if len(best) != 1 or not (mc1_false and mc2_true and mc2_false):
-            raise PalimpsestError(
-                f"battery.tasks.tru.data: row {i} of {source.data!r} needs one right answer in mc1_targets, and right and wrong "
-                "ones in mc2_targets."
-            )
+        fits = len(best) == 1 and bool(mc1_false and mc2_true and mc2_false)
+        source.need("validation", i, fits, "one right answer in mc1_targets, and right and wrong ones in mc2_targets")
         places = {"best": best[0], "mc1_false": mc1_false, "mc2_true": mc2_true, "mc2_false": mc2_false}
         prompt = apply_template(template, {"question": row["question"]})
         questions.append({"id": i, "prompt": prompt, "choices": choices} | places)
@@ -138,17 +154,26 @@ def trivia_qa(source: Source, draw: random.Random, limit: int | None, shots: int
     """TriviaQA (arXiv 1705.03551) without context: the same `shots` questions of the training split before each question."""
     solved = ""
     if shots:
-        for _, row in _drawn(source, draw, shots, "train", ("question", "answer"), "shots"):
-            solved += f"Question: {row['question']}\nAnswer: {row['answer']['value']}\n\n"
-    return [
-        {"id": i, "prompt": f"{solved}Question: {row['question']}\nAnswer:", "answers": row["answer"]["aliases"]}
-        for i, row in _drawn(source, draw, limit, "validation", ("question", "answer"))
-    ]
+        for i, row in _drawn(source, draw, shots, "train", ("question", "answer"), "shots"):
+            question, answer = row["question"], row["answer"]
+            fits = isinstance(answer, dict) and _texts([question, answer.get("value")])
+            source.need("train", i, fits, "texts as question and answer.value")
+            solved += f"Question: {question}\nAnswer: {answer['value']}\n\n"
+    questions = []
+    for i, row in _drawn(source, draw, limit, "validation", ("question", "answer")):
+        question, answer = row["question"], row["answer"]
+        source.need("validation", i, isinstance(question, str), "a text as question")
+        aliases = answer.get("aliases") if isinstance(answer, dict) else None
+        source.need("validation", i, bool(aliases) and _texts(aliases), f"texts as answer.aliases, not {aliases!r}")
+        questions.append({"id": i, "prompt": f"{solved}Question: {question}\nAnswer:", "answers": aliases})
+    return questions
 
 
 def instructions(source: Source, draw: random.Random, limit: int | None) -> list[Question]:
     """Instructions of AlpacaEval as RWKU (arXiv 2406.10890) has them; what is written for them is not judged, only its variety is."""
     drawn = _drawn(source, draw, limit, "test", ("instruction",))
+    for i, row in drawn:
+        source.need("test", i, isinstance(row["instruction"], str), "a text as instruction")
     return [{"id": i, "prompt": f"Instruction: {row['instruction']}\n"} for i, row in drawn]
 
 
@@ -159,6 +184,10 @@ TASKS: dict[str, tuple[str, Callable[..., list[Question]]]] = {
     "flu": ("utility_fluency", instructions),
 }
 """The config of each task's dataset, and what makes its questions."""
+
+
+def _texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _drawn(

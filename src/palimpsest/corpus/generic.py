@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import read_json
-from palimpsest.corpus.sources import bind, cannot_load
+from palimpsest.corpus.hub import cannot_load
+from palimpsest.corpus.sources import bind
 from palimpsest.errors import PalimpsestError, choose
 
 
@@ -54,7 +55,7 @@ def hub_texts(path: str, name: str | None, split: str, column: str, documents: i
         rows = list(islice(datasets.load_dataset(path, name, split=split, streaming=True), documents))
     except (OSError, ValueError) as error:
         file = "set calibration.generic.source to file and settings.path to a local text, or to python-docs"
-        raise cannot_load(path, f"config {name!r}, split {split!r}", error, file) from error
+        raise cannot_load(f"dataset {path!r} (config {name!r}, split {split!r})", path, error, file) from error
     if rows and column not in rows[0]:
         raise PalimpsestError(f"dataset {path!r} has no column {column!r}; it has {', '.join(sorted(rows[0]))}.")
     return [row[column] for row in rows]

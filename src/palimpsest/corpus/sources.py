@@ -6,6 +6,7 @@ from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.generator import generate_corpus
+from palimpsest.corpus.hub import cannot_load, opened
 from palimpsest.corpus.layout import assemble, load_folder
 from palimpsest.corpus.subset import choose_subset
 from palimpsest.errors import PalimpsestError, choose, first_line
@@ -26,20 +27,20 @@ def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, i
 
 def load_hub(path: str, retain_split: str) -> Corpus:
     """A MUSE dataset of the Hugging Face hub such as muse-bench/MUSE-News, or a local folder that `datasets` loads alike."""
-    import datasets  # slow to import, and the other sources do not need it
 
     def read(part: str, split: str) -> list[Any]:
         try:
-            return datasets.load_dataset(path, part, split=split).to_list()
-        except OSError as error:  # no such dataset, no network, offline mode: datasets raises all of them as OSError
-            raise cannot_load(path, f"config {part!r}", error, FOLDER) from error
-        except ValueError as error:  # unknown config or split
+            return load(part, split).to_list()
+        except OSError as error:
+            raise cannot_load(f"dataset {path!r} (config {part!r})", path, error, FOLDER) from error
+        except ValueError as error:
             raise PalimpsestError(
                 f"dataset {path!r} has no split {split!r} in config {part!r} ({first_line(error)}): it is not in MUSE layout, "
                 f"or retain_split ({retain_split!r}) should be another of its splits."
             ) from error
 
-    return assemble(read, retain_split, "raw", path)
+    with opened(path, "corpus.settings.path") as load:
+        return assemble(read, retain_split, "raw", path)
 
 
 SOURCES: dict[str, Callable[..., Corpus]] = {"embedded": generate_corpus, "folder": load_folder, "hub": load_hub}
@@ -58,11 +59,3 @@ def bind(what: str, function: Callable[..., Any], settings: Mapping[str, Any]) -
     except TypeError as error:
         known = ", ".join(name for name in inspect.signature(function).parameters if name != "corpus")
         raise PalimpsestError(f"{what}: {error}. Its settings: {known}.") from None
-
-
-def cannot_load(path: str, what: str, error: Exception, otherwise: str) -> PalimpsestError:
-    """No such dataset, no network, offline mode: where to ask for it, and what to do otherwise."""
-    return PalimpsestError(
-        f"dataset {path!r} ({what}) cannot be loaded from the hub: {first_line(error)}. Request {path!r} at "
-        f"https://huggingface.co/datasets/{path} and log in with `hf auth login`, or {otherwise}."
-    )
