@@ -45,11 +45,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, usual in (("methods", 20), ("formats", 15), ("seeds", 5), ("corpora", 3)):
         parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument(
+        "--battery", action="store_true", help="with the battery of studies/paper-news for every model and format"
+    )
     arguments = parser.parse_args()
     params = read_params(ROOT / "params.yaml")
     params["seeds"] = list(range(arguments.seeds))
     params["methods"] = copies(params["methods"], arguments.methods)
     params["quantizers"] = copies(params["quantizers"], arguments.formats)
+    if arguments.battery:
+        params["battery"] = read_params(ROOT / "studies/paper-news/params.yaml")["battery"]
+        params["battery"] |= {"models": None, "precisions": None}
     all_seconds, all_jobs = 0.0, 0
     for corpus in range(arguments.corpora):
         params["corpus"]["settings"]["seed"] = corpus
