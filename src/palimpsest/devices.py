@@ -4,6 +4,7 @@ A job holds a GPU by a lock on a file, which the system lets go when the job's p
 many GPUs or jobs there are: with N jobs on N GPUs each job has its own, with more jobs they spread evenly.
 """
 
+import glob
 import itertools
 import os
 import subprocess
@@ -20,6 +21,8 @@ TAKEN = "PALIMPSEST_GPUS"
 """The variable that holds what a job took, for the processes it starts."""
 NO_DEVICES = "No devices were found"
 """What nvidia-smi says, with an exit status other than 0, where there is a driver and no GPU."""
+DEVICE_FILES = "/dev/nvidia[0-9]*"
+"""The files that the driver makes for its GPUs."""
 HELD: list[FileLock] = []
 """Locks of this process, kept until it ends."""
 
@@ -69,7 +72,7 @@ def visible_gpus() -> list[str]:
     models = _listed()
     if names is None or not models:
         return list(models)
-    by_number = any(name.isdigit() for name in names)
+    by_number = any(name.isdecimal() for name in names)
     if by_number and len(set(models.values())) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         raise PalimpsestError(
             f"CUDA_VISIBLE_DEVICES={wanted} gives numbers, and this host has GPUs of several models ({', '.join(models.values())}), "
@@ -79,12 +82,18 @@ def visible_gpus() -> list[str]:
 
 
 def _listed() -> dict[str, str]:
-    """The model of each GPU that nvidia-smi lists, by UUID; none where there is no nvidia-smi."""
+    """The model of each GPU that nvidia-smi lists, by UUID; none where there is neither an nvidia-smi nor a GPU's file."""
     query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True)
-    except FileNotFoundError:
-        return {}
+    except OSError as error:
+        files = " ".join(sorted(glob.glob(DEVICE_FILES)))
+        if isinstance(error, FileNotFoundError) and not files:
+            return {}
+        raise PalimpsestError(
+            f"nvidia-smi cannot be run ({error.strerror}), and only it says which GPUs there are{files and f' ({files})'}: put one that runs on PATH "
+            "(in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility), or set CUDA_VISIBLE_DEVICES= (empty) to run on the CPU on purpose."
+        ) from None
     said = " ".join((done.stdout + done.stderr).split())
     if NO_DEVICES in said:
         return {}
@@ -109,12 +118,16 @@ def _named(names: Sequence[str], listed: Sequence[str]) -> list[str]:
         if name.startswith("MIG"):
             gpus.append(name)
             continue
-        found = listed[int(name) :][:1] if name.isdigit() else [each for each in listed if each.startswith(name)]
+        found = listed[int(name) :][:1] if name.isdecimal() else [each for each in listed if each.startswith(name)]
         if not found:
             raise PalimpsestError(
                 f"CUDA_VISIBLE_DEVICES names the GPU {name!r}, and nvidia-smi lists {len(listed)}, numbered from 0: correct or unset it."
             )
         gpus.append(found[0])
+    if twice := [gpu for gpu in dict.fromkeys(gpus) if gpus.count(gpu) > 1]:
+        raise PalimpsestError(
+            f"CUDA_VISIBLE_DEVICES={','.join(names)} names {twice[0]} more than once: name each GPU once."
+        )
     return gpus
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from palimpsest import devices
 from palimpsest.devices import visible_gpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers.archived import WORKER
@@ -24,8 +25,10 @@ sys.stdin.read()
 
 
 ON_A_GPU = """
-from palimpsest.devices import take_gpus
-take_gpus(1)
+import os
+from palimpsest import devices
+devices.DEVICE_FILES = os.environ["DEVICE_FILES"]
+devices.take_gpus(1)
 from palimpsest.lean import import_transformers
 import_transformers()
 """
@@ -45,6 +48,7 @@ def host(tmp_path, monkeypatch):
     say(tmp_path, *(f"{gpu}, NVIDIA H100" for gpu in GPUS))
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("DEVICE_FILES", str(tmp_path / "nvidia[0-9]*"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return tmp_path
 
@@ -107,10 +111,17 @@ def test_a_set_cuda_visible_devices_is_respected(host, start, monkeypatch):
     assert start(2, CUDA_VISIBLE_DEVICES="2,GPU-aa")[1] == ["GPU-cccc", "GPU-aaaa"]
     assert start(1, CUDA_VISIBLE_DEVICES="-1")[1] == []
     assert start(1, CUDA_VISIBLE_DEVICES="")[1] == []
-    for wrong in ("3", "GPU-x"):
+    for wrong in ("3", "GPU-x", "²"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", wrong)
         with pytest.raises(PalimpsestError, match=f"names the GPU '{wrong}'"):
             visible_gpus()
+
+
+@pytest.mark.parametrize("twice", ["0,0", "1,0,GPU-aa", "MIG-1,MIG-1"])
+def test_a_gpu_that_is_named_twice_is_not_counted_twice(host, monkeypatch, twice):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", twice)
+    with pytest.raises(PalimpsestError, match=f"CUDA_VISIBLE_DEVICES={twice} names (GPU-aaaa|MIG-1) more than once"):
+        visible_gpus()
 
 
 def test_numbers_are_refused_where_cuda_may_count_otherwise(host, monkeypatch):
@@ -146,6 +157,29 @@ def test_a_driver_without_a_gpu_is_no_error(host):
     assert visible_gpus() == []
 
 
+@pytest.mark.parametrize("name", ["nvidia0", "nvidiactl"])
+def test_gpus_without_an_nvidia_smi_end_the_job_and_on_purpose_it_runs_on_the_cpu(host, name):
+    """The driver has nvidiactl without a GPU too."""
+    (host / name).touch()
+    status, said = run("-c", ON_A_GPU, PATH="/nowhere")
+    if name == "nvidiactl":
+        assert (status, said) == (0, "")
+        return
+    assert status == 1 and f"({host}/nvidia0): put one that runs on PATH" in said
+    assert "PalimpsestError: nvidia-smi cannot be run (No such file or directory)" in said
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in said
+    assert run("-c", ON_A_GPU, PATH="/nowhere", CUDA_VISIBLE_DEVICES="") == (0, "")
+
+
+def test_an_nvidia_smi_that_may_not_be_run_is_one_error(host, monkeypatch):
+    (host / "nvidia-smi").chmod(0o644)
+    monkeypatch.setenv("PATH", str(host))
+    with pytest.raises(
+        PalimpsestError, match=r"nvidia-smi cannot be run \(Permission denied\).*CUDA_VISIBLE_DEVICES= "
+    ):
+        visible_gpus()
+
+
 def run(*arguments, **environment):
     """What a Python process says, and its exit status; no GPU of this machine has the UUIDs of the stand-in."""
     command = [sys.executable, *arguments]
@@ -174,7 +208,8 @@ def test_the_worker_of_the_archived_quantizers_refuses_gpus_that_its_torch_canno
     assert "FileNotFoundError" in said and "job.json" in said
 
 
-def test_without_an_nvidia_gpu_nothing_happens(tmp_path, monkeypatch, start):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    assert start(1, PATH="/nowhere")[1] == []
-    assert not list(tmp_path.iterdir())
+def test_without_an_nvidia_gpu_nothing_happens(host, monkeypatch):
+    monkeypatch.setattr(devices, "DEVICE_FILES", str(host / "nvidia[0-9]*"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert devices.take_gpus(1) == [] and "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert [file.name for file in host.iterdir()] == ["nvidia-smi"]
