@@ -12,8 +12,11 @@ log = logging.getLogger(__name__)
 def start_job(job: Any) -> None:
     """From Snakemake's `snakemake`: logging to the job's file, and as many GPUs as the rule's resource `gpu` says, and no other in sight; the log names them."""
     start_logging(job.log[0])
-    if gpus := take_gpus(job.resources.get("gpu", 0)):
+    wanted = job.resources.get("gpu", 0)
+    if gpus := take_gpus(wanted):
         log.info("GPUs: %s", " ".join(gpus))
+    elif not wanted:
+        log.info("no GPU in sight: the step's gpu is 0, by its rule, --set-resources or --resources gpu=0")
 
 
 def key_of(wildcards: Any) -> dict[str, Any]:

@@ -79,3 +79,4 @@ def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
     logs = {name: (study / f"results/logs/quantized/target/seed0/{name}.log").read_text() for name in wanted}
     assert "the job took GPU-" in logs["hqq"] and "holds no" in logs["rtn-int4"], done.stdout
     assert len(taken(logs["hqq"])) == 1 and taken(logs["rtn-int4"]) == []
+    assert "no GPU in sight" in logs["rtn-int4"] and "no GPU in sight" not in logs["hqq"]

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,34 @@ def test_an_environment_whose_path_has_white_space_is_refused_while_planning(tmp
     lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
     assert done.returncode == 1 and len(lines) == 1, done.stdout
     assert lines[0].startswith(f"Error: {str(python)!r} has white space in its path") and "move the clone" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (
+            ("--resources", "gpu=1"),
+            1,
+            "Error: train is to have 2 GPUs (--set-resources train:gpu=2), and the whole run has 1 ",
+        ),
+        (
+            ("--profile", "workflow/profiles/gpu"),
+            1,
+            "and the whole run has 1 (--resources gpu=1, on the command line or in a profile): say --resources gpu=2 or more.",
+        ),
+        (("--resources", "gpu=0"), 0, "--resources gpu=0: no step sees a GPU, all run on the CPU."),
+        (("--resources", "gpu=2"), 0, None),
+        ((), 0, None),
+    ],
+    ids=["fewer", "fewer in the profile", "none", "enough", "not said"],
+)
+def test_a_step_never_gets_fewer_gpus_than_it_is_set_to_without_a_word(arguments, status, said, tmp_path):
+    """Snakemake lowers a step's `gpu` to that of the run."""
+    shutil.copy(REPOSITORY / "tests/tiny/params.yaml", tmp_path)
+    command = [BIN / "snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path, "--cores", "2"]
+    done = run(*command, *arguments, "--set-resources", "train:gpu=2")
+    assert done.returncode == status, done.stdout
+    assert said in done.stdout if said else "GPU" not in done.stdout
 
 
 def test_lint_finds_only_that_rules_share_one_environment(tmp_path):

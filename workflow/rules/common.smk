@@ -6,10 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import snakemake.benchmark
+from snakemake.logging import logger
 
 from palimpsest import imports
 from palimpsest.environments import check_interpreter, check_python
-from palimpsest.errors import one_line
+from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
@@ -19,6 +20,28 @@ ROOT = Path(workflow.basedir)
 # Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
+
+def gpu_of(resources):
+    """A number, an expression's text, or None; older versions of Snakemake have the bare value, and an expression for each number."""
+    gpu = resources.get("gpu")
+    return getattr(gpu, "raw", gpu)
+
+
+def check_gpus():
+    """Snakemake lowers each step's `gpu` to that of the whole run without a word; expressions (`gpu=attempt`) are not compared."""
+    whole = gpu_of(workflow.global_resources)
+    if whole == 0:
+        logger.warning("--resources gpu=0: no step sees a GPU, all run on the CPU.")
+        return
+    for rule, resources in workflow.resource_settings.overwrite_resources.items():
+        wanted = gpu_of(resources)
+        if isinstance(wanted, int) and whole is not None and wanted > whole:
+            raise PalimpsestError(
+                f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {whole} (--resources "
+                f"gpu={whole}, on the command line or in a profile): say --resources gpu={wanted} or more."
+            )
+
+
 with one_line():
     check_interpreter(sys.executable)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
@@ -26,6 +49,9 @@ with one_line():
     for settings in config["quantizers"].values():
         if needed := make_quantizer(settings).environment:
             check_python(ROOT / f"workflow/envs/{needed}.txt")
+    # a process that Snakemake starts for one step is told what that step has, not what the run has
+    if workflow.is_main_process:
+        check_gpus()
 config.update(expanded(config))
 
 SEEDS = config["seeds"]
