@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -85,10 +85,14 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
-def hash_sources(*sources: str) -> dict[str, dict[str, str]]:
-    """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where all are of the hub."""
+def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str, str]]:
+    """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where none does.
+
+    sources: values of params.yaml that may be paths; of a mapping its values, of the keyword `scratch` and of None nothing.
+    """
     hashes: dict[str, str] = {}
-    for source in map(Path, sources):
+    names = [name for each in sources for name in (each.values() if isinstance(each, Mapping) else [each])]
+    for source in (Path(name) for name in names if name not in (None, "", "scratch")):
         files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
         shown = (file for file in files if not any(part.startswith(".") for part in file.relative_to(source).parts))
         hashes |= {str(file): sha256_file(file) for file in shown}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
@@ -24,7 +23,7 @@ from transformers import (
 
 from palimpsest.artefacts import atomic_directory, write_manifest
 from palimpsest.corpus import Corpus
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, first_line
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
@@ -125,7 +124,7 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # RuntimeError: weights of another shape
+    except Exception as error:  # whatever transformers meets in files that are not what they should be
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     model, report = loaded
     check_all_loaded(report, source)
@@ -148,7 +147,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
             for role in ("bos", "eos", "pad"):
                 number = getattr(config, f"{role}_token_id")
                 setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # KeyError and TypeError among them
         raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
     if tokenizer.bos_token_id is None:
         raise PalimpsestError(
@@ -220,7 +219,11 @@ def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
 
 
 def _cannot_load(what: str, source: str | Path, error: Exception, key: str) -> str:
-    reason = str(error).strip().splitlines()[0]
+    reason = (
+        f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, LookupError | TypeError)
+        else first_line(error)
+    )
     hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) and not Path(source).exists()
     asked = f"Request it at https://huggingface.co/{source} (if it is gated: accept the licence) and log in with `hf auth login`, or "
     local = f"point {key} of params.yaml at" if key else "give"

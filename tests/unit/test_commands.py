@@ -133,6 +133,25 @@ def test_a_checkpoint_that_is_not_whole_is_refused(tiny, tmp_path, change, messa
         load_published(str(tmp_path), "models.target")
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tokenizer.json", '{"model": {}}'),
+        ("tokenizer_config.json", "[]"),
+        ("config.json", '{"model_type": "llama", "hidden_size": "x"}'),
+    ],
+)
+def test_files_of_a_checkpoint_that_make_no_sense(tiny, tmp_path, file, text):
+    model, tokenizer, _ = tiny
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(
+        PalimpsestError, match="^cannot load the (model|tokenizer) .* Point models.target of params.yaml at "
+    ):
+        load_published(str(tmp_path), "models.target")
+
+
 def test_a_shard_that_is_missing(tiny, tmp_path):
     tiny[0].save_pretrained(tmp_path, max_shard_size="200KB")
     shard = sorted(tmp_path.glob("*.safetensors"))[1]

@@ -18,7 +18,6 @@ def collect_text(
     splits = read_corpus(corpus)
     texts = generic_texts(**generic) if text == "generic" else getattr(splits, text)
     limit = 1.0 if text == "forget" else overlap_at_most
-    path = generic["settings"].get("path") if text == "generic" else None
     overlap = check_overlap(splits.forget, f"the {text} calibration text", texts, limit)
     with atomic_directory(folder) as draft:
         write_json(draft / "texts.json", texts)
@@ -32,7 +31,7 @@ def collect_text(
             words=sum(len(each.split()) for each in texts),
             overlap_forget=overlap,
             settings=generic if text == "generic" else {},
-            **(hash_sources(path) if path else {}),
+            **hash_sources(generic["settings"].get("path") if text == "generic" else None),
         )
 
 

@@ -13,8 +13,7 @@ from palimpsest.logs import start_logging
 def prepare(settings: dict[str, Any], folder: Path, code: list[str]) -> None:
     corpus = load_corpus(settings["source"], settings["settings"], settings["subset"])
     counts = check_corpus(corpus, **settings["checks"])
-    path = settings["settings"].get("path")
-    sources = hash_sources(path) if path else {}
+    sources = hash_sources(settings["settings"].get("path"))
     write_corpus(corpus, folder, code=code, settings=settings, counts=counts, **sources)
 
 

@@ -26,10 +26,8 @@ def make_model(
     """key: model and seed; settings: source, base, scratch and training. A published checkpoint is not computed on."""
     verify_files(corpus)
     texts, model, outcome, device = read_corpus(corpus), key["model"], None, "cpu"
-    source, base = settings["source"], settings["base"]
-    if source == "train":
-        given = [] if base == "scratch" else [base]
-        network, tokenizer = make_base(base, settings["scratch"], texts, key["seed"])
+    if settings["source"] == "train":
+        network, tokenizer = make_base(settings["base"], settings["scratch"], texts, key["seed"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = dict(settings["training"])
         layout = training.pop("max_length"), training.pop("questions")
@@ -37,8 +35,7 @@ def make_model(
         schedule = Schedule(**training, seed=key["seed"])
         outcome, device = train(network, sequences, tokenizer.pad_token_id, schedule, processes), current_device()
     else:
-        given = [source] if isinstance(source, str) else list(source.values())
-        network, tokenizer = load_published(source, f"models.{model}")
+        network, tokenizer = load_published(settings["source"], f"models.{model}")
     write_model(
         folder,
         network,
@@ -51,7 +48,7 @@ def make_model(
         device=device,
         settings=settings,
         training=outcome,
-        **hash_sources(*given),
+        **hash_sources(settings["base"] if settings["source"] == "train" else settings["source"]),
         **key,
     )
 
