@@ -1,5 +1,6 @@
 """Validation, vocabularies, wildcard constraints and the small helpers of the other rule files."""
 
+import gc
 import os
 import sys
 from functools import cache
@@ -16,6 +17,9 @@ from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
 
 ROOT = Path(workflow.basedir)
+
+# A graph of thousands of steps holds no garbage: looking for it less often is a tenth of the planning.
+gc.set_threshold(200_000, 50, 1000)
 
 # Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
