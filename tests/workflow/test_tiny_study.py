@@ -10,6 +10,7 @@ import time
 import pytest
 import yaml
 
+from palimpsest.params import read_params
 from palimpsest.report.formats import formats, lines
 from palimpsest.verify import problems
 
@@ -124,6 +125,30 @@ def test_a_second_machine_restores_from_s3_and_continues(copy, s3, tmp_path, rea
     assert "Nothing to be done" in second.run(*SNAKEMAKE, "--dry-run")
     second.edit(*LEARNING_RATE, value=2.0e-4)
     assert read_steps(second.run(*SNAKEMAKE, "--dry-run")) == OF_NPO_KLR | REPORT
+
+
+def test_a_second_machine_goes_on_with_an_unfinished_study(copy, tmp_path, read_steps):
+    """One of `studies/`, as docs/cluster.md says; npo_klr was not asked yet, and nothing scored."""
+    results = copy.folder / "studies/mine/results"
+    undone = shutil.ignore_patterns("audit.*", "report.html", "figures", "scores")
+    shutil.copytree(copy.results, results, ignore=undone)
+    shutil.rmtree(results / "infer/npo_klr")
+    shutil.copy2(copy.folder / "params.yaml", results.parent)
+    copy.run("dvc", "add", "studies/mine/results")
+    copy.run("dvc", "push")
+    copy.run("git", "add", "--all")
+    copy.run("git", "commit", "--quiet", "--message", "so far")
+    second = copy.clone(tmp_path / "second")
+    second.run("dvc", "pull", "studies/mine/results.dvc")
+    there = second.folder / "studies/mine"
+    wrong = problems(there / "results", read_params(there / "params.yaml"), repository=second.folder)
+    assert wrong and all("missing" in line or "does not exist" in line for line in wrong)
+    snakemake = (*SNAKEMAKE, "--directory", "studies/mine")
+    second.run(*snakemake, "--forceall", "--touch")
+    assert read_steps(second.run(*snakemake, "--dry-run")) == REPORT | {
+        *(f"Asking npo_klr (seed 0) at {precision}" for precision in ("bf16", *QUANTIZERS)),
+        *(f"Scoring {metric} of {model} (seed 0) at every precision" for metric in METRICS for model in MODELS),
+    }
 
 
 def recorded(tree):
