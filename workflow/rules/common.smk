@@ -25,20 +25,20 @@ gc.set_threshold(200_000, 50, 1000)
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
 
 
-def gpu_of(resources):
+def gpus_said(resources):
     """A number, an expression's text, or None; older versions of Snakemake have the bare value, and an expression for each number."""
     gpu = resources.get("gpu")
     return getattr(gpu, "raw", gpu)
 
 
-def check_gpus():
+def refuse_lowered_gpus():
     """Snakemake lowers each step's `gpu` to that of the whole run without a word; expressions (`gpu=attempt`) are not compared."""
-    whole = gpu_of(workflow.global_resources)
+    whole = gpus_said(workflow.global_resources)
     if whole == 0:
         logger.warning("--resources gpu=0: no step sees a GPU, all run on the CPU.")
         return
     for rule, resources in workflow.resource_settings.overwrite_resources.items():
-        wanted = gpu_of(resources)
+        wanted = gpus_said(resources)
         if isinstance(wanted, int) and whole is not None and wanted > whole:
             raise PalimpsestError(
                 f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {whole} (--resources "
@@ -55,7 +55,7 @@ with one_line():
             check_python(ROOT / f"workflow/envs/{needed}.txt")
     # a process that Snakemake starts for one step is told what that step has, not what the run has
     if workflow.is_main_process:
-        check_gpus()
+        refuse_lowered_gpus()
 config.update(expanded(config))
 
 SEEDS = config["seeds"]
