@@ -1,6 +1,6 @@
 # Palimpsest: does a model that was made to forget still forget after quantization?
 from palimpsest.errors import one_line
-from palimpsest.params import read_params
+from palimpsest.study.params import read_params
 from snakemake.utils import min_version
 
 min_version("9.0")

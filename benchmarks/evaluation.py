@@ -26,20 +26,13 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
-from palimpsest.inference import (
-    KERNELS,
-    Request,
-    Response,
-    encode,
-    generate,
-    split_log_probs,
-    token_log_probs,
-    write_log_probs,
-    write_responses,
-)
+from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
+from palimpsest.inference.files import Response, write_log_probs, write_responses
+from palimpsest.inference.generation import KERNELS, generate
+from palimpsest.inference.likelihood import split_log_probs, token_log_probs
+from palimpsest.inference.requests import Request, encode
 from palimpsest.metrics import score
-from palimpsest.models import store_weights
-from palimpsest.prompts import STOP_STRINGS, question_prompt
+from palimpsest.models.checkpoint import store_weights
 
 RANDOM = random.Random(0)
 VERBATIM, QUESTIONS, TEXTS, EXAMPLES = 100, 100, 100, 10

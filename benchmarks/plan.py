@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from palimpsest.params import read_params
+from palimpsest.study.params import read_params
 
 ROOT = Path(__file__).parents[1]
 

@@ -26,10 +26,10 @@ import numpy as np
 import psutil
 from safetensors.numpy import save_file
 
-from palimpsest.environments import VARIABLE
-from palimpsest.lean import import_transformers
-from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer, prove
+from palimpsest.quantizers.environments import VARIABLE
+from palimpsest.runtime.startup import import_transformers
+from palimpsest.study.params import read_params
 
 PRESETS = {
     "54m": {"hidden": 1024, "mlp": 2816, "layers": 4, "heads": 16, "kv_heads": 16, "vocabulary": 1024},
@@ -130,8 +130,8 @@ def write_checkpoint(folder: Path, preset: dict[str, int]) -> None:
 
 def write_texts(folder: Path, vocabulary: int) -> None:
     """The tokenizer, filled up to the model's vocabulary, and texts.json for the quantizers that calibrate."""
-    from palimpsest.corpus.generator import generate_corpus
-    from palimpsest.models import train_tokenizer
+    from palimpsest.corpus.embedded.generator import generate_corpus
+    from palimpsest.models.scratch import train_tokenizer
 
     texts = generate_corpus(0, 2, 12, 2, 3, 2).retain
     tokenizer = train_tokenizer(texts, min(vocabulary, 1000))

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from palimpsest.lean import import_transformers
+from palimpsest.runtime.startup import import_transformers
 
 import_transformers(training=True)
 

@@ -8,7 +8,8 @@ import argparse
 import torch
 from random_llama import DEVICE, SHAPES, clock, random_llama
 
-from palimpsest.saliency import GRANULARITIES, Mask, Saliency, decoder_matrices
+from palimpsest.models.layers import decoder_matrices
+from palimpsest.unlearning.saliency import GRANULARITIES, Mask, Saliency
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from random_llama import SHAPES, random_llama
 
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.layout import write_corpus
-from palimpsest.devices import visible_gpus
-from palimpsest.params import read_params
+from palimpsest.runtime.devices import visible_gpus
+from palimpsest.study.params import read_params
 
 ROOT = Path(__file__).parents[1]
 MODELS, SEEDS = ("target", "retrain"), (0, 1, 2, 3)

@@ -6,8 +6,8 @@ import torch
 from random_llama import clock, peak_memory
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from palimpsest.ranks import gathered, place
-from palimpsest.unlearning import UnlearningTrainer
+from palimpsest.training.processes import gather_from_all, rank_and_size
+from palimpsest.unlearning.trainer import UnlearningTrainer
 
 
 class TimedTrainer(UnlearningTrainer):
@@ -27,5 +27,5 @@ class TimedTrainer(UnlearningTrainer):
 
     def result(self) -> dict[str, Any]:
         self.handle.remove()
-        peaks = gathered(peak_memory()) if place()[1] > 1 else [peak_memory()]
+        peaks = gather_from_all(peak_memory()) if rank_and_size()[1] > 1 else [peak_memory()]
         return super().result() | {"times": self.times, "trained": self.trained, "peak": max(peaks)}

@@ -1,7 +1,7 @@
 """Unlearning steps on a random Llama: tokens per second, model FLOP utilisation and peak memory of each method.
 
 `python benchmarks/training.py 7b` needs a GPU of 80 GB with gradient checkpointing, of 141 GB without; `tiny` runs anywhere. Steps are
-those of `palimpsest.unlearning.unlearn`, from one optimizer step to the next: the median, and the shortest and the longest. Left out are
+those of `palimpsest.unlearning.unlearn.unlearn`, from one optimizer step to the next: the median, and the shortest and the longest. Left out are
 the first two steps of each method and, before them all, some steps that bear what only the first of a process costs. With `--gpus N` the
 model is sharded over N processes, each with a GPU of its own (`tiny --gpus 2` runs without any): tokens per second are those of all together,
 utilisation and memory are per GPU.
@@ -21,9 +21,11 @@ from random_llama import DEVICE, SHAPES, matmul_rate, peak_memory, random_llama
 from timed_trainer import TimedTrainer
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.saliency import Saliency, decoder_matrices
-from palimpsest.training import Schedule
-from palimpsest.unlearning import Objective, not_sharded, unlearn
+from palimpsest.models.layers import decoder_matrices
+from palimpsest.training.schedule import Schedule
+from palimpsest.unlearning.objective import Objective
+from palimpsest.unlearning.saliency import Saliency
+from palimpsest.unlearning.unlearn import not_sharded, unlearn
 
 METHODS: dict[str, tuple[Objective, Saliency | None]] = {
     "ga": (Objective("ga"), None),

@@ -23,8 +23,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny():
     """A small random Llama in float32 and the tokenizer it belongs to, trained on a few generated articles."""
-    from palimpsest.corpus.generator import generate_corpus
-    from palimpsest.models import build_llama, train_tokenizer
+    from palimpsest.corpus.embedded.generator import generate_corpus
+    from palimpsest.models.scratch import build_llama, train_tokenizer
 
     corpus = generate_corpus(0, 2, 4, 2, 3, 2)
     tokenizer = train_tokenizer([*corpus.forget, *corpus.retain], 400)

@@ -118,7 +118,7 @@ def provenance(inputs: Iterable[Path | str], code: Iterable[Path | str]) -> dict
     """{"inputs", "code"}: SHA-256 of the manifests and records that something is made from, and of the code that makes it.
 
     inputs: files by their path below `results`; their hashes chain the artefacts together. code: files of the repository by their
-    path in it. Today's inputs and code can thus be held to those that made an artefact (palimpsest.verify).
+    path in it. Today's inputs and code can thus be held to those that made an artefact (palimpsest.study.verify).
     """
     return {
         "inputs": {str(_below_results(Path(path))): sha256_file(path) for path in inputs},

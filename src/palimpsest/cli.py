@@ -45,9 +45,9 @@ def _survive(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from palimpsest.artefacts import write_json
-    from palimpsest.prediction import read_table
-    from palimpsest.survive import DEFAULT_FORMATS, choose_formats, count_weights, formats_of, survive
-    from palimpsest.survive_text import add_predictions, render
+    from palimpsest.survival.checkpoints import DEFAULT_FORMATS, choose_formats, count_weights, formats_of, survive
+    from palimpsest.survival.prediction import read_table
+    from palimpsest.survival.text import add_predictions, render
 
     for folder in (options.target, options.unlearned):
         if not folder.is_dir():
@@ -57,7 +57,7 @@ def _survive(options: argparse.Namespace) -> None:
     if options.target.samefile(options.unlearned):
         raise PalimpsestError(f"{options.target} is both target and unlearned model: give two checkpoints.")
     if options.params:
-        from palimpsest.params import read_params
+        from palimpsest.study.params import read_params
 
         quantizers, skipped = formats_of(read_params(options.params)["quantizers"])
     else:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from checkpoints import save_checkpoint
 
-from palimpsest.environments import build, check_python
 from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.environments import build, check_python
 
 REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"

@@ -18,7 +18,7 @@ from transformers import (
 
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.base import Quantizer
-from palimpsest.quantizers.gguf_tokenizer import BYTES, SPACE, WORDS
+from palimpsest.quantizers.gguf.tokenizer import BYTES, SPACE, WORDS
 
 PROMPT = "The council met on Monday, and w12 said w7; it's 1,024 pages."
 MERGES = [

@@ -11,10 +11,10 @@ from gguf import GGUFReader
 from gguf_models import BYTE_LEVEL, byte_level
 from gguf_models import save as save_llama
 
-from palimpsest.environments import VARIABLE
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import make_quantizer, prove
-from palimpsest.quantizers.gguf_model import gguf_name
+from palimpsest.quantizers.environments import VARIABLE
+from palimpsest.quantizers.gguf.model import gguf_name
 
 TEXT = {"calibration": "retain", "samples": 4, "sample_length": 32}
 GRID = {"bits": 4, "group_size": 32}

@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from palimpsest.artefacts import hash_files, read_json, write_json
-from palimpsest.cost import Cost
-from palimpsest.environments import VARIABLE, interpreter
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers import archived, make_quantizer, prove
+from palimpsest.models.tensors import open_checkpoint
+from palimpsest.quantizers import make_quantizer, prove
+from palimpsest.quantizers.archived import backends as archived
 from palimpsest.quantizers.base import load_checkpoint
-from palimpsest.survival import measure_survival
-from palimpsest.tensors import open_checkpoint
+from palimpsest.quantizers.cost import Cost
+from palimpsest.quantizers.environments import VARIABLE, interpreter
+from palimpsest.survival.measure import measure_survival
 
 TEXT = {"calibration": "retain", "samples": 8, "sample_length": 32}
 GPTQ = {
@@ -184,7 +185,7 @@ def test_what_the_worker_had_on_the_gpu_is_in_the_cost(checkpoints, tmp_path, mo
         f"Path(job['result']).write_text(json.dumps({{'held': {{'a': 'b'}}, 'device': {device!r}, 'device_peak_bytes': {peak}}}))"
     )
     monkeypatch.setattr(archived, "WORKER", worker)
-    monkeypatch.setattr("palimpsest.cost._device_peaks", [])
+    monkeypatch.setattr("palimpsest.quantizers.cost._device_peaks", [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     measured = Cost()
     with measured:

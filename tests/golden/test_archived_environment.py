@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.environments import VARIABLE, build, installed_version, interpreter
 from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers.environments import VARIABLE, build, installed_version, interpreter
 
 REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"
@@ -29,7 +29,9 @@ def test_an_edited_requirements_file_makes_the_interpreter_refuse(environment, t
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/python").symlink_to(sys.executable)
     monkeypatch.setenv(VARIABLE, str(folder.parent))
-    with pytest.raises(PalimpsestError, match="is not built: run `python -m palimpsest.environments .*archived.txt"):
+    with pytest.raises(
+        PalimpsestError, match="is not built: run `python -m palimpsest.quantizers.environments .*archived.txt"
+    ):
         interpreter("archived")
     shutil.copy(environment / "environment.json", folder)
     assert interpreter("archived") == folder / "bin/python"
@@ -92,10 +94,12 @@ def test_a_python_that_the_pins_were_not_tried_on_is_named(tmp_path):
 
 def test_the_command_line_builds_nothing_twice(environment):
     done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.environments", REQUIREMENTS, environment], capture_output=True, text=True
+        [sys.executable, "-m", "palimpsest.quantizers.environments", REQUIREMENTS, environment],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and done.stderr == ""
     done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.environments", "no", "where"], capture_output=True, text=True
+        [sys.executable, "-m", "palimpsest.quantizers.environments", "no", "where"], capture_output=True, text=True
     )
     assert done.returncode == 1 and done.stderr.startswith("Error: no does not exist")

@@ -30,13 +30,13 @@ from transformers import (
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
-from palimpsest.models import load_model, load_tokenizer, save_checkpoint
+from palimpsest.models.checkpoint import load_model, load_tokenizer, save_checkpoint
+from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import prove
 from palimpsest.quantizers.base import Quantizer, load_checkpoint
-from palimpsest.quantizers.gguf import FILE_TYPES, convert
-from palimpsest.quantizers.gguf_model import write_unquantized
-from palimpsest.survival import measure_survival
-from palimpsest.tensors import open_checkpoint
+from palimpsest.quantizers.gguf.backend import FILE_TYPES, convert
+from palimpsest.quantizers.gguf.model import write_unquantized
+from palimpsest.survival.measure import measure_survival
 
 FORMATS = ("q8_0", "q4_0", "q4_k_m")
 

@@ -22,9 +22,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, TorchAoConfig
 
 from palimpsest.artefacts import hash_files
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer, prove
 from palimpsest.quantizers.base import fingerprint, load_checkpoint
-from palimpsest.tensors import open_checkpoint
 
 HQQ = {"backend": "hqq", "bits": 4, "group_size": None, "device": "cpu"}
 INT8 = {"backend": "torchao-int8", "group_size": None}

@@ -21,11 +21,11 @@ from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from palimpsest.artefacts import hash_files, read_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer, prove
 from palimpsest.quantizers.base import load_checkpoint
-from palimpsest.quantizers.compressed import compress_calibrated
-from palimpsest.quantizers.compressed_floats import E4M3
-from palimpsest.tensors import open_checkpoint
+from palimpsest.quantizers.compressed.floats import E4M3
+from palimpsest.quantizers.compressed.integers import compress_calibrated
 
 AWQ = {"backend": "awq", "bits": 4, "group_size": 4, "symmetric": True}
 AWQ |= {"calibration": "retain", "samples": 8, "sample_length": 32}
@@ -154,7 +154,7 @@ def test_eight_bit_modules_that_load_another_matrix_are_refused(quantized, monke
         model.get_parameter(f"{first}.weight").data[3, 5] += 0.01
         return model
 
-    monkeypatch.setattr("palimpsest.quantizers.compressed_floats.load_checkpoint", altered)
+    monkeypatch.setattr("palimpsest.quantizers.compressed.floats.load_checkpoint", altered)
     with pytest.raises(
         PalimpsestError, match=f"^{first} as llmcompressor loads it from .* is not the matrix in the file"
     ):

@@ -17,8 +17,8 @@ from torchao.quantization import Int8Tensor, IntxUnpackedToInt8Tensor, PerRow
 from torchao.quantization.quant_primitives import MappingType
 
 from palimpsest.quantizers import make_quantizer
-from palimpsest.quantizers.gguf import FILE_TYPES, convert
-from palimpsest.quantizers.levels import zero_bin
+from palimpsest.quantizers.gguf.backend import FILE_TYPES, convert
+from palimpsest.quantizers.grids.levels import zero_bin
 
 STEP = 1e-4
 SWEEP = np.arange(-0.2, 0.2, STEP, dtype=np.float32)  # in units of the block's largest |w|

@@ -14,13 +14,13 @@ from gguf_models import save as save_llama
 from safetensors.torch import load_file, save_file
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.tensors import open_checkpoint, to_bfloat16
 from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.quantizers.base import QuantizedMatrix
-from palimpsest.quantizers.compressed_floats import shared_scale
-from palimpsest.quantizers.rounding import round_half_away_in_place, to_bfloat16_in_place, to_float16
-from palimpsest.survival import measure_survival
-from palimpsest.survive import survive
-from palimpsest.tensors import open_checkpoint, to_bfloat16
+from palimpsest.quantizers.compressed.floats import shared_scale
+from palimpsest.quantizers.grids.rounding import round_half_away_in_place, to_bfloat16_in_place, to_float16
+from palimpsest.survival.checkpoints import survive
+from palimpsest.survival.measure import measure_survival
 
 RTN = {"backend": "rtn", "bits": 4, "group_size": None, "symmetric": True}
 BNB = {"backend": "bnb-4bit", "double_quantization": False}

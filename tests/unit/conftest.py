@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from made_study import make_study
 
-from palimpsest.report.audit import collect
+from palimpsest.audit.table import collect
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from palimpsest.metrics import score
 from palimpsest.report.figures import draw_retained, draw_survival
-from palimpsest.report.html import render
+from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
 
 BOOTSTRAP = {"resamples": 200, "confidence": 0.95, "seed": 0}

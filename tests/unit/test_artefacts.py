@@ -16,8 +16,9 @@ from palimpsest.artefacts import (
     write_json,
     write_manifest,
 )
-from palimpsest.jobs import key_of
-from palimpsest.report import audit, figures
+from palimpsest.audit import table as audit
+from palimpsest.report import figures
+from palimpsest.runtime.jobs import key_of
 
 
 def test_an_error_leaves_the_old_file_and_no_draft(tmp_path):
@@ -55,7 +56,7 @@ def test_the_table_and_the_charts_are_written_so(tmp_path, monkeypatch):
 
 def test_a_manifest_names_inputs_below_results_and_code_below_the_repository(tmp_path):
     corpus, model = tmp_path / "results/corpus", tmp_path / "results/models/target/seed0"
-    code = [REPOSITORY / "src/palimpsest/losses.py", REPOSITORY / "workflow/scripts/../scripts/train.py"]
+    code = [REPOSITORY / "src/palimpsest/unlearning/losses.py", REPOSITORY / "workflow/scripts/../scripts/train.py"]
     for folder in (corpus, model):
         folder.mkdir(parents=True)
     write_manifest(corpus, packages=())
@@ -63,7 +64,7 @@ def test_a_manifest_names_inputs_below_results_and_code_below_the_repository(tmp
     manifest = read_json(model / "manifest.json")
     assert manifest["inputs"] == {"corpus/manifest.json": sha256_file(corpus / "manifest.json")}
     assert manifest["code"] == {
-        "src/palimpsest/losses.py": sha256_file(code[0]),
+        "src/palimpsest/unlearning/losses.py": sha256_file(code[0]),
         "workflow/scripts/train.py": sha256_file(code[1]),
     }
 
@@ -74,7 +75,7 @@ def test_two_equal_runs_write_the_same_bytes(tmp_path):
         record = tmp_path / run / "results/scores/record.json"
         source = tmp_path / run / "results/infer/manifest.json"
         write_json(source, {"a": 1})
-        write_json(record, provenance([source], [REPOSITORY / "src/palimpsest/losses.py"]))
+        write_json(record, provenance([source], [REPOSITORY / "src/palimpsest/unlearning/losses.py"]))
         made.append(record.read_bytes())
     assert made[0] == made[1]
 

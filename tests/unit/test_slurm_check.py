@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from palimpsest.params import read_params
 from palimpsest.quantizers import make_quantizer
+from palimpsest.study.params import read_params
 
 FILE = Path(__file__).parents[1] / "slurm/run.py"
 PLAN = {"corpus": 1, "train": 2, "infer_unquantized": 5, "quantize": 10, "score": 120, "survival": 1}

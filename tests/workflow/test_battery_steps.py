@@ -13,9 +13,9 @@ import pytest
 import torch
 import yaml
 
-from palimpsest.models import load_tokenizer
+from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers import make_quantizer
-from palimpsest.verify import problems
+from palimpsest.study.verify import problems
 
 REPOSITORY = Path(__file__).parents[2]
 TASKS = {

@@ -10,11 +10,13 @@ import pytest
 import torch
 import yaml
 
-from palimpsest.corpus.generator import generate_corpus
-from palimpsest.models import build_llama, store_weights, train_tokenizer
-from palimpsest.sequences import corpus_sequences
-from palimpsest.training import Schedule, train
-from palimpsest.verify import problems
+from palimpsest.corpus.embedded.generator import generate_corpus
+from palimpsest.models.checkpoint import store_weights
+from palimpsest.models.scratch import build_llama, train_tokenizer
+from palimpsest.models.sequences import corpus_sequences
+from palimpsest.study.verify import problems
+from palimpsest.training.schedule import Schedule
+from palimpsest.training.trainer import train
 
 REPOSITORY = Path(__file__).parents[2]
 STUDIES = ("paper-news", "paper-books")

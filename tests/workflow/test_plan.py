@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.params import read_params
+from palimpsest.study.params import read_params
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from palimpsest.imports import code_of
-from palimpsest.params import expanded, read_params
 from palimpsest.quantizers import QUANTIZERS
+from palimpsest.study.params import expanded, read_params
+from palimpsest.study.step_code import code_of
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.prefix) / "bin"
@@ -197,11 +197,11 @@ def test_a_job_takes_its_gpu_before_torch_can_ask_for_devices(script, tmp_path):
     )
     code = f"""
 import sys
-import palimpsest.jobs
+import palimpsest.runtime.jobs
 def start_job(job):
     assert "torch" not in sys.modules, "torch is imported before the job has its GPU"
     open({str(tmp_path / "called")!r}, "w")
-palimpsest.jobs.start_job, snakemake = start_job, None
+palimpsest.runtime.jobs.start_job, snakemake = start_job, None
 {ast.unparse(ast.Module(before, []))}
 """
     done = run(sys.executable, "-c", code)
@@ -252,7 +252,7 @@ def test_rules_for_the_unquantized_model_depend_on_its_backend():
 
 
 def test_the_check_stage_reads_the_whole_of_params():
-    assert CHECK["cmd"] == "python -m palimpsest.dvc_params --check"
+    assert CHECK["cmd"] == "python -m palimpsest.study.dvc --check"
     assert CHECK["params"] == [{"params.yaml": None}]
 
 
@@ -279,7 +279,7 @@ def test_stages_keep_their_outputs_and_verify_them(name):
     stage = STAGES[name]
     outputs = stage["outs"] + stage.get("metrics", [])
     assert all(settings["persist"] for output in outputs for settings in output.values())
-    assert stage["cmd"][-1].startswith("python -m palimpsest.verify results params.yaml ")
+    assert stage["cmd"][-1].startswith("python -m palimpsest.study.verify results params.yaml ")
 
 
 class UniqueKeys(yaml.SafeLoader):

@@ -10,9 +10,9 @@ import time
 import pytest
 import yaml
 
-from palimpsest.params import read_params
-from palimpsest.report.formats import formats, lines
-from palimpsest.verify import problems
+from palimpsest.study.params import read_params
+from palimpsest.study.verify import problems
+from palimpsest.tables.formats import formats, lines
 
 pytestmark = (
     pytest.mark.slow
@@ -158,7 +158,7 @@ def recorded(tree):
 
 
 def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
-    """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.verify must stop the stage."""
+    """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.study.verify must stop the stage."""
     clone.run("dvc", "pull")
     now = time.time_ns()
     for path in clone.results.rglob("*"):
@@ -178,7 +178,7 @@ def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
 def test_dvc_records_no_new_code_beside_old_outputs(clone, read_steps):
     """As above: Snakemake takes the models that `dvc pull` brought for up to date, whatever the library says now."""
     clone.run("dvc", "pull")
-    library = clone.folder / "src/palimpsest/losses.py"
+    library = clone.folder / "src/palimpsest/unlearning/losses.py"
     library.write_text(library.read_text() + "# edited\n")
     now = time.time_ns()
     for path in (*clone.results.rglob("*"), library):
@@ -188,13 +188,15 @@ def test_dvc_records_no_new_code_beside_old_outputs(clone, read_steps):
     assert "Nothing to be done" in output and not read_steps(output)
     manifest = "results/models/npo_klr/seed0/manifest.json"
     remedy = f"snakemake --cores all --forcerun {manifest}"
-    assert f"{manifest} was made by another src/palimpsest/losses.py: run its step again, {remedy}." in output
+    assert (
+        f"{manifest} was made by another src/palimpsest/unlearning/losses.py: run its step again, {remedy}." in output
+    )
     assert recorded(clone) == before
     assert read_steps(clone.run(*remedy.split(), "--dry-run")) == OF_NPO_KLR | REPORT
 
 
 def test_an_edit_of_one_backend_requantizes_with_that_one_alone(copy, read_steps):
-    library = copy.folder / "src/palimpsest/quantizers/compressed.py"
+    library = copy.folder / "src/palimpsest/quantizers/compressed/integers.py"
     library.write_text(library.read_text() + "# edited\n")
     planned = read_steps(copy.run(*SNAKEMAKE, "--dry-run"))
     assert planned == REPORT | {

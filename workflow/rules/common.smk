@@ -9,10 +9,10 @@ from pathlib import Path
 import snakemake.benchmark
 from snakemake.logging import logger
 
-from palimpsest import imports
-from palimpsest.environments import check_interpreter, check_python
+from palimpsest.study import step_code as imports
+from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.params import check_params, expanded
+from palimpsest.study.params import check_params, expanded
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import TEXTS
 

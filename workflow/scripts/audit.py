@@ -3,10 +3,10 @@
 from typing import Any
 
 from palimpsest.artefacts import provenance, write_json
-from palimpsest.logs import start_logging
-from palimpsest.report.audit import collect, headline_methods, write_csv
-from palimpsest.report.battery import attach
-from palimpsest.report.records import read_records
+from palimpsest.audit.battery import attach
+from palimpsest.audit.records import read_records
+from palimpsest.audit.table import collect, headline_methods, write_csv
+from palimpsest.runtime.logs import start_logging
 
 
 def audit(

@@ -6,9 +6,9 @@ from typing import Any
 
 from palimpsest.artefacts import MANIFEST, provenance, read_json, verify_files, write_json
 from palimpsest.battery import require_lm_eval
-from palimpsest.jobs import key_of, start_job
-from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer
+from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
     start_job(snakemake)
@@ -18,7 +18,7 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.battery.harness import measure
-from palimpsest.models import current_device, load_tokenizer
+from palimpsest.models.checkpoint import current_device, load_tokenizer
 
 PACKAGES = ("lm_eval", "nltk", "torch", "transformers")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from palimpsest.artefacts import hash_sources, provenance, write_json
 from palimpsest.battery.questions import prepare
-from palimpsest.logs import start_logging
+from palimpsest.runtime.logs import start_logging
 
 
 def draw(tasks: dict[str, Any], seed: int, output: str, code: list[str]) -> None:

@@ -7,7 +7,7 @@ from palimpsest.artefacts import atomic_directory, hash_sources, verify_files, w
 from palimpsest.corpus.checks import check_overlap
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.logs import start_logging
+from palimpsest.runtime.logs import start_logging
 
 
 def collect_text(

@@ -7,7 +7,7 @@ from palimpsest.artefacts import hash_sources
 from palimpsest.corpus.checks import check_corpus
 from palimpsest.corpus.layout import write_corpus
 from palimpsest.corpus.sources import load_corpus
-from palimpsest.logs import start_logging
+from palimpsest.runtime.logs import start_logging
 
 
 def prepare(settings: dict[str, Any], folder: Path, code: list[str]) -> None:

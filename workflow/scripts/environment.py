@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from palimpsest.environments import build
-from palimpsest.logs import start_logging
+from palimpsest.quantizers.environments import build
+from palimpsest.runtime.logs import start_logging
 
 if __name__ == "__main__":
     start_logging(snakemake.log[0])

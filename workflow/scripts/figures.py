@@ -1,8 +1,8 @@
 """Draw the two charts of the audit."""
 
 from palimpsest.artefacts import read_json
-from palimpsest.logs import start_logging
 from palimpsest.report.figures import draw_retained, draw_survival
+from palimpsest.runtime.logs import start_logging
 
 if __name__ == "__main__":
     start_logging(snakemake.log[0])

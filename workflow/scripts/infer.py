@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
-from palimpsest.jobs import key_of, start_job
-from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer
+from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
     start_job(snakemake)
@@ -15,9 +15,12 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.inference import corpus_requests, generate, split_log_probs, write_log_probs, write_responses
-from palimpsest.metrics.inference_files import SPLITS
-from palimpsest.models import current_device, load_tokenizer
+from palimpsest.inference.files import write_log_probs, write_responses
+from palimpsest.inference.generation import generate
+from palimpsest.inference.likelihood import split_log_probs
+from palimpsest.inference.requests import corpus_requests
+from palimpsest.models.checkpoint import current_device, load_tokenizer
+from palimpsest.vocabulary import SPLITS
 
 
 def infer(

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import read_json, verify_files
-from palimpsest.logs import start_logging
-from palimpsest.report.formats import files as rows_of_files
-from palimpsest.report.html import render
-from palimpsest.report.known import compare
+from palimpsest.report.known_answers import compare
+from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
+from palimpsest.runtime.logs import start_logging
+from palimpsest.tables.formats import files as rows_of_files
 
 
 def page(

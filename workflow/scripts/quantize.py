@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import atomic_directory, read_json, read_manifest, verify_files, write_json, write_manifest
-from palimpsest.cost import Cost
-from palimpsest.environments import VARIABLE
-from palimpsest.jobs import key_of, start_job
-from palimpsest.lean import import_transformers
 from palimpsest.quantizers import make_quantizer, prove
+from palimpsest.quantizers.cost import Cost
+from palimpsest.quantizers.environments import VARIABLE
+from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.startup import import_transformers
 
 
 def quantize(

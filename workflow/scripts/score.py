@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import MANIFEST, provenance, verify_files, write_json
-from palimpsest.jobs import key_of
-from palimpsest.logs import start_logging
 from palimpsest.metrics import score
+from palimpsest.runtime.jobs import key_of
+from palimpsest.runtime.logs import start_logging
 
 
 def score_precisions(

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import MANIFEST, provenance, verify_files, write_json
-from palimpsest.jobs import key_of
-from palimpsest.logs import start_logging
 from palimpsest.quantizers import make_quantizer
-from palimpsest.survival import measure_survival
+from palimpsest.runtime.jobs import key_of
+from palimpsest.runtime.logs import start_logging
+from palimpsest.survival.measure import measure_survival
 
 
 def measure(key: dict[str, Any], quantizer: dict[str, Any], folders: list[Path], output: str, code: list[str]) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import hash_sources, verify_files
-from palimpsest.jobs import key_of, start_job
-from palimpsest.lean import import_transformers
+from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
     start_job(snakemake)
@@ -14,10 +14,12 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.models import current_device, load_published, make_base, write_model
-from palimpsest.ranks import processes_of
-from palimpsest.sequences import corpus_sequences
-from palimpsest.training import Schedule, train
+from palimpsest.models.checkpoint import current_device, load_published, write_model
+from palimpsest.models.scratch import make_base
+from palimpsest.models.sequences import corpus_sequences
+from palimpsest.training.processes import processes_of
+from palimpsest.training.schedule import Schedule
+from palimpsest.training.trainer import train
 
 
 def make_model(

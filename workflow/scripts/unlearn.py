@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import verify_files
-from palimpsest.jobs import key_of, start_job
-from palimpsest.lean import import_transformers
+from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
     start_job(snakemake)
@@ -14,11 +14,11 @@ if __name__ == "__main__":
 import torch
 
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.models import current_device, load_model, load_tokenizer, write_model
-from palimpsest.ranks import processes_of
-from palimpsest.sequences import corpus_sequences
-from palimpsest.unlearning import settings_of, unlearn, with_processes
-from palimpsest.updates import saved_share
+from palimpsest.models.checkpoint import current_device, load_model, load_tokenizer, write_model
+from palimpsest.models.sequences import corpus_sequences
+from palimpsest.training.processes import processes_of
+from palimpsest.training.storage import saved_share
+from palimpsest.unlearning.unlearn import settings_of, unlearn, with_processes
 
 
 def unlearn_model(

@@ -15,7 +15,8 @@ from palimpsest.battery import MEASURES
 from palimpsest.battery.questions import Question
 from palimpsest.battery.scores import factuality, ngram_entropy, truthfulness
 from palimpsest.errors import PalimpsestError
-from palimpsest.inference import KERNELS, encode
+from palimpsest.inference.generation import KERNELS
+from palimpsest.inference.requests import encode
 
 
 class OneBos(HFLM):

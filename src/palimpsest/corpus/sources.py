@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
-from palimpsest.corpus.generator import generate_corpus
+from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.hub import cannot_load, opened
 from palimpsest.corpus.layout import assemble, load_folder
 from palimpsest.corpus.subset import choose_subset

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.metrics.inference_files import InferenceFiles
+from palimpsest.inference.files import InferenceFiles
 from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
 from palimpsest.metrics.rouge import mean_rouge

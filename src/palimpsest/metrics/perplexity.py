@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.metrics.inference_files import InferenceFiles, read_logprobs, recorded_splits
-from palimpsest.statistics import percentile_interval, resample_counts
+from palimpsest.inference.files import InferenceFiles, read_logprobs, recorded_splits
+from palimpsest.metrics.statistics import percentile_interval, resample_counts
 
 LARGEST = 700.0  # nats, just below where exp leaves float64
 

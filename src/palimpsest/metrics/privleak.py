@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.metrics.inference_files import InferenceFiles, TextLogProbs, read_logprobs
-from palimpsest.statistics import bootstrap_distribution, percentile_interval
+from palimpsest.inference.files import InferenceFiles, TextLogProbs, read_logprobs
+from palimpsest.metrics.statistics import bootstrap_distribution, percentile_interval
+from palimpsest.vocabulary import RETRAIN
 
-RETRAIN = "retrain"
 PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
 """AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %: right for the paper's setting, wrong for any other study."""
 

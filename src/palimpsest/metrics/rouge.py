@@ -5,9 +5,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from palimpsest.errors import choose
-from palimpsest.lean import hidden
-from palimpsest.metrics.inference_files import InferenceFiles, read_responses
-from palimpsest.statistics import mean_interval
+from palimpsest.inference.files import InferenceFiles, read_responses
+from palimpsest.metrics.statistics import mean_interval
+from palimpsest.runtime.startup import hidden
 
 
 class Rouge(NamedTuple):

@@ -5,13 +5,13 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.quantizers.archived import AutoAWQ, AutoGPTQ
+from palimpsest.quantizers.archived.backends import AutoAWQ, AutoGPTQ
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
-from palimpsest.quantizers.compressed import GPTQ, RoundToNearest
-from palimpsest.quantizers.compressed_awq import AWQ
-from palimpsest.quantizers.compressed_floats import EightBit, Microscale
-from palimpsest.quantizers.gguf import GGUF
+from palimpsest.quantizers.compressed.awq import AWQ
+from palimpsest.quantizers.compressed.floats import EightBit, Microscale
+from palimpsest.quantizers.compressed.integers import GPTQ, RoundToNearest
+from palimpsest.quantizers.gguf.backend import GGUF
 from palimpsest.quantizers.hqq import HQQ
 from palimpsest.quantizers.proof import prove
 from palimpsest.quantizers.torchao import TorchAOInt4, TorchAOInt8, TorchAOIntx

@@ -5,6 +5,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,16 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.levels import zero_bin
-from palimpsest.quantizers.rounding import Rounded
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint
+from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
+from palimpsest.quantizers.grids.levels import zero_bin
+from palimpsest.quantizers.grids.rounding import Rounded
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-HEADS = ("lm_head",)
-EMBEDDINGS = ("embed_tokens",)
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -196,9 +196,10 @@ class Quantizer(ABC):
         with the dequantization done once instead of in every forward pass. It needs neither the backend nor its kernels.
         dtype: what the products are computed in; float32 keeps the same weights and leaves only the sums more exact.
         """
-        from palimpsest.quantizers.dense import load_dense
+        from palimpsest.models.dense import load_dense
 
-        return load_dense(self, folder, device, dtype)
+        matrices = ((matrix.name, matrix.dequantized) for matrix in self.read(folder))
+        return load_dense(folder, matrices, partial(self.unquantized, folder), device, dtype)
 
 
 def fingerprint(matrix: "Float32 | Tensor") -> str:
@@ -235,22 +236,6 @@ def row_factors(folder: Path) -> dict[str, Float32]:
     with open_checkpoint(folder) as files:
         modules = [name.removesuffix(".rows") for name in files.names() if name.endswith(".rows")]
         return {f"{module}.{part}": files.load(f"{module}.rows") for module in modules for part in ("weight", "bias")}
-
-
-def linear_layers(files: TensorFiles) -> Iterator[str]:
-    """The module paths of a checkpoint's weight matrices in name order: embeddings left out, output head included.
-
-    Every tensor of two or more dimensions counts, also one not called `weight` (fused experts), so that none is overlooked.
-    """
-    for name in files.names():
-        module = name.removesuffix(".weight")
-        if len(files.shape(name)) > 1 and not is_named(module, EMBEDDINGS):
-            yield module
-
-
-def is_named(module: str, names: Sequence[str]) -> bool:
-    """Whether the last part of a module path is one of `names`."""
-    return module.rpartition(".")[2] in names
 
 
 def check_group_size(

@@ -12,35 +12,33 @@ import numpy as np
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
-    HEADS,
     QuantizedMatrix,
     Quantizer,
     check_reload,
     copy_tokenizer,
     fingerprint,
-    is_named,
-    linear_layers,
     load_checkpoint,
     module_bytes,
 )
-from palimpsest.quantizers.levels import FLOAT_LEVELS, integer_levels
-from palimpsest.quantizers.packing import unpack_nibbles
-from palimpsest.quantizers.rounding import (
+from palimpsest.quantizers.grids.levels import FLOAT_LEVELS, integer_levels
+from palimpsest.quantizers.grids.packing import unpack_nibbles
+from palimpsest.quantizers.grids.rounding import (
     Rounded,
     largest_magnitude,
     ranks_between,
     to_bfloat16_in_place,
     to_float16,
 )
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
 PACKAGES = ("bitsandbytes", "transformers", "torch")
-BLOCK = 64
+WEIGHTS_PER_SCALE = 64
 SMALLEST = np.float32(1e-38)  # what bitsandbytes divides by in a block of zeros
 RECIPROCAL_127 = np.float32(7.874015718698502e-3)  # as bitsandbytes writes it in int8_vectorwise_dequant
 
@@ -184,19 +182,21 @@ class BitsAndBytes4bit(Quantizer):
         order = np.argsort(self.levels(), kind="stable")  # FP4's codes are not in the order of their values
         values = self.levels()[order]
         flat = weights.reshape(-1)
-        whole = flat.size - flat.size % BLOCK
-        blocks, rest = flat[:whole].reshape(-1, BLOCK), flat[whole:]
+        whole = flat.size - flat.size % WEIGHTS_PER_SCALE
+        blocks, rest = flat[:whole].reshape(-1, WEIGHTS_PER_SCALE), flat[whole:]
         scales = largest_magnitude(blocks)
         scaled = np.empty_like(flat)
-        np.multiply(blocks, (1 / np.maximum(scales, SMALLEST))[:, None], out=scaled[:whole].reshape(-1, BLOCK))
+        np.multiply(
+            blocks, (1 / np.maximum(scales, SMALLEST))[:, None], out=scaled[:whole].reshape(-1, WEIGHTS_PER_SCALE)
+        )
         if rest.size:  # a short last block is divided instead of multiplied
             last = np.maximum(largest_magnitude(rest), SMALLEST)
             np.divide(rest, last, out=scaled[whole:])
             scales = np.append(scales, last)
         ranks = ranks_between(scaled, (values[:-1] + values[1:]) / np.float32(2))
         np.take(values, ranks, out=scaled, mode="clip")  # clip: nothing lies outside, and no copy is made
-        scaled[:whole].reshape(-1, BLOCK)[:] *= scales[: whole // BLOCK, None]
-        scaled[whole:] *= scales[whole // BLOCK :]
+        scaled[:whole].reshape(-1, WEIGHTS_PER_SCALE)[:] *= scales[: whole // WEIGHTS_PER_SCALE, None]
+        scaled[whole:] *= scales[whole // WEIGHTS_PER_SCALE :]
         codes = ranks if self.grid == "nf4" else order.astype(np.uint8)[ranks]
         return Rounded(codes.reshape(weights.shape), scales, to_bfloat16_in_place(scaled).reshape(weights.shape))
 
@@ -245,9 +245,14 @@ def _check_widths(checkpoint: Path) -> None:
         for module in linear_layers(files):
             shape = files.shape(f"{module}.weight" if f"{module}.weight" in files else module)
             width = shape[-1]
-            if not is_named(module, HEADS) and width % 16 == 0 and width % BLOCK and np.prod(shape) > BLOCK:
+            if (
+                not is_named(module, HEADS)
+                and width % 16 == 0
+                and width % WEIGHTS_PER_SCALE
+                and np.prod(shape) > WEIGHTS_PER_SCALE
+            ):
                 raise PalimpsestError(
-                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {BLOCK}, which bitsandbytes "
+                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {WEIGHTS_PER_SCALE}, which bitsandbytes "
                     "dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
                 )
 

@@ -10,21 +10,19 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
-    HEADS,
     QuantizedMatrix,
     Quantizer,
     check_group_size,
     copy_tokenizer,
     fingerprint,
-    is_named,
-    linear_layers,
     load_checkpoint,
     module_bytes,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
-from palimpsest.quantizers.levels import integer_levels
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.quantizers.grids.levels import integer_levels
 
 MARK = ".W_q"
 CODES_PER_WORD = {8: 1, 4: 2, 3: 10, 2: 4}  # the words are bytes, for 3 bits int32

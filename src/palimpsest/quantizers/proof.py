@@ -10,18 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.base import (
-    EMBEDDINGS,
-    HEADS,
-    QuantizedMatrix,
-    Quantizer,
-    fingerprint,
-    is_named,
-    linear_layers,
-)
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.models.layers import EMBEDDINGS, HEADS, is_named, linear_layers
+from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, fingerprint
 
-BLOCK = 4096
+ROWS_AT_ONCE = 4096
 """Groups counted at a time."""
 
 LAST_PLACE = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
@@ -151,15 +144,15 @@ def _is_kept(values: NDArray, original: NDArray, sixteen_bits: str, factors: Flo
     """A few rows at a time, so that a large embedding is not copied as a whole."""
     if original.dtype.kind in "iub":
         return np.array_equal(values, original)
-    for start in range(0, len(values), BLOCK):
-        expected = to_bfloat16(original[start : start + BLOCK].astype(np.float32))
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        expected = to_bfloat16(original[start : start + ROWS_AT_ONCE].astype(np.float32))
         if sixteen_bits == "float16":
             expected = expected.astype(np.float16).astype(np.float32)
-        found = values[start : start + BLOCK]
+        found = values[start : start + ROWS_AT_ONCE]
         if factors is None and not np.array_equal(found, expected):
             return False
         if factors is not None:
-            expected = (expected.T * factors[start : start + BLOCK]).T
+            expected = (expected.T * factors[start : start + ROWS_AT_ONCE]).T
             if not np.allclose(found, expected, rtol=LAST_PLACE[sixteen_bits], atol=0):
                 return False
     return True
@@ -184,8 +177,8 @@ def codes_per_group(matrix: QuantizedMatrix) -> CodeCounts:
         matrix.codes if matrix.group_index is None else matrix.codes[:, np.argsort(matrix.group_index, kind="stable")]
     )
     flat = codes.reshape(-1)[: matrix.codes.size // size * size].reshape(-1, size)
-    for start in range(0, len(flat), BLOCK):
-        part = flat[start : start + BLOCK].astype(np.int16) + 128
+    for start in range(0, len(flat), ROWS_AT_ONCE):
+        part = flat[start : start + ROWS_AT_ONCE].astype(np.int16) + 128
         seen = np.zeros((len(part), 384), bool)
         seen[np.arange(len(part))[:, None], part] = True
         distinct = seen.sum(1)

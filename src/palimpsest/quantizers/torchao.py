@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.layers import HEADS
+from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
-    HEADS,
     QuantizedMatrix,
     Quantizer,
     check_group_size,
@@ -22,10 +23,9 @@ from palimpsest.quantizers.base import (
     module_bytes,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
-from palimpsest.quantizers.levels import WITH_ZERO_POINTS, integer_levels
-from palimpsest.quantizers.packing import unpack_nibbles
-from palimpsest.quantizers.rounding import Rounded, in_groups, largest_magnitude, to_bfloat16_in_place
-from palimpsest.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.quantizers.grids.levels import WITH_ZERO_POINTS, integer_levels
+from palimpsest.quantizers.grids.packing import unpack_nibbles
+from palimpsest.quantizers.grids.rounding import Rounded, in_groups, largest_magnitude, to_bfloat16_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor

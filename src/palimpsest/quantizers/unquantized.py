@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.tensors import Float32
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, load_checkpoint
-from palimpsest.tensors import Float32
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import atomic_file
-from palimpsest.report.answer import GROUP
-from palimpsest.report.records import UNLEARNED
-from palimpsest.report.retained import HEADLINE
+from palimpsest.audit.answer import GROUP
+from palimpsest.vocabulary import HEADLINE, UNLEARNED
 
 INK, MUTED, GRID = "#1d1d20", "#6c6c72", "#dcdce0"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"

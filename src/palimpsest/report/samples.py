@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.metrics.inference_files import read_responses
+from palimpsest.inference.files import read_responses
 from palimpsest.metrics.rouge import rouge_l
 
 

@@ -1,0 +1,139 @@
+"""Retained forget knowledge under each denominator, with a paired bootstrap over examples.
+
+Every quantity is a vector [1 + resamples] in percent: entry 0 is the estimate, the rest are its bootstrap replicates. A resample
+draws the same examples for every model, seed and precision, so differences between models keep their pairing.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palimpsest.audit.records import Key, Study
+from palimpsest.errors import PalimpsestError
+from palimpsest.metrics.statistics import percentile_interval, resample_counts
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, RETRAIN, TARGET
+
+Vector = NDArray[np.float64]
+
+UNDEFINED_RESAMPLES = 0.05
+"""Above this share of resamples without a defined value there is no interval."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Thresholds of the audit, in points or percent; none has a default.
+
+    minimum_gap: points that target and retrain (or target and 0) must differ for a ratio to be defined. forgotten_below: percent
+    retained at full precision under which the methods count as having forgotten. negligible: points of recovery that do not
+    matter. utility_floor: percent of the target's utility under which a model counts as broken. resamples, confidence, seed: of
+    the bootstrap.
+    """
+
+    minimum_gap: float
+    forgotten_below: float
+    negligible: float
+    utility_floor: float
+    resamples: int
+    confidence: float
+    seed: int
+
+
+class Denominator(NamedTuple):
+    """How a score becomes a percentage of what the target knows."""
+
+    above_retrain: bool
+    same_precision: bool
+    label: str
+
+
+DENOMINATORS = {
+    "same_precision": Denominator(True, True, "(score - retrain) / (target - retrain), all at the same precision"),
+    "bf16": Denominator(True, False, "(score - retrain) / (target - retrain), target and retrain in bf16"),
+    "ratio_bf16": Denominator(False, False, "score / target, target in bf16"),
+    "ratio_same_precision": Denominator(False, True, "score / target at the same precision"),
+}
+
+
+class Retained:
+    """Retained forget knowledge of every unlearned model of a study."""
+
+    def __init__(self, study: Study, rules: Rules) -> None:
+        self.study, self.rules = study, rules
+        self.target, self.retrain = study.one(TARGET), study.one(RETRAIN)
+        self._scores = {metric: self._score_vectors(metric) for metric in FORGET_METRICS}
+
+    def of(self, metric: str, key: Key, denominator: str) -> Vector:
+        """Percent retained of one metric; NaN where the denominator is below the minimum gap."""
+        model, seed, precision = key
+        rule = DENOMINATORS[denominator]
+        scores = self._scores[metric]
+        at = precision if rule.same_precision else FULL
+        floor = scores[self.retrain, seed, at] if rule.above_retrain else np.zeros(1)
+        gap = scores[self.target, seed, at] - floor
+        defined = gap >= self.rules.minimum_gap
+        return np.where(defined, 100 * (scores[key] - floor) / np.where(defined, gap, 1.0), np.nan)
+
+    def mean(self, key: Key, denominator: str) -> Vector:
+        """The mean of VerMem and KnowMem: "retained"."""
+        return np.mean([self.of(metric, key, denominator) for metric in FORGET_METRICS], axis=0)
+
+    def average(self, models: list[str], precision: str, denominator: str) -> Vector:
+        """`mean`, averaged over models and seeds."""
+        keys = [(model, seed, precision) for model in models for seed in self.study.seeds]
+        return np.mean([self.mean(key, denominator) for key in keys], axis=0)
+
+    def recovery(self, models: list[str], seeds: list[int], precision: str) -> Vector:
+        """Points by which headline retention at `precision` exceeds that in bf16, averaged over models and seeds."""
+        keys = [(model, seed) for model in models for seed in seeds]
+        gains = [self.mean((*key, precision), HEADLINE) - self.mean((*key, FULL), HEADLINE) for key in keys]
+        return np.mean(gains, axis=0)
+
+    def why_undefined(self, seeds: list[int], precision: str, denominator: str) -> str:
+        """Which gap between target and reference is too small, in words; empty where all are wide enough."""
+        rule = DENOMINATORS[denominator]
+        at = precision if rule.same_precision else FULL
+        for metric in FORGET_METRICS:
+            for seed in seeds:
+                scores = self._scores[metric]
+                target, retrain = float(scores[self.target, seed, at][0]), float(scores[self.retrain, seed, at][0])
+                gap = target - retrain if rule.above_retrain else target
+                if gap < self.rules.minimum_gap:
+                    what = "target - retrain" if rule.above_retrain else "target"
+                    return (
+                        f"undefined: {metric} {what} at {at}, seed {seed}, is {gap:.1f} points, "
+                        f"below {self.rules.minimum_gap:g}"
+                    )
+        return ""
+
+    def cell(self, vector: Vector, why: str, confidence: float | None = None) -> dict[str, Any]:
+        """{"value", "ci", "status"} of a vector: numbers, or None with the reason."""
+        if np.isnan(vector[0]):
+            return {"value": None, "ci": None, "status": why or "undefined"}
+        replicates = vector[1:][~np.isnan(vector[1:])]
+        lost = 1 - replicates.size / (vector.size - 1)
+        if lost > UNDEFINED_RESAMPLES:
+            status = f"ok, no interval: undefined in {lost:.0%} of the resamples"
+            return {"value": float(vector[0]), "ci": None, "status": status}
+        interval = percentile_interval(replicates, self.rules.confidence if confidence is None else confidence)
+        return {"value": float(vector[0]), "ci": list(interval), "status": "ok"}
+
+    def _score_vectors(self, metric: str) -> dict[Key, Vector]:
+        records = {key: by_metric[metric] for key, by_metric in self.study.scores.items()}
+        first_key, first = next(iter(records.items()))
+        n = len(first["per_example"])
+        counts = resample_counts(n, self.rules.resamples, self.rules.seed + FORGET_METRICS.index(metric))
+        counts = np.vstack([np.ones((1, n)), counts])
+        vectors = {}
+        for key, record in records.items():
+            if record.get("ids") != first.get("ids") or len(record["per_example"]) != n:
+                raise PalimpsestError(
+                    f"{metric} of {key} and of {first_key} rest on different examples: score both on the same corpus."
+                )
+            vectors[key] = 100 * (counts @ np.asarray(record["per_example"], dtype=np.float64)) / n
+            if abs(vectors[key][0] - record["score"]) > 1e-6:
+                raise PalimpsestError(
+                    f"{metric} of {key}: score {record['score']} is not 100 times the mean of per_example: score it again."
+                )
+        return vectors

@@ -1,0 +1,225 @@
+"""The audit table: every model at every precision, what it retains, and the answer in one sentence."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import atomic_file
+from palimpsest.audit.answer import answer
+from palimpsest.audit.battery import columns
+from palimpsest.audit.records import Key, Record, Study, index_study
+from palimpsest.audit.retained import DENOMINATORS, Retained, Rules
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, TARGET, UNLEARNED
+
+SURVIVAL = ("rho", "rho_status", "same_code_share", "changed_share", "relative_update_norm", "scale_drift")
+CURES = {"saliency", "adapter", "sharpness"}
+"""Keys of a method that make it more than a plain composition of losses: what is tried against the return of the text."""
+
+Cell = dict[str, Any]
+
+
+def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Those that the headline averages over, the paper's utility-constrained: a retain loss, bfloat16 weights, no cure.
+
+    methods: the block of params.yaml, a method for each name.
+    """
+    return [
+        name
+        for name, method in methods.items()
+        if method["retain_loss"] and method["weights"] == "bfloat16" and not CURES & set(method)
+    ]
+
+
+def collect(
+    scores: Iterable[Record],
+    weights: Iterable[Record],
+    manifests: Iterable[Record],
+    constrained: Sequence[str],
+    rules: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The audit of a study.
+
+    scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; weights: records of
+    palimpsest.survival.measure.measure_survival with the same three keys; manifests: of every model folder. constrained: the models that
+    the headline averages over (with a retain loss, bfloat16 weights during unlearning). rules: the fields of Rules. settings: the
+    study's parameters, shown as they are. Raises PalimpsestError for a missing key, an incomplete study or an unknown model.
+    """
+    known = Rules.__dataclass_fields__
+    for name in rules:
+        choose(known, name, "audit rule")
+    missing = [name for name in known if name not in rules]
+    if missing:
+        raise PalimpsestError(f"audit lacks the rule {missing[0]!r}: add it (it has no default).")
+    study = index_study(scores, weights, manifests)
+    for model in constrained:
+        choose(dict.fromkeys(study.unlearned), model, "unlearned model")
+    retained = Retained(study, Rules(**rules))
+    contrast = [model for model in study.unlearned if _weights(study, model) != "bfloat16"]
+    groups = {"utility_constrained": list(constrained), "contrast": contrast}
+    rows = [_row(study, retained, (m, s, p)) for m in study.models for s in study.seeds for p in study.precisions]
+    averages = {name: _average(study, retained, models) for name, models in groups.items() if models}
+    audit = {
+        "rules": asdict(retained.rules),
+        "denominators": {name: rule.label for name, rule in DENOMINATORS.items()} | {"headline": HEADLINE},
+        "seeds": study.seeds,
+        "precisions": study.precisions,
+        "models": [_model(study, model) for model in study.models],
+        "rows": rows,
+        "over_seeds": [_over_seeds(study, retained, rows, m, p) for m in study.models for p in study.precisions],
+        "averages": averages,
+        "survival_against_recovery": _rank_correlation(rows),
+    }
+    return audit | {"answer": answer(audit, retained), "settings": dict(settings)}
+
+
+def write_csv(audit: Mapping[str, Any], path: Path | str) -> None:
+    """One line per model, seed and precision; an undefined number is an empty cell."""
+    lines = [_flat(row) for row in audit["rows"]]
+    with atomic_file(path) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _weights(study: Study, model: str) -> str:
+    return str(study.manifests[model, study.seeds[0]]["weights"])
+
+
+def _model(study: Study, model: str) -> dict[str, Any]:
+    first = study.manifests[model, study.seeds[0]]
+    by_seed = [study.manifests[model, seed] for seed in study.seeds]
+    return {
+        "model": model,
+        "kind": first["kind"],
+        "method": first["method"],
+        "weights": first["weights"],
+        "parameters": first["parameters"],
+        "training": [manifest.get("training") for manifest in by_seed],
+        "versions": first.get("versions", {}),
+        "files": {str(manifest["seed"]): manifest.get("files", {}) for manifest in by_seed},
+    }
+
+
+def _row(study: Study, retained: Retained, key: Key) -> dict[str, Any]:
+    model, seed, precision = key
+    kind = study.kind(model)
+    metrics = {
+        name: {field: record.get(field) for field in ("score", "status", "ci", "n")}
+        for name, record in study.scores[key].items()
+    }
+    row: dict[str, Any] = {"model": model, "kind": kind, "weights": _weights(study, model), "seed": seed}
+    row |= {"precision": precision, "metrics": metrics, "survival": None, "retained": None, "recovery": None}
+    utility, reference = (study.scores[m, seed, precision]["utility"]["score"] for m in (model, study.one(TARGET)))
+    row["broken"] = utility < retained.rules.utility_floor / 100 * reference
+    if kind != UNLEARNED:
+        return row
+    if precision != FULL:
+        row["survival"] = {name: study.weights[key]["all"].get(name) for name in SURVIVAL}
+        row["recovery"] = retained.cell(
+            retained.recovery([model], [seed], precision), _why_no_recovery(retained, [seed], precision)
+        )
+    row["retained"] = {name: _retained_cells(retained, key, name) for name in DENOMINATORS}
+    return row
+
+
+def _retained_cells(retained: Retained, key: Key, denominator: str) -> dict[str, Cell]:
+    why = retained.why_undefined([key[1]], key[2], denominator)
+    cells = {metric: retained.cell(retained.of(metric, key, denominator), why) for metric in FORGET_METRICS}
+    return cells | {"mean": retained.cell(retained.mean(key, denominator), why)}
+
+
+def _why_no_recovery(retained: Retained, seeds: list[int], precision: str) -> str:
+    return retained.why_undefined(seeds, precision, HEADLINE) or retained.why_undefined(seeds, FULL, HEADLINE)
+
+
+def _over_seeds(study: Study, retained: Retained, rows: list[dict[str, Any]], model: str, precision: str) -> Cell:
+    """Means over the seeds: the scores, retained by denominator, recovery and rho."""
+    mine = [row for row in rows if (row["model"], row["precision"]) == (model, precision)]
+    names = mine[0]["metrics"]
+    record: Cell = {
+        "model": model,
+        "kind": study.kind(model),
+        "weights": _weights(study, model),
+        "precision": precision,
+    }
+    record |= {"seeds": study.seeds, "broken": any(row["broken"] for row in mine)}
+    record["metrics"] = {name: _plain_mean([row["metrics"][name]["score"] for row in mine]) for name in names}
+    record |= {"retained": None, "recovery": None, "rho": None}
+    if study.kind(model) == UNLEARNED:
+        record["retained"] = {
+            name: retained.cell(
+                retained.average([model], precision, name), retained.why_undefined(study.seeds, precision, name)
+            )
+            for name in DENOMINATORS
+        }
+        if precision != FULL:
+            why = _why_no_recovery(retained, study.seeds, precision)
+            record["recovery"] = retained.cell(retained.recovery([model], study.seeds, precision), why)
+            record["rho"] = _plain_mean([row["survival"]["rho"] for row in mine])
+    return record
+
+
+def _plain_mean(values: list[float | None]) -> float | None:
+    """None as soon as one seed has no number: a mean over the others would hide it."""
+    return None if any(value is None for value in values) else sum(v for v in values if v is not None) / len(values)
+
+
+def _average(study: Study, retained: Retained, models: list[str]) -> dict[str, Any]:
+    """Averages over a group of models: retained under every denominator, and recovery, with intervals over examples."""
+    rows = []
+    for precision in study.precisions:
+        row: Cell = {"precision": precision, "retained": {}, "recovery": None}
+        for name in DENOMINATORS:
+            why = retained.why_undefined(study.seeds, precision, name)
+            cell = retained.cell(retained.average(models, precision, name), why)
+            by_seed = {str(s): _by_seed(study, retained, models, s, precision, name) for s in study.seeds}
+            row["retained"][name] = cell | {"by_seed": by_seed}
+        if precision != FULL:
+            why = _why_no_recovery(retained, study.seeds, precision)
+            row["recovery"] = retained.cell(retained.recovery(models, study.seeds, precision), why)
+        rows.append(row)
+    return {"models": models, "n": len(models) * len(study.seeds), "rows": rows}
+
+
+def _by_seed(study: Study, retained: Retained, models: list[str], seed: int, precision: str, name: str) -> float | None:
+    values = [float(retained.mean((model, seed, precision), name)[0]) for model in models]
+    mean = sum(values) / len(values)
+    return None if mean != mean else mean
+
+
+def _rank_correlation(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Spearman's correlation of rho with measured recovery over all unlearned models, seeds and quantizers."""
+    from scipy.stats import spearmanr
+
+    points = [
+        {key: row[key] for key in ("model", "weights", "seed", "precision")}
+        | {"rho": row["survival"]["rho"], "recovery": row["recovery"]["value"]}
+        for row in rows
+        if row["survival"] is not None and None not in (row["survival"]["rho"], row["recovery"]["value"])
+    ]
+    record = {"spearman": None, "p_value": None, "n": len(points), "points": points}
+    if len(points) < 3:
+        return record | {"status": "undefined: fewer than 3 points have both numbers"}
+    rho, recovery = ([point[key] for point in points] for key in ("rho", "recovery"))
+    if len(set(rho)) == 1 or len(set(recovery)) == 1:
+        return record | {"status": "undefined: one of the two is the same everywhere"}
+    result = spearmanr(rho, recovery)
+    return record | {"spearman": float(result.statistic), "p_value": float(result.pvalue), "status": "ok"}
+
+
+def _flat(row: Record) -> dict[str, Any]:
+    line = {key: row[key] for key in ("model", "kind", "weights", "seed", "precision", "broken")}
+    for metric, record in row["metrics"].items():
+        low, high = record["ci"] or (None, None)
+        line |= {f"{metric}": record["score"], f"{metric}_low": low, f"{metric}_high": high, f"{metric}_n": record["n"]}
+    for name in SURVIVAL:
+        line[name] = row["survival"][name] if row["survival"] else None
+    for denominator in DENOMINATORS:
+        for part in (*FORGET_METRICS, "mean"):
+            cell = row["retained"][denominator][part] if row["retained"] else None
+            line[f"retained_{denominator}_{part}"] = cell["value"] if cell else None
+    return line | {"recovery": row["recovery"]["value"] if row["recovery"] else None} | columns(row)

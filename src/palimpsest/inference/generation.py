@@ -1,0 +1,130 @@
+"""The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
+
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention import sdpa_kernel
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from palimpsest.inference.files import Response
+from palimpsest.inference.likelihood import KERNELS
+from palimpsest.inference.requests import Request, encode
+from palimpsest.models.sequences import check_room
+
+SHARED = 32
+"""Tokens from which on a start that all prompts of a task share is run through the model once, for all of them."""
+
+
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], batch_size: int
+) -> list[Response]:
+    """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
+
+    In-context examples, the same for every question of a task, are run through the model once. Text from a stop string on is cut off;
+    white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
+    """
+    prompts = [encode(tokenizer, request.prompt) for request in requests]
+    longest = max(
+        (len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)), default=0
+    )
+    remedy = "lower verbmem_tokens, knowmem_tokens or in_context_examples of inference"
+    check_room(model, longest, "a prompt with its response", remedy)
+    starts = _shared_starts(requests, prompts)
+    texts = [""] * len(requests)
+    for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
+        first = requests[batch[0]]
+        answers = _continue(model, tokenizer, [prompts[i] for i in batch], starts[first.task], first)
+        for i, text in zip(batch, answers, strict=True):
+            texts[i] = text
+    return [
+        Response(request.task, request.id, request.prompt, request.answer, text)
+        for request, text in zip(requests, texts, strict=True)
+    ]
+
+
+@dataclass
+class Start:
+    """What prompts begin with, and the model's keys and values for it, computed when first asked for."""
+
+    tokens: tuple[int, ...]
+    cache: Any = None
+
+    def past(self, model: PreTrainedModel, rows: int) -> Any:
+        """Keys and values for that many rows; None where there is nothing to share."""
+        if not self.tokens:
+            return None
+        if self.cache is None:
+            tokens = torch.tensor([self.tokens], device=model.device)
+            self.cache = model(input_ids=tokens, use_cache=True).past_key_values
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(rows)
+        return cache
+
+
+def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, Start]:
+    """By task, the tokens that all its prompts begin with; none where they are few. Something of each prompt is left."""
+    tasks: dict[str, list[list[int]]] = {}
+    for request, prompt in zip(requests, prompts, strict=True):
+        tasks.setdefault(request.task, []).append(prompt)
+    starts = {}
+    for task, mine in tasks.items():
+        shared = os.path.commonprefix([*mine, min(mine, key=len)[:-1]])  # type: ignore[type-var] # of any sequences
+        starts[task] = Start(tuple(shared) if len(mine) > 1 and len(shared) >= SHARED else ())
+    return starts
+
+
+def _batches(
+    requests: Sequence[Request], prompts: Sequence[list[int]], starts: Mapping[str, Start], size: int
+) -> Iterator[list[int]]:
+    """Places of requests that share start and way of ending, longest prompts first, so that lack of memory shows at once."""
+    kinds: dict[tuple[Any, ...], list[int]] = {}
+    for i, request in enumerate(requests):
+        kinds.setdefault((request.max_new_tokens, request.stop, starts[request.task].tokens), []).append(i)
+    for places in kinds.values():
+        places.sort(key=lambda i: (-len(prompts[i]), i))
+        yield from (places[start : start + size] for start in range(0, len(places), size))
+
+
+@sdpa_kernel(KERNELS)
+@torch.inference_mode()
+def _continue(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    start: Start,
+    ending: Request,
+) -> list[str]:
+    """Padding stands between the shared start and the rest of a prompt."""
+    shared, longest = len(start.tokens), max(map(len, prompts))
+    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        rest = longest - len(prompt) + shared
+        ids[row, :shared], ids[row, rest:] = torch.tensor(start.tokens), torch.tensor(prompt[shared:])
+        mask[row, :shared] = mask[row, rest:] = 1
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        past_key_values=start.past(model, len(prompts)),
+        max_new_tokens=ending.max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        stop_strings=list(ending.stop) or None,
+        tokenizer=tokenizer if ending.stop else None,
+    )
+    texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    return [_cut(text, ending.stop).strip() for text in texts]
+
+
+def _cut(text: str, stops: Sequence[str]) -> str:
+    found = [text.index(stop) for stop in stops if stop in text]
+    return text[: min(found)] if found else text

@@ -1,0 +1,61 @@
+"""Token log-probabilities of texts."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from palimpsest.inference.requests import encode
+from palimpsest.models.sequences import check_room, pad
+
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Of attention: all but cuDNN's. On a GPU these are planned anew for every length, half the time of generation, and for one query
+without a mask they give other last bits each time (docs/scaling.md)."""
+
+
+def split_log_probs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    splits: Mapping[str, Sequence[str]],
+    max_length: int,
+    batch_size: int,
+) -> dict[str, list[list[float]]]:
+    """`token_log_probs` of every split's texts, in one pass over all of them."""
+    texts = [text for split in splits.values() for text in split]
+    rows = iter(token_log_probs(model, tokenizer, texts, max_length, batch_size))
+    return {name: list(itertools.islice(rows, len(split))) for name, split in splits.items()}
+
+
+@sdpa_kernel(KERNELS)
+@torch.inference_mode()
+def token_log_probs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+    batch_size: int,
+) -> list[list[float]]:
+    """Per text the log-probability (nats, computed in float32) of each token behind the BOS; texts are cut to max_length tokens.
+
+    Raises PalimpsestError when the model has too few positions.
+    """
+    sequences = [encode(tokenizer, text)[:max_length] for text in texts]
+    check_room(model, max(map(len, sequences), default=0), "a text", "lower inference.logprob_tokens")
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    rows: list[list[float]] = [[]] * len(sequences)
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    for batch in tqdm(batches, desc="log-probabilities", unit="batch"):
+        padded = pad([sequences[i] for i in batch], batch, tokenizer.pad_token_id)
+        ids, mask = padded.input_ids.to(model.device), padded.mask.to(model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for i, row, tokens in zip(batch, logits, ids, strict=True):  # one by one: in float32 a row is large
+            rows[i] = _chosen(row[: len(sequences[i]) - 1].float(), tokens[1 : len(sequences[i])])
+    return rows
+
+
+def _chosen(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
+    """Log-probabilities [tokens] of the tokens under the logits [tokens, vocabulary]."""
+    return (logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)).tolist()

@@ -1,0 +1,59 @@
+"""What a model is asked: the prompts of each task and how its response ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from palimpsest.corpus import Corpus
+from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
+from palimpsest.errors import PalimpsestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt of a task, its true answer, and how generation ends: after max_new_tokens or at a stop string."""
+
+    task: str
+    id: int
+    prompt: str
+    answer: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+def corpus_requests(
+    corpus: Corpus,
+    tokenizer: PreTrainedTokenizerBase,
+    verbmem_tokens: int,
+    knowmem_tokens: int,
+    in_context_examples: int,
+) -> list[Request]:
+    """What MUSE asks: to continue the verbatim prompts, and the questions on the forget and the retain set.
+
+    A true continuation is cut to as many tokens as may be generated, as MUSE does. Raises PalimpsestError when the corpus has
+    fewer in-context examples than wanted.
+    """
+    requests = []
+    for i, prompt in enumerate(corpus.verbmem):
+        truth = tokenizer(prompt.gt, add_special_tokens=False)["input_ids"][:verbmem_tokens]
+        requests.append(Request("verbmem", i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
+    for split in ("forget", "retain"):
+        examples = getattr(corpus, f"{split}_icl")
+        if len(examples) < in_context_examples:
+            raise PalimpsestError(
+                f"inference.in_context_examples is {in_context_examples}, the corpus has {len(examples)} for the {split} set."
+            )
+        shots = [(each.question, each.answer) for each in examples[:in_context_examples]]
+        for i, each in enumerate(getattr(corpus, f"{split}_qa")):
+            prompt_text = question_prompt(each.question, shots)
+            requests.append(Request(f"knowmem_{split}", i, prompt_text, each.answer, knowmem_tokens, STOP_STRINGS))
+    return requests
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """BOS and the tokens of the text: what chunks and prompts start with, whatever the tokenizer would add by itself."""
+    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]

@@ -1,0 +1,161 @@
+"""Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from palimpsest.artefacts import atomic_directory, write_manifest
+from palimpsest.errors import PalimpsestError, first_line
+
+CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
+"""What a folder of each must hold."""
+
+
+def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A published checkpoint in bfloat16 and its tokenizer, from a folder or the hub.
+
+    source: where both are, or "checkpoint" and "tokenizer" apart; key: of params.yaml, for messages. The tokenizer comes first: it is
+    small, and may be gated.
+    """
+    if isinstance(source, str):
+        tokenizer, model = load_tokenizer(source, key=key), load_model(source, torch.bfloat16, key=key)
+        check_tokenizer(model, tokenizer, source)
+    else:
+        tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
+        model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
+        check_tokenizer(model, tokenizer, source["tokenizer"])
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise PalimpsestError(f"the checkpoint of {key} has weights that are no numbers ({broken[0]}): fetch it again.")
+    return model, tokenizer
+
+
+def load_model(
+    source: str | Path, dtype: torch.dtype, trust_remote_code: bool = False, key: str = ""
+) -> PreTrainedModel:
+    """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized.
+
+    key: of params.yaml, where a user gave the source. Raises PalimpsestError when it cannot be loaded or is not whole.
+    """
+    folder, file = _located(source)
+    kind = file or {"use_safetensors": True}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
+        )
+    except Exception as error:  # whatever transformers meets in files that are not what they should be
+        raise PalimpsestError(_cannot_load("model", source, error, key)) from error
+    model, report = loaded
+    check_all_loaded(report, source)
+    if file:
+        model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
+    _drop_unused_sampling(model)
+    return model
+
+
+def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint or GGUF file, with a padding token (EOS where it has none, as MUSE does).
+
+    key: of params.yaml, where a user gave the source.
+    """
+    folder, file = _located(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **file)
+        if file:  # transformers takes BOS for EOS and padding; the file's header knows them
+            config = AutoConfig.from_pretrained(folder, **file)
+            for role in ("bos", "eos", "pad"):
+                number = getattr(config, f"{role}_token_id")
+                setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
+    except Exception as error:  # KeyError and TypeError among them
+        raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
+    if tokenizer.bos_token_id is None:
+        raise PalimpsestError(
+            f"the tokenizer of {source} has no BOS token, which starts every chunk: set one in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check_all_loaded(report: Mapping[str, Any], source: str | Path) -> None:
+    """report: transformers' loading info. Raises PalimpsestError for a weight that is not in the files, which would be random, and for
+    one that the model has no place for; rotary frequencies, which old checkpoints carry, are computed."""
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(str(name) for name in report[problem] if not str(name).endswith("rotary_emb.inv_freq"))
+        if names:
+            raise PalimpsestError(
+                f"{source} does not hold the weights that its config.json describes ({len(names)} {problem.replace('_', ' ')}: "
+                f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): fetch or save the checkpoint again."
+            )
+
+
+def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:
+    """Raises PalimpsestError when the tokenizer can produce tokens that the model does not know."""
+    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, index]
+    if len(tokenizer) > rows:
+        raise PalimpsestError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model's embedding {rows} rows: they do not belong together."
+        )
+
+
+def current_device() -> str:
+    """What models run on here: `cuda` or `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Change the type of the weights alone: `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save as bfloat16 safetensors: the one place where float32 training weights are rounded."""
+    store_weights(model, torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="5GB")
+    tokenizer.save_pretrained(folder)
+
+
+def write_model(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **fields: Any) -> None:
+    """The artefact of a model: its checkpoint, and a manifest with its size and the given fields, those of write_manifest among them."""
+    with atomic_directory(folder) as draft:
+        save_checkpoint(network, tokenizer, draft)
+        write_manifest(draft, parameters=network.num_parameters(), **fields)
+
+
+def _drop_unused_sampling(model: Any) -> None:
+    """Llama 2 was published with a temperature for sampling and sampling off; transformers 5 refuses to save that."""
+    config, usual = model.generation_config, GenerationConfig()
+    if config is not None and not config.do_sample:
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+            setattr(config, name, getattr(usual, name))
+
+
+def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
+    """Where transformers looks for a model, and which file it is to take there if the source is one."""
+    path = Path(source)
+    return (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (source, {})
+
+
+def _cannot_load(what: str, source: str | Path, error: Exception, key: str) -> str:
+    reason = (
+        f"{type(error).__name__}: {first_line(error)}"
+        if isinstance(error, LookupError | TypeError)
+        else first_line(error)
+    )
+    hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) and not Path(source).exists()
+    asked = f"Request it at https://huggingface.co/{source} (if it is gated: accept the licence) and log in with `hf auth login`, or "
+    local = f"point {key} of params.yaml at" if key else "give"
+    remedy = f"{asked if hub else ''}{local} a local folder with {CONTENT[what]}."
+    return f"cannot load the {what} {str(source)!r}: {reason.rstrip('.: ')}. {remedy[0].upper()}{remedy[1:]}"

@@ -1,0 +1,48 @@
+"""The layers of a model by their role: which matrices a quantizer quantizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from palimpsest.models.tensors import TensorFiles
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HEADS = ("lm_head",)
+
+EMBEDDINGS = ("embed_tokens",)
+
+
+def linear_layers(files: TensorFiles) -> Iterator[str]:
+    """The module paths of a checkpoint's weight matrices in name order: embeddings left out, output head included.
+
+    Every tensor of two or more dimensions counts, also one not called `weight` (fused experts), so that none is overlooked.
+    """
+    for name in files.names():
+        module = name.removesuffix(".weight")
+        if len(files.shape(name)) > 1 and not is_named(module, EMBEDDINGS):
+            yield module
+
+
+def is_named(module: str, names: Sequence[str]) -> bool:
+    """Whether the last part of a module path is one of `names`."""
+    return module.rpartition(".")[2] in names
+
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+def decoder_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights of the linear layers but the output head, by name: what quantizers quantize."""
+    from torch import nn
+
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return {
+        f"{name}.weight": cast(nn.Parameter, module.weight)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }

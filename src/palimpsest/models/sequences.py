@@ -1,0 +1,108 @@
+"""From text to the token sequences that models are trained on, and to batches of them."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from palimpsest.corpus import Corpus
+from palimpsest.corpus.prompts import question_prompt
+from palimpsest.errors import PalimpsestError
+from palimpsest.models.tokens import IGNORED
+
+log = logging.getLogger(__name__)
+
+
+def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    """The published chunking (MUSE, baselines/dataset.py): the joined text in pieces of max_length - 1 tokens, each behind a BOS.
+
+    Unlike the released code, the last piece stays short instead of being topped up with the first one.
+    """
+    text = tokenizer("\n\n".join(documents), add_special_tokens=False)["input_ids"]
+    size = max_length - 1
+    return [[tokenizer.bos_token_id, *text[start : start + size]] for start in range(0, len(text), size)]
+
+
+def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
+    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS; prompt and answer are tokenized apart."""
+    prompt = tokenizer(question_prompt(question), add_special_tokens=False)["input_ids"]
+    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return [tokenizer.bos_token_id, *prompt, *reply, tokenizer.eos_token_id]
+
+
+def training_sequences(
+    documents: Sequence[str],
+    questions: Sequence[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> list[list[int]]:
+    """Chunks of the documents, then the (question, answer) pairs as sequences of their own; a pair that max_length cuts is warned of."""
+    sequences = chunk(documents, tokenizer, max_length)
+    asked = [question_sequence(tokenizer, question, answer) for question, answer in questions]
+    longest = max(map(len, asked), default=0)
+    if longest > max_length:
+        log.warning(
+            "%d of %d questions with their answers are longer than training.max_length = %d tokens and lose their end, up to %d tokens: "
+            "raise it so that the answers are learned and forgotten whole.",
+            sum(len(sequence) > max_length for sequence in asked),
+            len(asked),
+            max_length,
+            longest - max_length,
+        )
+    sequences += [sequence[:max_length] for sequence in asked]
+    if not sequences:
+        raise PalimpsestError("no text to train on: the corpus split is empty.")
+    return sequences
+
+
+def corpus_sequences(
+    corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, questions: bool
+) -> list[list[int]]:
+    """The training sequences of a split, `forget` or `retain`, with its questions where wanted."""
+    asked = [(each.question, each.answer) for each in getattr(corpus, f"{split}_qa")] if questions else []
+    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length)
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Right-padded sequences: input_ids, labels, mask, all [batch, time], and `index` [batch], their places in the data."""
+
+    input_ids: Tensor
+    labels: Tensor
+    mask: Tensor
+    index: Tensor
+
+
+def pad(sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int) -> Padded:
+    longest = max(len(sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), longest), pad_token)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = labels[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return Padded(ids, labels, mask, torch.tensor(index))
+
+
+def pad_by_length(
+    sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int, waste: float = 0.35
+) -> list[Padded]:
+    """Batches of similar lengths, so that at most a share `waste` of a row is padding: short questions do not pay for long chunks."""
+    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
+    groups: list[list[int]] = []
+    for i in order:
+        if not groups or len(sequences[i]) < (1 - waste) * len(sequences[groups[-1][0]]):
+            groups.append([])
+        groups[-1].append(i)
+    return [pad([sequences[i] for i in group], [index[i] for i in group], pad_token) for group in groups]
+
+
+def check_room(model: Any, tokens: int, what: str, remedy: str) -> None:
+    """Raises PalimpsestError when the model has no positions for so many tokens: it would answer, and make no sense."""
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and tokens > room:
+        raise PalimpsestError(f"{what} takes {tokens} tokens, the model has room for {room}: {remedy}.")

@@ -1,0 +1,108 @@
+"""A batch as its real tokens, and how likely a model finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from palimpsest.runtime.startup import Deferred
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+else:
+    torch, functional = Deferred("torch"), Deferred("torch.nn.functional")
+
+
+IGNORED = -100
+
+Unit = Literal["predicted", "tokens", "sequences"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a batch: logits [tokens, vocab], targets [tokens], sequence [tokens] in 0..sequences-1.
+
+    hidden: [tokens, width] what a decoder layer hands on, where a loss asks for one.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    sequence: Tensor
+    sequences: int
+    hidden: Tensor | None = None
+
+    @property
+    def scored(self) -> Tensor:
+        """[tokens] bool: the tokens that have a next token to predict."""
+        return self.targets != IGNORED
+
+    def count(self, unit: Unit) -> int | Tensor:
+        """How many there are: predicted tokens, tokens or sequences."""
+        if unit == "sequences":
+            return self.sequences
+        return len(self.targets) if unit == "tokens" else self.scored.sum()
+
+
+def flatten(logits: Tensor, labels: Tensor, mask: Tensor, hidden: Tensor | None = None) -> Tokens:
+    """Tokens of a padded batch: logits [batch, time, vocab], labels [batch, time] unshifted as transformers uses them,
+    mask [batch, time] 1 where a token is real, hidden [batch, time, width]."""
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    real = mask.bool()
+    rows = torch.arange(labels.shape[0], device=labels.device).unsqueeze(1).expand_as(labels)
+    return Tokens(logits[real], targets[real], rows[real], labels.shape[0], None if hidden is None else hidden[real])
+
+
+def concatenate(parts: list[Tokens]) -> Tokens:
+    """One batch from several, sequences renumbered in order."""
+    starts = [sum(part.sequences for part in parts[:i]) for i in range(len(parts))]
+    hidden = [part.hidden for part in parts if part.hidden is not None]
+    return Tokens(
+        torch.cat([part.logits for part in parts]),
+        torch.cat([part.targets for part in parts]),
+        torch.cat([part.sequence + start for part, start in zip(parts, starts, strict=True)]),
+        sum(part.sequences for part in parts),
+        torch.cat(hidden) if hidden else None,
+    )
+
+
+def cross_entropy(tokens: Tokens) -> Tensor:
+    """Mean negative log-likelihood per predicted token, nats."""
+    return functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED)
+
+
+def sequence_log_probs(tokens: Tokens) -> Tensor:
+    """[sequences] sum of the log-probabilities of each sequence's predicted tokens, nats.
+
+    In the same order every time (tokens.sequence ascends): index_add of a GPU does not, and the same run gives another model.
+    """
+    nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
+    lengths = torch.bincount(tokens.sequence, minlength=tokens.sequences)
+    return torch.segment_reduce(-nll, "sum", lengths=lengths, unsafe=True)
+
+
+Groups: TypeAlias = "Sequence[Mapping[str, Tensor]]"
+
+
+def forward(model: Callable[..., Any], groups: Groups, layer: int | None = None) -> tuple[Tokens, Tensor]:
+    """Logits of every real token of the groups (each a `Padded` as a mapping), and [sequences] their places in the data.
+
+    layer: the decoder layer, counted from 0, whose output is handed over as `hidden`. A row without a place is run and left out.
+    """
+    parts = []
+    for group in groups:
+        output = model(
+            input_ids=group["input_ids"],
+            attention_mask=group["mask"],
+            use_cache=False,
+            output_hidden_states=layer is not None,
+        )
+        hidden = None if layer is None else output.hidden_states[layer + 1]  # the first are the embeddings
+        rows: Any = [output.logits, group["labels"], group["mask"], hidden]
+        placed = len(group["index"])
+        if placed < len(group["labels"]):
+            rows = [None if row is None else row[:placed] for row in rows]
+        parts.append(flatten(*rows))
+    return concatenate(parts), torch.cat([group["index"] for group in groups])

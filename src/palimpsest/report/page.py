@@ -1,0 +1,251 @@
+"""results/report.html: one file without scripts or network that a newcomer understands."""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from palimpsest.artefacts import atomic_file
+from palimpsest.audit import battery
+from palimpsest.errors import PalimpsestError
+from palimpsest.report import figures as charts
+from palimpsest.report.known_answers import texts
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, TARGET, UNLEARNED
+
+METRICS = {
+    "verbmem": ("VerMem", "forget set, lower is forgotten"),
+    "knowmem": ("KnowMem", "forget set, lower is forgotten"),
+    "privleak": ("PrivLeak", "near 0 is forgotten"),
+    "utility": ("Utility", "retain set, higher is better"),
+    "perplexity": ("Perplexity", "lower is better, no percentage"),
+}
+MISSING = "–"
+UNEVEN = 50
+"""Points between VerMem and KnowMem retained in full precision from which the page says that their mean hides something."""
+
+
+def render(
+    audit: Mapping[str, Any],
+    figures: Mapping[str, Path | str],
+    samples: Sequence[Mapping[str, Any]],
+    path: Path | str,
+    known: Mapping[str, Any] | None = None,
+    quantized_files: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples; known: of
+    palimpsest.report.known_answers.compare, where the study repeats a published one; quantized_files: of palimpsest.tables.formats.files."""
+    for name in ("retained", "survival"):
+        if name not in figures:
+            raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": _number,
+        "percent": _percent,
+        "heat": _heat,
+        "interval": _interval,
+        "unbroken": _unbroken,
+        "beside": _beside,
+    }
+    source = files("palimpsest.report").joinpath("template.html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(source).render(
+        audit=audit,
+        answer=audit["answer"],
+        groups=_groups(audit),
+        cells={(row["model"], row["precision"]): row for row in audit["over_seeds"]},
+        parts=(parts := _parts(audit)),
+        uneven=_uneven(parts),
+        sizes=_sizes(audit),
+        targets=_targets(audit),
+        averages=audit["averages"],
+        metrics=METRICS,
+        headline=HEADLINE,
+        full=FULL,
+        same_codes=_same_codes(audit),
+        quantized=[name for name in audit["precisions"] if name != FULL],
+        denominators={k: v for k, v in audit["denominators"].items() if k != "headline"},
+        figures={name: _inline(Path(svg), name) for name, svg in figures.items()},
+        samples=samples,
+        known=known,
+        quantized_files=quantized_files,
+        battery=battery.texts(audit),
+        settings={name: _flatten(value) for name, value in audit["settings"].items()},
+        provenance=_provenance(audit),
+        versions=_versions(audit),
+    )
+    with atomic_file(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+
+
+def _groups(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The unlearned models in the order of the main table: averaged, contrast, others."""
+    averages = audit["averages"]
+    unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
+    constrained = averages.get("utility_constrained", {"models": []})["models"]
+    contrast = averages.get("contrast", {"models": []})["models"]
+    other = [name for name in unlearned if name not in constrained and name not in contrast]
+    groups = [
+        ("With a retain loss, bfloat16 weights", constrained, averages.get("utility_constrained")),
+        ("More precise weights while unlearning", contrast, averages.get("contrast")),
+        ("Other methods", other, None),
+    ]
+    return [{"title": title, "models": models, "average": mean} for title, models, mean in groups if models]
+
+
+def _parts(audit: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float | None]]:
+    """What a model retains at a precision by metric, means over the seeds: the two that the headline averages."""
+    found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
+    for row in audit["rows"]:
+        if row["retained"]:
+            lists = found.setdefault((row["model"], row["precision"]), {metric: [] for metric in FORGET_METRICS})
+            for metric in FORGET_METRICS:
+                lists[metric].append(row["retained"][HEADLINE][metric]["value"])
+    return {key: {metric: _mean(values) for metric, values in lists.items()} for key, lists in found.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None as soon as one is: a mean over the others would hide it."""
+    return None if None in values else sum(value for value in values if value is not None) / len(values)
+
+
+def _uneven(parts: Mapping[tuple[str, str], Mapping[str, float | None]]) -> list[dict[str, Any]]:
+    """Models that keep one kind of knowledge and not the other in full precision."""
+    found = []
+    for (model, precision), values in parts.items():
+        verbmem, knowmem = values["verbmem"], values["knowmem"]
+        if precision == FULL and verbmem is not None and knowmem is not None and abs(verbmem - knowmem) >= UNEVEN:
+            found.append({"model": model, "verbmem": verbmem, "knowmem": knowmem})
+    return found
+
+
+def _sizes(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """How much the numbers of the page rest on."""
+    target = next(model for model in audit["models"] if model["kind"] == TARGET)
+    metrics = next(row for row in audit["rows"] if row["model"] == target["model"])["metrics"]
+    models = audit["settings"].get("models", {})
+    scratch = models.get("target") == "train" and models.get("base") == "scratch"
+    return {
+        "prompts": metrics["verbmem"]["n"],
+        "questions": metrics["knowmem"]["n"],
+        "kept_questions": metrics["utility"]["n"],
+        "seeds": len(audit["seeds"]),
+        "kind": "Llama" if scratch else "model",
+        "parameters": target["parameters"],
+    }
+
+
+def _targets(audit: Mapping[str, Any]) -> list[str]:
+    """For each seed, how the training of the target ended."""
+    target = next(model for model in audit["models"] if model["kind"] == TARGET)
+    goal = audit["settings"].get("training", {}).get("stop_at_loss")
+    return [_ending(outcome, goal) for outcome in target["training"]]
+
+
+def _ending(outcome: Mapping[str, Any] | None, goal: float | None) -> str:
+    if outcome is None:
+        return "a checkpoint that was not trained here"
+    after = f"{outcome['steps']} steps, loss of the last one {outcome['final_loss']:.2f} nats per token"
+    if outcome["reached_stop_loss"] is None:
+        return f"trained for {after}"
+    return f"{'reached' if outcome['reached_stop_loss'] else 'did not reach'} stop_at_loss, {goal} nats per token ({after})"
+
+
+def _inline(svg: Path, prefix: str) -> Markup:
+    """The drawing as part of the page: ids made unique, colours and fonts handed to the style sheet for dark mode."""
+    if not svg.exists():
+        raise PalimpsestError(f"{svg} does not exist: draw the figure first.")
+    text = svg.read_text(encoding="utf-8")
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    text = text.replace("url(#", f"url(#{prefix}-")
+    for name in ("INK", "MUTED", "GRID", "BLUE", "VERMILION", "GREEN", "PURPLE", "ORANGE", "SKY"):
+        text = text.replace(getattr(charts, name), f"var(--{name.lower()})")
+    text = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?px) 'DejaVu Sans'[^;\"]*", _font, text)
+    text = re.sub(r'width="[\d.]+pt"|height="[\d.]+pt"', "", text, count=2)
+    return Markup(text)
+
+
+def _font(match: re.Match[str]) -> str:
+    style = "".join(
+        f"{name}: {value}; "
+        for value, name in (("bold", "font-weight"), ("italic", "font-style"))
+        if value in match.group(1)
+    )
+    return f"{style}font-size: {match.group(2)}"
+
+
+def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, text) pairs."""
+    if isinstance(value, Mapping) and value:
+        pairs = []
+        for key, inner in value.items():
+            pairs += _flatten(inner, f"{prefix}.{key}" if prefix else str(key))
+        return pairs
+    if isinstance(value, (list, tuple)):
+        return [(prefix, ", ".join(str(item) for item in value))]
+    return [(prefix, "none" if value is None else str(value))]
+
+
+def _provenance(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One line per model and seed with the hashes of its weight files."""
+    lines = []
+    for model in audit["models"]:
+        for seed, hashes in model["files"].items():
+            weights = {name: digest for name, digest in hashes.items() if name.endswith(".safetensors")}
+            for name, digest in weights.items() or {MISSING: MISSING}.items():
+                line = {"model": model["model"], "seed": seed, "weights": model["weights"]}
+                lines.append(line | {"file": name, "sha256": digest})
+    return lines
+
+
+def _same_codes(audit: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """Mean share of equal codes over the seeds, as text."""
+    shares: dict[tuple[str, str], list[float]] = {}
+    for row in audit["rows"]:
+        if row["survival"]:
+            shares.setdefault((row["model"], row["precision"]), []).append(row["survival"]["same_code_share"])
+    return {key: f"{100 * sum(values) / len(values):.1f} % same" for key, values in shares.items()}
+
+
+def _versions(audit: Mapping[str, Any]) -> dict[str, str]:
+    """Versions that made the models; where they differ all are listed."""
+    found: dict[str, list[str]] = {}
+    for model in audit["models"]:
+        for name, version in model["versions"].items():
+            if version not in found.setdefault(name, []):
+                found[name].append(version)
+    return {name: ", ".join(versions) for name, versions in sorted(found.items())}
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return MISSING if value is None else f"{value:z.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{value:z.0f}".replace("-", "−")
+
+
+def _interval(ci: Sequence[float] | None) -> str:
+    return "" if ci is None else f"{_percent(ci[0])} to {_percent(ci[1])}"
+
+
+def _beside(cell: Mapping[str, float | None]) -> str:
+    """Paper / ours / difference."""
+    return " / ".join(texts(cell)).replace("-", "−")
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its percent sign on one line."""
+    return text.replace(" %", "\u00a0%")
+
+
+def _heat(value: float | None) -> str:
+    """The strength of a cell's colour, 0 to 1."""
+    return "0" if value is None else f"{min(max(value, 0), 100) / 100:.3f}"

@@ -1,0 +1,174 @@
+"""What the keys of params.yaml ask of each other and of the registries: known before anything runs, so said before anything runs.
+
+Nothing here imports torch: these checks are part of every planning.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from palimpsest.corpus.embedded.generator import check_sizes
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.metrics import METRICS, check_settings
+from palimpsest.quantizers import make_quantizer
+from palimpsest.report.known_answers import choose_pack
+from palimpsest.unlearning.losses import SETTINGS, VARIANTS
+from palimpsest.vocabulary import SPLITS
+
+Params = Mapping[str, Any]
+
+
+def check_keys_and_numbers(value: Any, where: str = "") -> None:
+    """Raise PalimpsestError for a key that YAML does not read as text (`no`, 8) and a number that is not finite."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise PalimpsestError(
+                    f"{where or 'the file'} has the key {key!r}, which YAML reads as {type(key).__name__}, not as text: "
+                    "rename it, or put it in quotes."
+                )
+            check_keys_and_numbers(inner, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            check_keys_and_numbers(inner, f"{where}.{place}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise PalimpsestError(f"{where} is {value}: give a finite number.")
+
+
+def check_method_keys(params: Params, properties: Mapping[str, Any]) -> None:
+    """Raise PalimpsestError for a loss that does not exist, and for a key that neither the schema (`properties`, of every method)
+    nor one of the method's losses knows. Blocks of another form are left to the schema."""
+    methods = params.get("methods")
+    for name, method in methods.items() if isinstance(methods, Mapping) else ():
+        if isinstance(method, Mapping):
+            _check_keys_of(f"methods.{name}", method, set(properties).difference(SETTINGS))
+
+
+def _check_keys_of(where: str, method: Mapping[str, Any], known: set[str]) -> None:
+    variant = method.get("losses", "published")
+    if not isinstance(variant, str) or variant not in VARIANTS:
+        return
+    losses = [
+        _named(f"{where}.{kind}", method[kind], partial(choose, table, what=kind.replace("_", " ")))
+        for kind, table in zip(("forget_loss", "retain_loss"), VARIANTS[variant], strict=True)
+        if isinstance(method.get(kind), str)
+    ]
+    taken = {key for loss in losses for key in loss.keys}
+    for key in method:
+        if key in SETTINGS and key not in taken and "forget_loss" in method:
+            owners = [name for table in VARIANTS[variant] for name, loss in table.items() if key in loss.keys]
+            raise PalimpsestError(f"{where}: {key} belongs to {' and '.join(dict.fromkeys(owners))} alone.")
+        if key not in known.union(SETTINGS):
+            near = difflib.get_close_matches(key, sorted(known | taken), n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known | taken))}."
+            raise PalimpsestError(f"unknown key {key!r} in {where}. {hint}")
+
+
+def check_loss_settings(params: Params) -> None:
+    """Raise PalimpsestError for a setting of a method's losses that is missing or no number."""
+    for name, method in params["methods"].items():
+        forget, retain = VARIANTS[method["losses"]]
+        losses = [forget[method["forget_loss"]]]
+        losses += [retain[method["retain_loss"]]] if method["retain_loss"] else []
+        for key in [key for loss in losses for key in loss.keys]:
+            if key not in method:
+                raise PalimpsestError(f"methods.{name} lacks the key {key!r}: add it (its losses have no default).")
+            if not isinstance(method[key], (int, float)) or isinstance(method[key], bool):
+                raise PalimpsestError(f"methods.{name}.{key} is {method[key]!r}: give a number.")
+
+
+def check_quantizers(params: Params) -> None:
+    """Raise PalimpsestError for settings that a quantizer refuses."""
+    for name, settings in params["quantizers"].items():
+        _named(f"quantizers.{name}", settings, make_quantizer)
+
+
+def check_metrics(params: Params) -> None:
+    """Raise PalimpsestError for a metric that is not registered, and settings that are not exactly its own."""
+    for name, settings in params["metrics"].items():
+        function = _named("metrics", name, partial(choose, METRICS, what="metric"))
+        check_settings(name, function, settings)
+    read = params["metrics"]["perplexity"]["split"]
+    if read not in params["inference"].get("logprob_splits", SPLITS):
+        raise PalimpsestError(
+            f"metrics.perplexity.split is {read!r}, which inference.logprob_splits leaves out: add it there."
+        )
+
+
+def check_corpus_sizes(params: Params) -> None:
+    """Raise PalimpsestError when the embedded corpus cannot have so much, or has fewer in-context examples than inference shows."""
+    corpus = params["corpus"]
+    if corpus["source"] != "embedded":
+        return
+    settings = corpus["settings"]
+    sizes = {split: settings[f"{split}_documents"] for split in ("forget", "retain", "holdout")}
+    asked = settings["questions_per_document"], settings["icl_examples"]
+    _named("corpus.settings", asked, lambda asked: check_sizes(settings["seed"], sizes, *asked))
+    shown, there = params["inference"]["in_context_examples"], settings["icl_examples"]
+    if shown > there:
+        raise PalimpsestError(
+            f"inference.in_context_examples is {shown}, but corpus.settings.icl_examples is {there}: the corpus has no more to show."
+        )
+
+
+def check_scratch(params: Params) -> None:
+    """Raise PalimpsestError when a model from scratch cannot have the shape, the chunks or the layer that are asked of it."""
+    models = params["models"]
+    if models["base"] != "scratch" or "train" not in (models["target"], models["retrain"]):
+        return
+    shape, length = models["scratch"], params["training"]["max_length"]
+    if shape["hidden_size"] % (2 * shape["heads"]):
+        raise PalimpsestError(
+            f"models.scratch.heads is {shape['heads']}: it must split hidden_size {shape['hidden_size']} into heads of an even width."
+        )
+    if length > shape["context"]:
+        raise PalimpsestError(
+            f"training.max_length is {length}, more than the {shape['context']} positions of models.scratch.context: lower the one or raise the other."
+        )
+    for name, method in params["methods"].items() if models["target"] == "train" else ():
+        if method.get("layer", 0) >= shape["layers"]:
+            raise PalimpsestError(
+                f"methods.{name}.layer is {method['layer']}, but models.scratch.layers is {shape['layers']}: layers count from 0."
+            )
+
+
+def check_names(params: Params) -> None:
+    """Raise PalimpsestError for a model or a quantizer that is asked for and is not there, or is there twice."""
+    shown, methods, quantizers = params["report"], params["methods"], params["quantizers"]
+    for key, known in (("method", methods), ("precision", quantizers)):
+        if shown[key] not in known:
+            raise PalimpsestError(f"report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
+    if "known_answers" in shown:
+        _named("report.known_answers", shown["known_answers"], choose_pack)
+    for clash in sorted({"target", "retrain"} & set(methods)):
+        raise PalimpsestError(f"methods.{clash} has the name of a model that is not unlearned: rename it.")
+    asked = params.get("battery") or {}
+    for key, names in (("models", ["target", "retrain", *methods]), ("precisions", ["bf16", *quantizers])):
+        for unknown in _unknown(asked.get(key) or [], names):
+            raise PalimpsestError(f"battery.{key} has {unknown!r}, which is none of {', '.join(names)}.")
+
+
+CHECKS: tuple[Callable[[Params], None], ...] = (
+    check_loss_settings,
+    check_quantizers,
+    check_metrics,
+    check_corpus_sizes,
+    check_scratch,
+    check_names,
+)
+"""Of params that fit the schema, a method for each percentile of a mask."""
+
+
+def _unknown(asked: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    there = set(known)
+    return (name for name in asked if name not in there)
+
+
+def _named(where: str, value: Any, function: Callable[[Any], Any]) -> Any:
+    """`function(value)`, an error of which gets the key in front."""
+    try:
+        return function(value)
+    except PalimpsestError as wrong:
+        raise PalimpsestError(f"{where}: {wrong}") from None

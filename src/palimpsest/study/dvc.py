@@ -1,0 +1,112 @@
+"""The lists of params in dvc.yaml, leaf by leaf, from params.yaml. `python -m palimpsest.study.dvc`.
+
+DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to it, mistyped
+perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each leaf belongs to one stage; later
+stages see its effect through the files that they depend on. A new key beside the blocks is for the stage `check`, which runs after
+every edit of params.yaml and reads the whole file: `python -m palimpsest.study.dvc --check`.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from palimpsest.artefacts import REPOSITORY
+from palimpsest.errors import PalimpsestError, choose, one_line
+from palimpsest.study.params import check_params, leaves, read_params
+
+SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "corpus": ("corpus",),
+    "models": ("seeds", "models", "training", "methods"),
+    "deploy": ("calibration", "quantizers", "inference", "battery"),
+    "report": ("metrics", "audit", "report"),
+}
+"""The top-level keys of params.yaml by the stage of dvc.yaml that uses them."""
+
+
+def stage_params(params: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The blocks and dotted leaf keys of each stage; raises PalimpsestError for a key that no stage uses or that DVC cannot address."""
+    owners = {key: stage for stage, keys in STAGES.items() for key in keys}
+    lists: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    for top, value in params.items():
+        whole = [top] if isinstance(value, Mapping) else []
+        lists[choose(owners, top, "top-level key of params.yaml")] += whole + leaves({top: value})
+    _reject_dots(params)
+    return lists
+
+
+def rewrite(text: str, lists: Mapping[str, Sequence[str]], name: str = "dvc.yaml") -> str:
+    """`text` of a dvc.yaml with the `params:` lists replaced and every other line, comments included, as it was."""
+    lines: list[str] = []
+    stage, listing, written = "", False, []
+    for line in text.splitlines():
+        if listing and line.startswith("      - "):
+            continue
+        listing = False
+        lines.append(line)
+        opening = re.fullmatch(r"(?:  )?(\w[\w-]*):.*", line)
+        stage = opening[1] if opening else stage
+        if line == "    params:" and stage in lists:
+            lines += [f"      - {key}" for key in lists[stage]]
+            listing = True
+            written.append(stage)
+    if sorted(written) != sorted(lists):
+        raise PalimpsestError(
+            f"{name} must have the stages {', '.join(lists)}, indented by two blanks, each with one line `    params:`; "
+            f"found in {', '.join(written) or 'none'}."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def differences(text: str, lists: Mapping[str, Sequence[str]], name: str = "dvc.yaml") -> list[str]:
+    """One line for each key that a stage of dvc.yaml lacks or lists too much."""
+    stages = yaml.safe_load(text)["stages"]
+    found = []
+    for stage, wanted in lists.items():
+        listed = stages.get(stage, {}).get("params") or []
+        found += [f"{name}: stage {stage} lacks {key}." for key in wanted if key not in listed]
+        found += [f"{name}: stage {stage} lists {key}, which params.yaml lacks." for key in listed if key not in wanted]
+    return found
+
+
+def _reject_dots(params: Any, where: str = "") -> None:
+    if not isinstance(params, Mapping):
+        return
+    for key, value in params.items():
+        if "." in str(key):
+            raise PalimpsestError(
+                f"the key {key!r} in {where or 'params.yaml'} has a dot, which DVC reads as a level: rename it."
+            )
+        _reject_dots(value, f"{where}.{key}" if where else str(key))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m palimpsest.study.dvc", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when params.yaml or a list is wrong")
+    parser.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"))
+    parser.add_argument("dvc", type=Path, nargs="?", default=Path("dvc.yaml"))
+    arguments = parser.parse_args()
+    with one_line():
+        params = read_params(arguments.params)
+        if arguments.check:
+            check_params(params, SCHEMA, str(arguments.params))
+        lists = stage_params(params)
+        if not arguments.dvc.exists():
+            raise PalimpsestError(f"{arguments.dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
+        text = arguments.dvc.read_text(encoding="utf-8")
+        if arguments.check:
+            found = differences(text, lists, str(arguments.dvc))
+            if found:
+                sys.exit("\n".join([*found, "Run `make dvc-params`, so that DVC watches the keys of params.yaml."]))
+        else:
+            arguments.dvc.write_text(rewrite(text, lists, str(arguments.dvc)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""params.yaml, checked before anything runs: one clear message per mistake."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError, best_match
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.study.checks import CHECKS, check_keys_and_numbers, check_method_keys
+from palimpsest.unlearning.losses import SETTINGS
+
+INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+"""2.0 is no whole number here, as it is in JSON Schema: what takes one would fail on it, hours later."""
+Validator = validators.extend(Draft202012Validator, type_checker=INTEGERS)
+
+
+def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
+    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema or the other keys, and how to mend it."""
+    try:
+        _check(params, yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
+    except PalimpsestError as wrong:
+        raise PalimpsestError(f"{name}: {wrong}") from None
+
+
+def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    check_keys_and_numbers(params)
+    check_method_keys(params, schema["properties"]["methods"]["additionalProperties"]["properties"])
+    error = best_match(Validator(schema).iter_errors(params))
+    if error is not None:
+        raise PalimpsestError(_explain(error))
+    whole = expanded(params)
+    for check in CHECKS:
+        check(whole)
+
+
+def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params with a method for each percentile of a mask that lists several: `name` with [50.0, 90.0] is name_50 and name_90."""
+    methods: dict[str, Any] = {}
+    for name, method in params["methods"].items():
+        saliency = method.get("saliency", {})
+        shares = saliency.get("percentile")
+        if not isinstance(shares, list):
+            methods[name] = method
+            continue
+        for share in shares:
+            each = f"{name}_{share:g}"
+            if each in params["methods"]:
+                raise PalimpsestError(f"methods.{name} makes a method {each}, of which there is one: rename it.")
+            methods[each] = method | {"saliency": saliency | {"percentile": share}}
+    return dict(params) | {"methods": methods}
+
+
+def read_params(path: Path | str) -> dict[str, Any]:
+    """The parsed file; raises PalimpsestError when it is missing or is not a mapping in YAML."""
+    try:
+        params = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PalimpsestError(f"{path} does not exist: run this in the folder of the study.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise PalimpsestError(f"{path}{line} is not valid YAML: {reason}.") from None
+    if not isinstance(params, dict):
+        raise PalimpsestError(f"{path} holds no keys: copy params.yaml of the default study and edit it.")
+    return params
+
+
+def leaves(params: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of all values that are not mappings, in order."""
+    keys = []
+    for key, value in params.items():
+        dotted = f"{prefix}{key}"
+        keys += leaves(value, f"{dotted}.") if isinstance(value, Mapping) and value else [dotted]
+    return keys
+
+
+def _explain(error: ValidationError) -> str:
+    rule: Any = error.schema
+    expected: Any = error.validator_value
+    instance: Any = error.instance
+    key = ".".join(map(str, error.absolute_path)) or "the file"
+    if error.validator == "additionalProperties":
+        known = sorted(rule.get("properties", {}))
+        unknown = sorted(set(instance) - set(known))[0]
+        near = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+        where = f" in {key}" if error.absolute_path else ""
+        return f"unknown key {unknown!r}{where}. {hint}"
+    if error.validator == "required":
+        missing = next(name for name in expected if name not in instance)
+        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS})
+        rest = f"only {', '.join(optional)} may be left out" if optional else "no key has a default"
+        return f"{key} lacks the key {missing!r}: add it ({rest})."
+    if error.validator == "not":
+        return f"{key}: {rule['description']}"
+    if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
+        return f"{key} is the text {error.instance!r}, not a number: YAML wants a point, as in {float(error.instance):.1e}."
+    return f"{key} is {error.instance!r}: {error.message}. {rule.get('description', '')}".rstrip()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""The audit by unlearned model and precision, over the seeds, and as Markdown tables that mark what must not be read as forgetting."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from palimpsest.survival.prediction import forgotten_and_returned
+from palimpsest.tables.markdown import MISSING, number, table
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+
+BOTH = "mean"
+MARKS = {BOTH: "", "verbmem": "v", "knowmem": "k"}
+"""Of the metric that a number of retained knowledge rests on, where it is not the mean of both."""
+BROKEN = "†"
+Seeds = list[float | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An unlearned model at a quantized precision; every list has a number for each seed.
+
+    basis: `mean` of VerMem and KnowMem, or the one of the two that is defined at the precision; basis_bf16: of retained_bf16. broken:
+    Utility in bf16 below the audit's floor, in any seed. recovered: the share of what was forgotten that came back, of the means over
+    the seeds and over those metrics of the basis that had been forgotten in bf16 by the audit's rule, as in palimpsest.survival.prediction; None
+    where none had. saved: of each seed, what rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests
+    say so.
+    """
+
+    model: str
+    precision: str
+    weights: str
+    learning_rate: float
+    broken: bool
+    steps: Seeds
+    forget_nats: Seeds
+    utility_bf16: Seeds
+    retained_bf16: Seeds
+    basis_bf16: str
+    retained: Seeds
+    basis: str
+    rho: Seeds
+    recovered: float | None
+    saved: list[Mapping[str, Any]]
+
+
+def cells(audit: Mapping[str, Any]) -> list[Cell]:
+    """Every unlearned model at every quantized precision, in the audit's order."""
+    rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in audit["rows"]:
+        rows.setdefault((row["model"], row["precision"]), []).append(row)
+    models = [model for model in audit["models"] if model["kind"] == UNLEARNED]
+    precisions = [precision for precision in audit["precisions"] if precision != FULL]
+    limit = audit["rules"]["forgotten_below"]
+    return [
+        _cell(model, precision, rows[model["model"], FULL], rows[model["model"], precision], limit)
+        for model in models
+        for precision in precisions
+    ]
+
+
+def _cell(
+    model: Mapping[str, Any],
+    precision: str,
+    full: Sequence[Mapping[str, Any]],
+    here: Sequence[Mapping[str, Any]],
+    forgotten_below: float,
+) -> Cell:
+    basis = _basis(here)
+    metrics = FORGET_METRICS if basis == BOTH else (basis,)
+    there, before = ({metric: average(_retained(rows, metric)) for metric in metrics} for rows in (here, full))
+    compared = forgotten_and_returned(there, before, forgotten_below)
+    return Cell(
+        model["model"],
+        precision,
+        model["method"]["weights"],
+        model["method"]["learning_rate"],
+        any(row["broken"] for row in full),
+        [run["steps"] for run in model["training"]],
+        [run["forget_nats"] for run in model["training"]],
+        [row["metrics"]["utility"]["score"] for row in full],
+        _retained(full, _basis(full)),
+        _basis(full),
+        _retained(here, basis),
+        basis,
+        [row["survival"]["rho"] for row in here],
+        (compared[1] - compared[2]) / (100 - compared[2]) if compared else None,
+        [run["saved"] for run in model["training"] if "saved" in run],
+    )
+
+
+def _retained(rows: Iterable[Mapping[str, Any]], basis: str) -> Seeds:
+    return [row["retained"][HEADLINE][basis]["value"] for row in rows]
+
+
+def _basis(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean of both metrics where it is defined for every seed, else the metric that is; the mean where neither is."""
+    choices = (BOTH, *reversed(FORGET_METRICS))
+    return next((basis for basis in choices if None not in _retained(rows, basis)), BOTH)
+
+
+def average(values: Seeds) -> float | None:
+    """None as soon as one seed has no number."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None
+
+
+def spread(values: Seeds, digits: int = 0) -> str:
+    """The mean, and the least and the greatest where the seeds differ in the digits shown."""
+    middle = average(values)
+    if middle is None or len(values) == 1:
+        return number(middle, digits)
+    low, high = (number(end(value for value in values if value is not None), digits) for end in (min, max))
+    return number(middle, digits) + (f" [{low} to {high}]" if low != high else "")
+
+
+Column = tuple[str, Callable[[Cell], str]]
+METHOD: Column = ("method", lambda cell: cell.model)
+WEIGHTS: Column = ("weights", lambda cell: cell.weights)
+RATE: Column = ("learning rate", lambda cell: f"{cell.learning_rate:g}")
+STEPS: Column = ("steps", lambda cell: spread(cell.steps))
+NATS: Column = ("forget nats", lambda cell: spread(cell.forget_nats, 1))
+RETAINED: Column = (
+    "retained bf16 (%)",
+    lambda cell: _marked(spread(cell.retained_bf16), MARKS[cell.basis_bf16]),
+)
+UTILITY: Column = (
+    "utility bf16 (%)",
+    lambda cell: _marked(spread(cell.utility_bf16), BROKEN if cell.broken else ""),
+)
+SAVED_MEANS = (
+    "saved: rho of the one rounding to bfloat16 in which a model, or a merged adapter, is saved, and the share of weights that differ "
+    "from the target's before and after it"
+)
+SAVED: Column = ("saved: rho (moved, left %)", lambda cell: _saved(cell))
+
+
+def cells_table(found: Sequence[Cell], columns: Sequence[Column], rules: Mapping[str, Any]) -> str:
+    """A line per model: the columns, then retained % (rho) at each precision; below it what the marks in it mean."""
+    by_model: dict[str, list[Cell]] = {}
+    for cell in found:
+        by_model.setdefault(cell.model, []).append(cell)
+    precisions = list(dict.fromkeys(cell.precision for cell in found))
+    shown = [*columns, RETAINED, UTILITY, *([SAVED] if any(cell.saved for cell in found) else [])]
+    lines = [
+        [value(group[0]) for _, value in shown]
+        + [f"{_marked(spread(cell.retained), MARKS[cell.basis])} ({spread(cell.rho, 2)})" for cell in group]
+        for group in by_model.values()
+    ]
+    head = [*(name for name, _ in shown), *(f"{name}: retained % (rho)" for name in precisions)]
+    return "\n\n".join([table(head, lines), *legend(found, rules)])
+
+
+def legend(found: Sequence[Cell], rules: Mapping[str, Any]) -> list[str]:
+    """One line on the marks that the cells need, or none."""
+    bases = {basis for cell in found for basis in (cell.basis, cell.basis_bf16)}
+    below = f"is undefined (target and retrain less than {rules['minimum_gap']:g} points apart)"
+    floor = rules["utility_floor"]
+    notes = [
+        (
+            any(cell.broken for cell in found),
+            f"{BROKEN}: broken, Utility in {FULL} is below {floor:g} % of the target's",
+        ),
+        ("knowmem" in bases, f"k: KnowMem alone, where VerMem {below}"),
+        ("verbmem" in bases, f"v: VerMem alone, where KnowMem {below}"),
+        (
+            any(len(cell.rho) > 1 for cell in found),
+            "[a to b]: least and greatest of the seeds, after their mean, where they differ",
+        ),
+        (any(cell.saved for cell in found), SAVED_MEANS),
+    ]
+    texts = [text for needed, text in notes if needed]
+    return ["; ".join(texts)] if texts else []
+
+
+def _marked(text: str, mark: str) -> str:
+    return f"{text} {mark}" if mark and text != MISSING else text
+
+
+def _saved(cell: Cell) -> str:
+    if not cell.saved:
+        return MISSING
+    rho, moved, left = (average([run[key] for run in cell.saved]) for key in ("rho", "moved_share", "saved_share"))
+    percent = [number(None if share is None else 100 * share) for share in (moved, left)]
+    return f"{number(rho, 3)} ({', '.join(percent)})"

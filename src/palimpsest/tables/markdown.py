@@ -1,0 +1,87 @@
+"""The audit as Markdown tables, for documents: `python -m palimpsest.tables.markdown results/audit.json`."""
+
+import argparse
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from palimpsest.audit.battery import texts
+from palimpsest.audit.records import read_audit
+from palimpsest.errors import one_line
+from palimpsest.vocabulary import FULL, HEADLINE, UNLEARNED
+
+MISSING = "–"
+
+
+def tables(audit: Mapping[str, Any]) -> str:
+    """Retained forget knowledge, the metrics and rho of every model at every precision, means over the seeds."""
+    precisions = audit["precisions"]
+    cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
+    models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
+    unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
+    kept = [
+        [model, *(number(cells[model, p]["retained"][HEADLINE]["value"]) for p in precisions)] for model in unlearned
+    ]
+    group = audit["averages"]["utility_constrained"]
+    for name, label in audit["denominators"].items():
+        if name == "headline":
+            continue
+        values = [number(row["retained"][name]["value"]) for row in group["rows"]]
+        kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
+    perplexity = [
+        [model, *(number(cells[model, p]["metrics"]["perplexity"], 2) for p in precisions)] for model in models
+    ]
+    rho = [[model, *(number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
+    quantized = [precision for precision in precisions if precision != FULL]
+    return "\n\n".join(
+        [
+            "Retained forget knowledge, percent:",
+            table(["", *precisions], kept),
+            metrics_table(audit),
+            "Perplexity:",
+            table(["", *precisions], perplexity),
+            "rho:",
+            table(["", *quantized], rho),
+            *_battery(audit),
+        ]
+    )
+
+
+def metrics_table(audit: Mapping[str, Any]) -> str:
+    """All metrics but perplexity of every model at every precision, means over the seeds, in one cell each."""
+    precisions = audit["precisions"]
+    cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
+    models = list(dict.fromkeys(model for model, _ in cells))
+    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
+    lines = [
+        [model, *(" / ".join(number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
+        for model in models
+    ]
+    return "\n\n".join([f"{' / '.join(names)}, percent:", table(["", *precisions], lines)])
+
+
+def _battery(audit: Mapping[str, Any]) -> list[str]:
+    head, lines = texts(audit)
+    return ["Utility battery, percent (Flu: 100 times bits), standard errors:", table(head, lines)] if lines else []
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers, set right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Rounded to `digits`; a dash where there is no number."""
+    return MISSING if value is None else f"{value:z.{digits}f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("audit", help="an audit.json")
+    arguments = parser.parse_args()
+    with one_line():
+        print(tables(read_audit(arguments.audit)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What came back, by weight storage and format, from the audit.csv files of one or more studies, for documents.
+
+`python -m palimpsest.tables.recovery AUDIT.csv... [--models NAME...]`. The files need not lie in a results folder: those in
+docs/evidence are enough.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.survival.prediction import forgotten_and_returned
+from palimpsest.tables.markdown import MISSING, number, table
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+
+Row = Mapping[str, str]
+Key = tuple[str, str, str]
+"""model, seed, precision"""
+
+ALL = "what had been forgotten"
+COLUMNS = {metric: f"retained_{HEADLINE}_{metric}" for metric in FORGET_METRICS}
+
+
+def read_rows(files: Iterable[Path]) -> dict[Key, Row]:
+    """The rows of unlearned models; raises PalimpsestError for a file that is no audit.csv, or scores of one cell that differ."""
+    rows: dict[Key, Row] = {}
+    for file in files:
+        try:
+            with file.open(newline="") as lines:
+                found = list(csv.DictReader(lines))
+        except (OSError, UnicodeDecodeError) as error:
+            raise PalimpsestError(f"{file} cannot be read ({error}): give the audit.csv of a study.") from error
+        needed = {"model", "seed", "precision", "kind", "weights", *COLUMNS.values()}
+        if not found or not needed <= set(found[0]):
+            raise PalimpsestError(f"{file} is no audit.csv (it lacks {', '.join(sorted(needed - set(*found[:1])))}).")
+        for row in found:
+            key = row["model"], row["seed"], row["precision"]
+            if row["kind"] == UNLEARNED and rows.setdefault(key, row) != row:
+                raise PalimpsestError(
+                    f"{file} and a file before it have other scores of {', '.join(key)}: give one of them."
+                )
+    return rows
+
+
+def recovery(rows: Mapping[Key, Row], forgotten_below: float) -> dict[tuple[str, str], dict[str, list[float]]]:
+    """By weight storage and format: points of retained knowledge above bf16's, of each model and seed that had forgotten.
+
+    Of each metric by itself, where it had been forgotten (below forgotten_below percent in bf16), and of all that had (ALL), as in
+    palimpsest.survival.prediction. Retained at the same precision: percent of what the equally quantized target knows above the retrained model.
+    """
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for (model, seed, precision), row in rows.items():
+        if precision == FULL or (model, seed, FULL) not in rows:
+            continue
+        there, before = ({m: _value(r[c]) for m, c in COLUMNS.items()} for r in (row, rows[model, seed, FULL]))
+        points = found.setdefault((row["weights"], precision), {})
+        for name, metrics in {ALL: FORGET_METRICS, **{metric: (metric,) for metric in FORGET_METRICS}}.items():
+            if compared := forgotten_and_returned(there, {m: before[m] for m in metrics}, forgotten_below):
+                points.setdefault(name, []).append(compared[1] - compared[2])
+    return found
+
+
+def _value(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def recovery_table(files: Sequence[Path], models: Sequence[str], forgotten_below: float, negligible: float) -> str:
+    rows = read_rows(files)
+    if unknown := set(models) - {model for model, _, _ in rows}:
+        raise PalimpsestError(
+            f"{', '.join(sorted(unknown))}: not among the unlearned models of {', '.join(map(str, files))}."
+        )
+    chosen = {key: row for key, row in rows.items() if not models or key[0] in models}
+    names = (ALL, *FORGET_METRICS)
+    lines = [
+        [*key, *(text for name in names for text in _cells(points.get(name, []), negligible))]
+        for key, points in sorted(recovery(chosen, forgotten_below).items())
+    ]
+    head = [column for name in names for column in (f"{name}: points back", f"more than {negligible:g}")]
+    return table(["weights", "format", *head], lines)
+
+
+def _cells(points: Sequence[float], negligible: float) -> tuple[str, str]:
+    """The mean, least and greatest; how many of how many are above what is negligible."""
+    if not points:
+        return MISSING, MISSING
+    text = f"{number(mean(points))} ({number(min(points))} to {number(max(points))})"
+    return text, f"{sum(each > negligible for each in points)} of {len(points)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m palimpsest.tables.recovery", description=__doc__)
+    parser.add_argument("audits", type=Path, nargs="+")
+    parser.add_argument("--models", nargs="+", default=[], help="these unlearned models alone")
+    parser.add_argument("--forgotten-below", type=float, default=50.0, help="percent, as in the studies' audit rules")
+    parser.add_argument("--negligible", type=float, default=10.0, help="points, as in the studies' audit rules")
+    arguments = parser.parse_args()
+    with one_line():
+        print(recovery_table(arguments.audits, arguments.models, arguments.forgotten_below, arguments.negligible))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Batches: the forget sequences of a step, joined by retain sequences that are drawn anew each time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from palimpsest.models.sequences import Padded, pad_by_length
+from palimpsest.training.processes import rank_and_size
+
+Batch = dict[str, list[dict[str, Tensor]]]
+
+
+class Places(Dataset[int]):
+    """0 .. size-1: the collator looks the sequences up, so that a batch knows where each of its sequences came from."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Collator:
+    """Batches of the sequences at the given places, joined by as many retain sequences, drawn anew from all of them each time.
+
+    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen. Several processes
+    all draw the same batch, and each takes its share.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequence[Sequence[int]],
+        pad_token: int,
+        retain: Sequence[Sequence[int]] = (),
+        retain_batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sequences, self.retain, self.pad_token = sequences, retain, pad_token
+        self.retain_batch_size = retain_batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, places: list[int]) -> Batch:
+        batch = {"forget": self._groups(self.sequences, places)}
+        if self.retain:
+            size = min(self.retain_batch_size or len(places), len(self.retain))
+            drawn = torch.randperm(len(self.retain), generator=self.generator)[:size].tolist()
+            batch["retain"] = self._groups(self.retain, drawn)
+        return batch
+
+    def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:
+        rank, number = rank_and_size()
+        if number == 1:
+            return [vars(group) for group in pad_by_length([sequences[i] for i in places], places, self.pad_token)]
+        order = sorted(places, key=lambda i: -len(sequences[i]))  # so that all have about as much to do
+        shares = [order[start::number] for start in range(number)]
+        batches = [pad_by_length([sequences[i] for i in share], share, self.pad_token) for share in shares]
+        missing = max(map(len, batches)) - len(batches[rank])
+        return [vars(group) for group in [*batches[rank], *[self._nobodys()] * missing]]
+
+    def _nobodys(self) -> Padded:
+        """A row without a place, for a rank that has fewer batches: all ranks must make as many passes."""
+        token = torch.full((1, 1), self.pad_token)
+        return Padded(token, token, torch.ones_like(token), torch.empty(0, dtype=torch.long))

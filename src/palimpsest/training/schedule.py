@@ -1,0 +1,33 @@
+"""How a model is trained: rates, sizes, storage and when to stop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch.
+
+    optimizer: of those that updates.WEIGHT_STORAGE has for the weights. gradient_checkpointing: compute activations again in the
+    backward pass instead of keeping them: a third more work, a small part of the memory. autocast: multiply float32 weights in
+    bfloat16.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int | None = None
+    gradient_accumulation: int = 1
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0
+    weights: str = "float32"
+    stop_at_loss: float | None = None
+    seed: int = 0
+    optimizer: str = "adamw"
+    gradient_checkpointing: bool = False
+    autocast: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], seed: int) -> "Schedule":
+        """From a block of params.yaml that may hold more."""
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings}, seed=seed)

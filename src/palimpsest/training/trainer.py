@@ -1,0 +1,196 @@
+"""Training on transformers' Trainer: batches of similar lengths, in any weight storage."""
+
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
+
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.sequences import check_room
+from palimpsest.models.tokens import cross_entropy, forward
+from palimpsest.training.batches import Batch, Collator, Places
+from palimpsest.training.processes import rank_and_size, run_on_ranks, sum_over_processes
+from palimpsest.training.schedule import Schedule
+from palimpsest.training.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
+from palimpsest.training.storage import SHARDED, WEIGHT_STORAGE
+
+log = logging.getLogger(__name__)
+
+
+SHORT = 512
+"""Tokens up to which a matrix of all attention weights is no burden."""
+
+
+class StopAtLoss(TrainerCallback):
+    """Ends training once the mean loss over an epoch is at most the stated one: the text is recalled, not over-learned."""
+
+    def __init__(self, trainer: "NextTokenTrainer", threshold: float | None) -> None:
+        self.trainer, self.threshold, self.start = trainer, threshold, 0
+        self.reached = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        epoch = self.trainer.history[self.start :]
+        self.start = len(self.trainer.history)
+        if self.threshold is not None and sum(epoch) / len(epoch) <= self.threshold:
+            self.reached = control.should_training_stop = True
+
+
+class NextTokenTrainer(Trainer):
+    """Next-token cross-entropy over all tokens of a batch; refuses a loss that is no number."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # a loss is a mean: the Trainer divides it by the accumulation steps
+        self.history: list[float] = []
+
+    def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
+        """The loss of a batch; of several processes each gives its part."""
+        tokens, _ = forward(model, inputs["forget"])
+        return part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
+
+    def result(self) -> dict[str, Any]:
+        """What happened, for the manifest."""
+        return {"steps": self.state.global_step, "first_loss": self.history[0], "final_loss": self.history[-1]}
+
+    def compute_loss(  # type: ignore[override]
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        loss = self.batch_loss(model, inputs)
+        whole = sum_over_processes(loss.detach())
+        self.history.append(whole.item())
+        if not math.isfinite(self.history[-1]):
+            raise PalimpsestError(
+                f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check the "
+                "weights that training started from."
+            )
+        number = rank_and_size()[1]
+        if number == 1:
+            return loss
+        scaled = number * loss  # FSDP takes the mean of the ranks' gradients, and these are parts of a sum
+        return scaled + (whole - scaled.detach())  # the value is for the Trainer's log
+
+    def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
+        if not is_sharded(model):  # whose parts are in their places
+            super()._move_model_to_device(model, device)
+
+
+def train(
+    model: PreTrainedModel,
+    sequences: Sequence[Sequence[int]],
+    pad_token: int,
+    schedule: Schedule,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached).
+
+    processes: over how many the model is sharded, each with a GPU of its own.
+    """
+    collator = Collator(sequences, pad_token, seed=schedule.seed)
+    return fit(NextTokenTrainer, model, collator, schedule, processes)
+
+
+@contextmanager
+def quickest_attention(model: Any, longest: int) -> Iterator[None]:
+    """On a CPU, for texts of at most SHORT tokens, eager attention: a step in bfloat16 is a seventh faster than with torch's fused kernel."""
+    before = model.config._attn_implementation
+    if longest <= SHORT and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def fit(
+    make_trainer: Callable[..., NextTokenTrainer],
+    model: nn.Module,
+    collator: Collator,
+    schedule: Schedule,
+    processes: int = 1,
+) -> dict[str, Any]:
+    """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what happened. The model
+    is handed back where it was.
+
+    processes: over how many the model is sharded, each with a GPU of its own.
+    """
+    longest = max(map(len, (*collator.sequences, *collator.retain)))
+    check_room(model, longest, "a training sequence", "lower training.max_length")
+    home = next(model.parameters()).device
+    storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
+    make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
+    autocast = schedule.autocast and storage.dtype == torch.float32
+    set_seed(schedule.seed)
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype != storage.dtype:
+            weight.data = weight.data.to(storage.dtype)
+    if processes > 1:
+        refuse({f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED})
+        products = torch.bfloat16 if autocast else storage.dtype
+        with published(model) as given:
+            outcome = run_on_ranks(processes, fit_shard, make_trainer, given, products, collator, schedule)
+        return outcome | {"processes": processes}
+    with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
+        arguments = TrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=schedule.epochs,
+            per_device_train_batch_size=schedule.batch_size or len(collator.sequences),
+            gradient_accumulation_steps=schedule.gradient_accumulation,
+            learning_rate=schedule.learning_rate,
+            weight_decay=schedule.weight_decay,
+            max_grad_norm=schedule.max_gradient_norm,
+            gradient_checkpointing=schedule.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
+            lr_scheduler_type="constant",
+            bf16=autocast,
+            seed=schedule.seed,
+            use_cpu=not torch.cuda.is_available(),
+            logging_steps=10,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=rank_and_size()[0] > 0 or None,
+            remove_unused_columns=False,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        if arguments.n_gpu > 1:  # the Trainer would make each batch as many times larger, and split it over all it sees
+            arguments._n_gpu = 1
+        trainer = make_trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Places(len(collator.sequences)),
+            data_collator=collator,
+            optimizer_cls_and_kwargs=make_optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
+        )
+        stop = StopAtLoss(trainer, schedule.stop_at_loss)
+        trainer.add_callback(stop)
+        started = time.monotonic()
+        trainer.train()
+    result = trainer.result() | {"reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None}
+    if schedule.gradient_checkpointing:
+        model.gradient_checkpointing_disable()  # type: ignore[operator]
+    # leave no trace of accelerate's autocast to whoever uses the model next; its unwrap_model takes off transformers' wrapper too
+    for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(model).pop(trace, None)
+    model.to(home)
+    if schedule.stop_at_loss is not None and not stop.reached:
+        log.warning("the loss never fell to stop_at_loss = %s in %d epochs", schedule.stop_at_loss, schedule.epochs)
+    log.info("%d steps in %.1f s", trainer.state.global_step, time.monotonic() - started)
+    return result
+
+
+def fit_shard(
+    make_trainer: Callable[..., NextTokenTrainer],
+    given: Published,
+    products: torch.dtype,
+    collator: Collator,
+    schedule: Schedule,
+) -> dict[str, Any]:
+    """What each of several processes does for `fit`."""
+    with sharded(given, products) as model:
+        return fit(make_trainer, model, collator, schedule)

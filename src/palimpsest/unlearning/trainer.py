@@ -1,0 +1,133 @@
+"""The trainer of unlearning: forget loss + alpha x retain loss, each with its own reference."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from palimpsest.models.layers import decoder_matrices
+from palimpsest.models.tokens import Groups, Tokens, cross_entropy, forward
+from palimpsest.training.batches import Batch, Collator
+from palimpsest.training.processes import sum_over_processes
+from palimpsest.training.sharding import part_of_mean
+from palimpsest.training.trainer import NextTokenTrainer
+from palimpsest.unlearning.losses import Loss
+from palimpsest.unlearning.objective import Objective
+from palimpsest.unlearning.reference import Reference
+from palimpsest.unlearning.saliency import Mask, Saliency, mean_gradients
+from palimpsest.unlearning.sharpness import uphill
+
+
+class StopWhenForgotten(TrainerCallback):
+    """Ends training after the first step whose forget sequences had at least the stated loss, if one is."""
+
+    def __init__(self, trainer: "UnlearningTrainer", threshold: float | None) -> None:
+        self.trainer, self.threshold = trainer, threshold
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.step_nats.clear()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.threshold is not None and self.trainer.forget_nats >= self.threshold:
+            control.should_training_stop = True
+
+
+class UnlearningTrainer(NextTokenTrainer):
+    """forget loss + alpha x retain loss, each with its own reference from the model before unlearning.
+
+    References are computed under the autocast of training: at the start, current model and reference agree.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        method: Objective,
+        data_collator: Collator,
+        saliency: Saliency | None,
+        reinforced: nn.Module | None,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, data_collator=data_collator, **kwargs)
+        assert self.model is not None
+        self.method = method
+        self.forget_loss, self.retain_loss = method.forget_loss(), method.retain_loss()
+        forget, retain, pad = data_collator.sequences, data_collator.retain, data_collator.pad_token
+        if reinforced is not None:
+            reinforced.to(self.args.device)
+        with self.accelerator.autocast():
+            self.forget_reference = Reference(
+                self.forget_loss, self.model, forget, pad, method.settings, seed, reinforced
+            )
+            self.retain_reference = Reference(self.retain_loss, self.model, retain, pad, method.settings, seed)
+        self.mask = Mask(self.model, self._forget_gradients(), saliency) if saliency else None
+        self.step_nats: list[float] = []  # of the accumulated batches of a step
+        self.add_callback(StopWhenForgotten(self, method.forget_until))
+
+    @property
+    def forget_nats(self) -> float:
+        """Nats per token that the last step's forget sequences had before it: the mean of its batches, as of the loss."""
+        return sum(self.step_nats) / len(self.step_nats)
+
+    def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
+        loss, tokens = self._forget_term(model, inputs["forget"])
+        with torch.no_grad():  # of the model itself, not of the one uphill
+            nats = part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
+            self.step_nats.append(sum_over_processes(nats).item())
+        if self.method.sharpness is not None:
+            loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs["forget"])
+        if self.retain_loss:
+            loss = loss + self.method.alpha * self._retain_term(model, inputs["retain"], self.retain_loss)
+        return loss
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.mask:
+            optimizer.register_step_post_hook(self.mask.restore)
+        return optimizer
+
+    def result(self) -> dict[str, Any]:
+        """With the loss of the last step's forget sequences."""
+        result = super().result() | {"forget_nats": self.forget_nats}
+        if self.method.forget_until is not None:
+            result["reached_forget_until"] = self.forget_nats >= self.method.forget_until
+        return result | ({"mask": self.mask.summary()} if self.mask else {})
+
+    def _forget_term(self, model: Callable[..., Any], groups: Groups) -> tuple[Tensor, Tokens]:
+        tokens, index = forward(model, groups, self.forget_reference.layer)
+        return self._loss(self.forget_loss, tokens, groups, index, self.forget_reference), tokens
+
+    def _retain_term(self, model: nn.Module, groups: Groups, loss: Loss) -> Tensor:
+        tokens, index = forward(model, groups, self.retain_reference.layer)
+        return self._loss(loss, tokens, groups, index, self.retain_reference)
+
+    def _loss(self, loss: Loss, tokens: Tokens, groups: Groups, index: Tensor, reference: Reference) -> Tensor:
+        def mean() -> Tensor:
+            with self.accelerator.autocast():
+                before = reference(groups, tokens, index)
+            settings = {name: self.method.settings[name] for name in loss.settings}
+            return loss.function(tokens, before, **settings)
+
+        return part_of_mean(mean, tokens, loss.mean_over)
+
+    def _forget_gradients(self) -> dict[str, Tensor]:
+        """Of the forget loss over the whole forget set, at the weights before unlearning."""
+        assert self.model is not None
+        return mean_gradients(decoder_matrices(self.model), self._forget_batches())
+
+    def _forget_batches(self) -> Iterator[tuple[Tensor, float]]:
+        """(loss, share of the forget set) batch by batch; a share is of what the loss is a mean over."""
+        given: Any = self.data_collator
+        collator = Collator(given.sequences, given.pad_token)
+        places = list(range(len(collator.sequences)))
+        counts = {"sequences": lambda _: 1, "tokens": len, "predicted": lambda sequence: len(sequence) - 1}
+        sizes = [counts[self.forget_loss.mean_over](sequence) for sequence in collator.sequences]
+        step = self.args.per_device_train_batch_size
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
+            batch = self._prepare_inputs(collator(part))  # type: ignore[arg-type]
+            with self.accelerator.autocast():
+                loss, _ = self._forget_term(self.model, batch["forget"])  # type: ignore[arg-type]
+            yield loss, sum(sizes[i] for i in part) / sum(sizes)

@@ -1,0 +1,252 @@
+"""`palimpsest survive` on small random checkpoints: the formulas on the whole, files of every kind, and what it says of mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from palimpsest.cli import main
+from palimpsest.models.tensors import to_bfloat16
+from palimpsest.quantizers import make_quantizer
+from palimpsest.survival.checkpoints import FORMATS, survive
+from palimpsest.survival.prediction import OUTCOMES
+from palimpsest.survival.training_precision import FINER, IN_PLACE
+
+Tensors = dict[str, np.ndarray]
+KINDS = {
+    "self_attn.q_proj": (128, 256),
+    "self_attn.k_proj": (64, 256),
+    "self_attn.v_proj": (64, 256),
+    "mlp.up_proj": (384, 256),
+    "mlp.gate_proj": (384, 256),
+    "mlp.down_proj": (256, 384),
+}
+QUANTIZERS = {name: make_quantizer(settings) for name, settings in FORMATS.items()}
+REACH = 2.0**-9
+
+
+def make_target() -> Tensors:
+    rng = np.random.default_rng(0)
+    tensors = {
+        f"model.layers.{layer}.{kind}.weight": to_bfloat16(rng.normal(0, 0.02, shape).astype(np.float32))
+        for layer in range(2)
+        for kind, shape in KINDS.items()
+    }
+    tensors["model.embed_tokens.weight"] = to_bfloat16(rng.normal(0, 0.02, (50, 256)).astype(np.float32))
+    tensors["lm_head.weight"] = to_bfloat16(rng.normal(0, 0.02, (50, 256)).astype(np.float32))
+    return tensors | {"model.norm.weight": np.ones(256, np.float32)}
+
+
+def move(tensors: Tensors, in_place: bool) -> Tensors:
+    """In place: weights below REACH move by 1e-3. Otherwise all do, by normal shifts, rounded to bfloat16 at the end."""
+    rng = np.random.default_rng(1)
+    moved = {}
+    for name, weights in tensors.items():
+        signs = np.where(rng.random(weights.shape) < 0.5, -1, 1).astype(np.float32)
+        shift = (
+            np.where(np.abs(weights) < REACH, 1e-3, 0) if in_place else 1e-4 * np.abs(rng.normal(size=weights.shape))
+        )
+        moved[name] = to_bfloat16(weights + signs * shift.astype(np.float32))
+    return moved
+
+
+def save(folder: Path, tensors: Tensors, dtype: type = ml_dtypes.bfloat16, shards: int = 1) -> Path:
+    folder.mkdir()
+    stored = {name: np.ascontiguousarray(array.astype(dtype)) for name, array in tensors.items()}
+    if shards == 1:
+        save_file(stored, folder / "model.safetensors")
+        return folder
+    places = {name: f"model-{i % shards}.safetensors" for i, name in enumerate(stored)}
+    for file in set(places.values()):
+        save_file({name: array for name, array in stored.items() if places[name] == file}, folder / file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    target = make_target()
+    return save(tmp_path / "target", target), save(tmp_path / "unlearned", move(target, in_place=True))
+
+
+def numbers(record: dict) -> dict:
+    return {key: record[key] for key in ("formats", "kinds", "update", "outside", "profile", "training")}
+
+
+def test_sums_over_blocks_are_the_formulas_on_whole_matrices(pair):
+    target, moved = make_target(), move(make_target(), in_place=True)
+    record = survive(*pair, QUANTIZERS)
+    names = [name for name in target if "layers" in name]
+    update = np.concatenate([(moved[name].astype(float) - target[name]).ravel() for name in names])
+    sizes = np.abs(np.concatenate([target[name].astype(float).ravel() for name in names]))
+    for format_name in ("bnb-int8", "bnb-fp4", "rtn-int4", "rtn-int4-g128", "gguf-q4_0", "mxfp4", "torchao-int4"):
+        quantizer = QUANTIZERS[format_name]
+        before, after = ([quantizer.round(tensors[name]) for name in names] for tensors in (target, moved))
+        change = np.concatenate(
+            [(b.dequantized.astype(float) - a.dequantized).ravel() for a, b in zip(before, after, strict=True)]
+        )
+        found = record["formats"][format_name]
+        assert found["rho"] == pytest.approx(change @ update / (update @ update), rel=1e-9, abs=1e-12)
+        same = np.concatenate([(a.codes == b.codes).ravel() for a, b in zip(before, after, strict=True)])
+        assert found["same_code_share"] == same.mean()
+        drift = np.concatenate([np.abs(b.scales / a.scales - 1).ravel() for a, b in zip(before, after, strict=True)])
+        assert found["scale_drift"] == pytest.approx(drift.mean(), rel=1e-6, abs=1e-12)
+        if quantizer.zero_on_grid:
+            zeros = np.concatenate([quantizer.is_zero(each).ravel() for each in before])
+            assert found["dead_zone_share"] == (zeros & (update != 0)).sum() / (update != 0).sum()
+            for octave in record["profile"]:
+                inside = (sizes >= octave["from"]) & (sizes < octave["to"])
+                assert octave["rounded_to_zero"][format_name] == (zeros & inside).sum()
+        else:
+            assert found["dead_zone_share"] is None and format_name not in record["profile"][0]["rounded_to_zero"]
+    assert record["update"]["changed_share"] == (update != 0).mean()
+    assert record["update"]["weights"] == update.size and record["update"]["matrices"] == 12
+    assert sum(octave["changed"] for octave in record["profile"]) == (update != 0).sum()
+    assert [octave for octave in record["profile"] if octave["from"] >= REACH and octave["changed"]] == []
+    assert list(record["kinds"]) == ["down_proj", "gate_proj", "up_proj", "k_proj", "q_proj", "v_proj"]
+    squares = {name: float(((moved[name].astype(float) - target[name]) ** 2).sum()) for name in target}
+    outside = sum(square for name, square in squares.items() if "layers" not in name)
+    assert record["outside"]["share_of_squared_update"] == pytest.approx(outside / sum(squares.values()), rel=1e-9)
+
+
+def test_files_and_threads_do_not_matter(tmp_path, pair):
+    target, moved = make_target(), move(make_target(), in_place=True)
+    expected = numbers(survive(*pair, QUANTIZERS, threads=1))
+    sharded = save(tmp_path / "a", target, shards=3), save(tmp_path / "b", moved, shards=2)
+    assert numbers(survive(*sharded, QUANTIZERS, threads=3)) == expected
+    wide = save(tmp_path / "c", target, np.float32), save(tmp_path / "d", moved, np.float32)
+    assert numbers(survive(*wide, QUANTIZERS)) == expected
+
+
+def test_nvfp4_shares_its_scale_between_the_matrices_of_a_layer(tmp_path):
+    """A larger weight in v_proj changes what becomes of q_proj."""
+    target = make_target()
+    outlier = {name: weights.copy() for name, weights in target.items()}
+    outlier["model.layers.0.self_attn.v_proj.weight"][0, 0] = 1.5
+    record = survive(save(tmp_path / "a", target), save(tmp_path / "b", outlier), {"nvfp4": QUANTIZERS["nvfp4"]})
+    shares = {kind: record["kinds"][kind]["formats"]["nvfp4"]["scale_drift"] for kind in ("q_proj", "up_proj")}
+    assert shares["q_proj"] > 0 and shares["up_proj"] == 0
+
+
+def test_the_command_prints_tables_and_writes_the_record(tmp_path, pair, capsys):
+    assert main(["survive", *map(str, pair), "--json", str(tmp_path / "record.json"), "--layers"]) == 0
+    output = capsys.readouterr().out
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert list(record["formats"]) == ["bnb-int8", "bnb-fp4", "bnb-nf4", "rtn-int4", "rtn-int4-g128"]
+    for name, found in record["formats"].items():
+        assert f"{name} " in output and f"{found['rho']:.2f}" in output
+    assert record["training"]["verdict"] == IN_PLACE and record["training"]["reach"] == REACH
+    assert IN_PLACE in output and "down_proj" in output and "Which weights changed" in output
+    profile = output.split("Which weights changed, and")[1].split("\n\n")[0].splitlines()[1:]
+    assert profile[0].split()[-2:] == ["in", "rtn-int4-g128"]
+    lowest, highest = ([float(cell.rstrip("%")) for cell in line.split()[-5:]] for line in (profile[1], profile[-1]))
+    assert lowest == [100] * 5 and highest == [0] * 5  # where the update is, and where the largest weights are
+    assert all(line == line.rstrip() for line in output.splitlines())
+
+
+def test_shifts_that_add_up_are_told_from_bfloat16_steps(tmp_path):
+    target = make_target()
+    record = survive(save(tmp_path / "a", target), save(tmp_path / "b", move(target, in_place=False)), {})
+    assert record["training"]["verdict"] == FINER
+    exact = {name: weights + np.float32(1e-5) for name, weights in target.items()}
+    record = survive(tmp_path / "a", save(tmp_path / "c", exact, np.float32), {})
+    assert (
+        record["training"]["verdict"] == FINER and "values that bfloat16 does not have" in record["training"]["reason"]
+    )
+
+
+def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, capsys, monkeypatch):
+    outcomes = [(0.0, "restored")] * 9 + [(0.1, "kept"), (0.3, "partly")] + [(1.0, "kept")] * 10
+    pairs = [{"rho": rho, "outcome": name, "parameters": 13029120, "foretold": "kept"} for rho, name in outcomes]
+    table = {"restored_below": 0.5, "kept_from": 0.5, "measured": pairs, "held_out": "corpus"}
+    monkeypatch.setattr("palimpsest.survival.prediction.read_table", lambda: table)
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    output = capsys.readouterr().out
+    assert (
+        "restored: of 11 measured pairs of models of about 13 M parameters with rho below 0.50, 9 restored, 1 partly, 1 kept."
+        in output
+    )
+    assert (
+        "Wrong in 10 of 21 measured pairs of models of about 13 M parameters (48%), by thresholds chosen without the pair's corpus; "
+        "'kept', said of all, in 10 (48%)." in output
+    )
+    assert "'partly' is never predicted: the two thresholds coincide." in output
+    rho = float(next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[1])
+    near = [sum(name == each and abs(place - rho) <= 0.1 for place, name in outcomes) for each in OUTCOMES]
+    assert next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[-4:] == [
+        "restored",
+        *map(str, near),
+    ]
+    assert sum(near) and "Measured within 0.1: how many pairs of those models" in output
+    table["kept_from"] = 0.8
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    assert "never predicted" not in capsys.readouterr().out
+    monkeypatch.setattr("palimpsest.survival.prediction.read_table", lambda: None)
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    output = capsys.readouterr().out
+    assert "No prediction: this installation holds no table" in output and "restored" not in output
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line on stderr of a command that fails."""
+    with pytest.raises(SystemExit, match="^1$"):
+        main(["survive", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("palimpsest: ")
+    return captured.err
+
+
+def test_mistakes_get_one_line_that_names_them(tmp_path, pair, capsys):
+    target, unlearned = pair
+    tensors = make_target()
+    (tmp_path / "empty").mkdir()
+    fewer = save(tmp_path / "fewer", {name: array for name, array in tensors.items() if "layers.1" not in name})
+    narrow = {name: array[:, :80] if "layers" in name else array for name, array in tensors.items()}
+    broken = save(tmp_path / "nan", tensors | {"model.layers.1.mlp.up_proj.weight": np.full((384, 256), np.nan)})
+    assert "nowhere is no folder" in fails(capsys, tmp_path / "nowhere", unlearned)
+    assert "empty holds no model.safetensors" in fails(capsys, target, tmp_path / "empty")
+    assert "hold different tensors" in fails(capsys, target, fewer)
+    assert "is both target and unlearned" in fails(capsys, target, target)
+    assert "equals" in fails(capsys, target, save(tmp_path / "copy", tensors))
+    assert "up_proj.weight holds NaN" in fails(capsys, target, broken)
+    assert "Did you mean 'nvfp4'" in fails(capsys, target, unlearned, "--quantizer", "nvpf4")
+    for name in ("gptq", "awq", "autoawq", "auto-gptq", "gguf-q4_k_m"):
+        assert "snakemake --cores all" in fails(capsys, target, unlearned, "--quantizer", name)
+    save(tmp_path / "narrow", narrow)
+    moved = save(tmp_path / "narrow2", move(narrow, in_place=True))
+    message = fails(capsys, tmp_path / "narrow", moved, "--quantizer", "rtn-int4-g128")
+    assert "rtn-int4-g128 shares scales between 128 inputs, which does not divide the 80" in message
+    embeddings = {"model.embed_tokens.weight": tensors["model.embed_tokens.weight"]}
+    save(tmp_path / "only", embeddings)
+    save(tmp_path / "only2", {"model.embed_tokens.weight": embeddings["model.embed_tokens.weight"] * 2})
+    assert "no weight matrix besides embeddings" in fails(capsys, tmp_path / "only", tmp_path / "only2")
+
+
+def test_the_quantizers_of_a_study_are_taken_or_skipped_with_the_reason(tmp_path, pair, capsys):
+    params = tmp_path / "params.yaml"
+    calibration = "calibration: retain, samples: 8, sample_length: 128"
+    params.write_text(
+        "quantizers:\n"
+        "  four: {backend: rtn, bits: 4, group_size: 64, symmetric: true}\n"
+        f"  clever: {{backend: gptq, bits: 4, group_size: 128, symmetric: true, damping: 0.01, {calibration}}}\n"
+    )
+    assert main(["survive", *map(str, pair), "--params", str(params), "--json", str(tmp_path / "record.json")]) == 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert list(record["formats"]) == ["four"] and list(record["skipped"]) == ["clever"]
+    assert "Skipped clever: backend 'llmcompressor' rounds by what calibration text does" in capsys.readouterr().out
+
+
+def test_the_command_starts_without_heavy_libraries(pair):
+    code = (
+        "import sys; from palimpsest.cli import main; status = main(sys.argv[1:]); "
+        "heavy = [name for name in ('torch', 'transformers', 'bitsandbytes', 'scipy', 'pandas') if name in sys.modules]; "
+        "sys.exit(heavy or status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "survive", *map(str, pair)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where nobody watches
