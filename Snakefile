@@ -19,10 +19,11 @@ include: "workflow/rules/unlearn.smk"
 include: "workflow/rules/quantize.smk"
 include: "workflow/rules/infer.smk"
 include: "workflow/rules/score.smk"
-include: "workflow/rules/weights.smk"
+include: "workflow/rules/survival.smk"
 include: "workflow/rules/battery.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
+include: "workflow/rules/warm.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -7,8 +7,9 @@ import os
 import platform
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,31 +100,48 @@ def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str
     return {"sources": hashes} if hashes else {}
 
 
-def write_manifest(folder: Path, inputs: Iterable[Path] = (), code: Iterable[Path | str] = (), **fields: Any) -> None:
+@dataclass(frozen=True)
+class Origin:
+    """What an artefact comes from, in the terms of the study; part of its record, so that `palimpsest verify` can ask for it again.
+
+    key: what the artefact is about: model, seed and precision, as far as there are such. settings: the part of params.yaml that
+    decides it, by path: {"methods/ga": {...}, "training/max_length": 128}. inputs: the manifests and records that it is made from.
+    code: the files of the repository that make it.
+    """
+
+    key: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Sequence[Path | str] = ()
+    code: Sequence[Path | str] = ()
+
+    def of(self, inputs: Sequence[Path | str], **key: Any) -> "Origin":
+        """That of one of a step's several artefacts: made from these inputs alone, with the given parts of its key."""
+        return replace(self, key={**self.key, **key}, inputs=inputs)
+
+    def record(self) -> dict[str, Any]:
+        """The key, the settings, and the SHA-256 of each input (by its path below `results`) and file of code (in the repository).
+
+        The hashes of inputs chain the artefacts together.
+        """
+        return {
+            **self.key,
+            "settings": dict(self.settings),
+            "inputs": {str(_below_results(Path(path))): sha256_file(path) for path in self.inputs},
+            "code": {_in_repository(path): sha256_file(path) for path in self.code},
+        }
+
+
+def write_manifest(folder: Path, origin: Origin, **fields: Any) -> None:
     """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and what made it.
 
     packages: their versions are noted; versions: of packages that are installed elsewhere.
-    inputs: the artefact folders, below `results`, that it was made from; code: see `provenance`.
 
     No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
     """
     packages = fields.pop("packages", ("torch", "transformers"))
     versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
     versions |= {package: version(package) for package in packages} | fields.pop("versions", {})
-    made_by = provenance((path / MANIFEST for path in inputs), code)
-    write_json(folder / MANIFEST, fields | made_by | {"versions": versions, "files": hash_files(folder)})
-
-
-def provenance(inputs: Iterable[Path | str], code: Iterable[Path | str]) -> dict[str, dict[str, str]]:
-    """{"inputs", "code"}: SHA-256 of the manifests and records that something is made from, and of the code that makes it.
-
-    inputs: files by their path below `results`; their hashes chain the artefacts together. code: files of the repository by their
-    path in it. Today's inputs and code can thus be held to those that made an artefact (palimpsest.study.verify).
-    """
-    return {
-        "inputs": {str(_below_results(Path(path))): sha256_file(path) for path in inputs},
-        "code": {_in_repository(path): sha256_file(path) for path in code},
-    }
+    write_json(folder / MANIFEST, fields | origin.record() | {"versions": versions, "files": hash_files(folder)})
 
 
 def _below_results(path: Path) -> Path:

@@ -3,8 +3,8 @@
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 """Kinds of model: before unlearning, never trained on the forget set, after unlearning."""
 
-FULL = "bf16"
-"""The precision that is not quantized."""
+FULL, UNQUANTIZED = "bf16", "none"
+"""The precision that is not quantized, and its backend."""
 
 SPLITS = ("forget", "retain", "holdout")
 """Of the corpus, whose passages may have log-probabilities."""

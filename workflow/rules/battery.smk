@@ -1,3 +1,16 @@
+BATTERY = config.get("battery") or {}
+BATTERY_RECORDS = (
+    expand(
+        "results/battery/{model}/seed{seed}/{precision}.json",
+        model=BATTERY["models"] or MODELS,
+        seed=SEEDS,
+        precision=BATTERY["precisions"] or PRECISIONS,
+    )
+    if BATTERY
+    else []
+)
+
+
 rule battery_questions:
     input:
         code=code_of("battery_questions.py"),
@@ -12,8 +25,9 @@ rule battery_questions:
     resources:
         mem_mb=2000,
     params:
-        tasks=BATTERY.get("tasks"),
-        seed=BATTERY.get("seed"),
+        settings=(
+            of_params(tasks="battery/tasks", seed="battery/seed") if BATTERY else {}
+        ),
     message:
         "Drawing the questions of the utility battery"
     script:
@@ -23,7 +37,7 @@ rule battery_questions:
 rule battery:
     input:
         questions="results/battery/questions.json",
-        model="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+        model=deployed,
         code=code_and_backend_of("battery.py"),
     output:
         "results/battery/{model}/seed{seed}/{precision}.json",
@@ -31,32 +45,22 @@ rule battery:
         "results/logs/battery/{model}/seed{seed}/{precision}.log",
     benchmark:
         "results/benchmarks/battery/{model}/seed{seed}/{precision}.tsv"
-    wildcard_constraints:
-        precision="|".join(QUANTIZERS),
     threads: 1
     resources:
         gpu=1,
         mem_mb=3000,
     params:
-        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
-        compute=config["inference"]["compute"],
-        tasks=BATTERY.get("tasks"),
-        batch_size=BATTERY.get("batch_size"),
+        settings=(
+            of_params(
+                quantizer="quantizers/{precision}",
+                compute="inference/compute",
+                tasks="battery/tasks",
+                batch_size="battery/batch_size",
+            )
+            if BATTERY
+            else {}
+        ),
     message:
         "Utility battery: {wildcards.model} (seed {wildcards.seed}) at {wildcards.precision}"
     script:
         "../scripts/battery.py"
-
-
-use rule battery as battery_unquantized with:
-    input:
-        questions="results/battery/questions.json",
-        model="results/models/{model}/seed{seed}/manifest.json",
-        code=code_of("battery.py", "palimpsest.quantizers.unquantized"),
-    wildcard_constraints:
-        precision="bf16",
-    params:
-        quantizer={"backend": "none"},
-        compute=config["inference"]["compute"],
-        tasks=BATTERY.get("tasks"),
-        batch_size=BATTERY.get("batch_size"),

@@ -9,12 +9,16 @@ from pathlib import Path
 import snakemake.benchmark
 from snakemake.logging import logger
 
-from palimpsest.study import step_code as imports
+from palimpsest.study import step_code
 from palimpsest.quantizers.environments import check_interpreter, check_python
-from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.study.params import check_params, expanded
+from palimpsest.errors import one_line
+from palimpsest.runtime.benchmark import observe_forks
+from palimpsest.runtime.warm import VARIABLE, start, stop
+from palimpsest.study.run_checks import check_gpus_of_steps
+from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
-from palimpsest.quantizers.calibration import TEXTS
+from palimpsest.quantizers.calibration import GENERIC, TEXTS
+from palimpsest.vocabulary import RETRAIN, TARGET, UNQUANTIZED
 
 ROOT = Path(workflow.basedir)
 
@@ -23,31 +27,13 @@ gc.set_threshold(200_000, 50, 1000)
 
 # Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
-
-
-def gpus_said(resources):
-    """A number, an expression's text, or None; older versions of Snakemake have the bare value, and an expression for each number."""
-    gpu = resources.get("gpu")
-    return getattr(gpu, "raw", gpu)
-
-
-def refuse_lowered_gpus():
-    """Snakemake lowers each step's `gpu` to that of the whole run without a word; expressions (`gpu=attempt`) are not compared."""
-    whole = gpus_said(workflow.global_resources)
-    if whole == 0:
-        logger.warning("--resources gpu=0: no step sees a GPU, all run on the CPU.")
-        return
-    for rule, resources in workflow.resource_settings.overwrite_resources.items():
-        wanted = gpus_said(resources)
-        if isinstance(wanted, int) and whole is not None and wanted > whole:
-            raise PalimpsestError(
-                f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {whole} (--resources "
-                f"gpu={whole}, on the command line or in a profile): say --resources gpu={wanted} or more."
-            )
+observe_forks(snakemake.benchmark.BenchmarkTimer)
 
 
 with one_line():
     check_interpreter(sys.executable)
+    current, renamed = with_current_names(config)
+    config.update(current)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():
@@ -55,26 +41,28 @@ with one_line():
             check_python(ROOT / f"workflow/envs/{needed}.txt")
     # a process that Snakemake starts for one step is told what that step has, not what the run has
     if workflow.is_main_process:
-        refuse_lowered_gpus()
+        check_gpus_of_steps(
+            workflow.global_resources,
+            workflow.resource_settings.overwrite_resources,
+            logger,
+        )
+        for line in renamed:
+            logger.warning(f"params.yaml: {line}")
 config.update(expanded(config))
 
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])
-MODELS = ["target", "retrain", *METHODS]
-QUANTIZERS = list(config["quantizers"])
-PRECISIONS = ["bf16", *QUANTIZERS]
+MODELS = [TARGET, RETRAIN, *METHODS]
+QUANTIZED = [
+    name
+    for name, quantizer in config["quantizers"].items()
+    if quantizer["backend"] != UNQUANTIZED
+]
+PRECISIONS = [
+    *(name for name in config["quantizers"] if name not in QUANTIZED),
+    *QUANTIZED,
+]
 METRICS = list(config["metrics"])
-BATTERY = config.get("battery") or {}
-BATTERY_RECORDS = (
-    expand(
-        "results/battery/{model}/seed{seed}/{precision}.json",
-        model=BATTERY["models"] or MODELS,
-        seed=SEEDS,
-        precision=BATTERY["precisions"] or PRECISIONS,
-    )
-    if BATTERY
-    else []
-)
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
 
 
@@ -95,7 +83,7 @@ def repository(path):
 @cache
 def code_of(script, *modules):
     """A script and the library files it uses, so that an edit of one reruns just the steps that it concerns."""
-    return list(map(repository, imports.code_of(ROOT, script, *modules)))
+    return list(map(repository, step_code.code_of(ROOT, script, *modules)))
 
 
 @cache
@@ -110,6 +98,33 @@ def quantizer_of(wildcards):
 def code_and_backend_of(script):
     """The same with the backend of the precision's quantizer, and none of the others."""
     return lambda wildcards: code_of(script, type(quantizer_of(wildcards)).__module__)
+
+
+def of_params(**paths):
+    """A rule's `settings`: {name: (path in params.yaml, value)} for each path, such as methods/{model}, in which wildcards are filled in."""
+    return lambda wildcards: {
+        name: (path, setting(config, path))
+        for name, pattern in paths.items()
+        for path in [pattern.format(**wildcards)]
+    }
+
+
+def deployed(wildcards):
+    """The manifest of what is deployed at a precision: the model itself where nothing quantizes it."""
+    kind, precision = (
+        ("quantized", "{precision}/")
+        if wildcards.precision in QUANTIZED
+        else ("models", "")
+    )
+    return f"results/{kind}/{{model}}/seed{{seed}}/{precision}manifest.json"
+
+
+def calibration_settings(wildcards):
+    """Of the text that calibrates: where generic text comes from concerns that alone."""
+    paths = {"overlap_at_most": "corpus/checks/overlap_at_most"}
+    if wildcards.text == GENERIC:
+        paths["generic"] = "calibration/generic"
+    return of_params(**paths)(wildcards)
 
 
 def calibration_of(wildcards):

@@ -11,7 +11,7 @@ rule corpus:
     resources:
         mem_mb=2000,
     params:
-        settings=config["corpus"],
+        settings=of_params(corpus="corpus"),
     message:
         "Preparing the corpus: documents, questions, prompts and passages"
     script:

@@ -1,3 +1,10 @@
+TRAINED = expand(
+    "results/models/{model}/seed{seed}/manifest.json",
+    model=["target", "retrain"],
+    seed=SEEDS,
+)
+
+
 rule train:
     input:
         corpus="results/corpus/manifest.json",
@@ -15,10 +22,12 @@ rule train:
         gpu=1,
         mem_mb=3000,
     params:
-        source=lookup(dpath="models/{model}", within=config),
-        base=lookup(dpath="models/base", within=config),
-        scratch=lookup(dpath="models/scratch", within=config),
-        training=config["training"],
+        settings=of_params(
+            source="models/{model}",
+            base="models/base",
+            scratch="models/scratch",
+            training="training",
+        ),
     message:
         "Training {wildcards.model} (seed {wildcards.seed})"
     script:

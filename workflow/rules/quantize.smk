@@ -1,3 +1,17 @@
+QUANTIZED_MODELS = expand(
+    "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
+    model=MODELS,
+    seed=SEEDS,
+    precision=QUANTIZED,
+)
+COSTS = expand(
+    "results/cost/{model}/seed{seed}/{precision}.json",
+    model=MODELS,
+    seed=SEEDS,
+    precision=QUANTIZED,
+)
+
+
 rule calibration:
     input:
         corpus="results/corpus/manifest.json",
@@ -12,8 +26,7 @@ rule calibration:
     resources:
         mem_mb=1000,
     params:
-        generic=config["calibration"]["generic"],
-        overlap_at_most=config["corpus"]["checks"]["overlap_at_most"],
+        settings=calibration_settings,
     message:
         "Collecting the {wildcards.text} text for calibration"
     script:
@@ -52,13 +65,13 @@ rule quantize:
     benchmark:
         "results/benchmarks/quantized/{model}/seed{seed}/{precision}.tsv"
     wildcard_constraints:
-        precision="|".join(QUANTIZERS),
+        precision="|".join(QUANTIZED),
     threads: 1
     resources:
         gpu=gpus_of,
         mem_mb=3000,
     params:
-        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
+        settings=of_params(quantizer="quantizers/{precision}"),
     message:
         "Quantizing {wildcards.model} (seed {wildcards.seed}) to {wildcards.precision}"
     script:

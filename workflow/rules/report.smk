@@ -1,21 +1,8 @@
 rule audit:
     input:
-        scores=expand(
-            "results/scores/{model}/seed{seed}/{precision}/{metric}.json",
-            model=MODELS,
-            seed=SEEDS,
-            precision=PRECISIONS,
-            metric=METRICS,
-        ),
-        weights=expand(
-            "results/weights/{model}/seed{seed}/{precision}.json",
-            model=METHODS,
-            seed=SEEDS,
-            precision=QUANTIZERS,
-        ),
-        models=expand(
-            "results/models/{model}/seed{seed}/manifest.json", model=MODELS, seed=SEEDS
-        ),
+        scores=SCORES,
+        survival=SURVIVAL,
+        models=TRAINED + UNLEARNED,
         battery=BATTERY_RECORDS,
         code=code_of("audit.py"),
     output:
@@ -35,7 +22,7 @@ rule audit:
         mem_mb=1000,
     params:
         rules=config["audit"],
-        study=config,
+        settings=of_params(**{key: key for key in config}),
     message:
         "Collecting the audit table"
     script:
@@ -88,18 +75,8 @@ rule page:
             seed=SEEDS[0],
             precision=PRECISIONS,
         ),
-        manifests=expand(
-            "results/quantized/{model}/seed{seed}/{precision}/manifest.json",
-            model=MODELS,
-            seed=SEEDS,
-            precision=QUANTIZERS,
-        ),
-        costs=expand(
-            "results/cost/{model}/seed{seed}/{precision}.json",
-            model=MODELS,
-            seed=SEEDS,
-            precision=QUANTIZERS,
-        ),
+        manifests=QUANTIZED_MODELS,
+        costs=COSTS,
         code=code_of("page.py"),
     output:
         report(

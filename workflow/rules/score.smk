@@ -1,3 +1,12 @@
+SCORES = expand(
+    "results/scores/{model}/seed{seed}/{precision}/{metric}.json",
+    model=MODELS,
+    seed=SEEDS,
+    precision=PRECISIONS,
+    metric=METRICS,
+)
+
+
 rule score:
     input:
         model=expand(
@@ -28,8 +37,7 @@ rule score:
     resources:
         mem_mb=1000,
     params:
-        precisions=PRECISIONS,
-        settings=lookup(dpath="{metric}", within=config["metrics"]),
+        settings=of_params(metric="metrics/{metric}"),
     message:
         "Scoring {wildcards.metric} of {wildcards.model} (seed {wildcards.seed}) at every precision"
     script:

@@ -1,3 +1,8 @@
+UNLEARNED = expand(
+    "results/models/{model}/seed{seed}/manifest.json", model=METHODS, seed=SEEDS
+)
+
+
 rule unlearn:
     input:
         corpus="results/corpus/manifest.json",
@@ -17,9 +22,11 @@ rule unlearn:
         gpu=1,
         mem_mb=3000,
     params:
-        method=lookup(dpath="{model}", within=config["methods"]),
-        max_length=config["training"]["max_length"],
-        questions=config["training"]["questions"],
+        settings=of_params(
+            method="methods/{model}",
+            max_length="training/max_length",
+            questions="training/questions",
+        ),
     message:
         "Unlearning with {wildcards.model} (seed {wildcards.seed})"
     script:

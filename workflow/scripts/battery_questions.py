@@ -1,18 +1,20 @@
 """Draw the questions of the utility battery from their datasets, once for all models."""
 
+from palimpsest.runtime.jobs import start_job
+
+if __name__ == "__main__":
+    job = start_job(snakemake)
+
 from typing import Any
 
-from palimpsest.artefacts import hash_sources, provenance, write_json
+from palimpsest.artefacts import Origin, hash_sources, write_json
 from palimpsest.battery.questions import prepare
-from palimpsest.runtime.logs import start_logging
 
 
-def draw(tasks: dict[str, Any], seed: int, output: str, code: list[str]) -> None:
-    record = {"settings": {"tasks": tasks, "seed": seed}, "questions": prepare(tasks, seed)}
+def draw(origin: Origin, tasks: dict[str, Any], seed: int, output: str) -> None:
     sources = hash_sources(*(task["data"] for task in tasks.values()))
-    write_json(output, record | sources | provenance([], code))
+    write_json(output, {"questions": prepare(tasks, seed)} | sources | origin.record())
 
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
-    draw(snakemake.params.tasks, snakemake.params.seed, snakemake.output[0], list(snakemake.input.code))
+    draw(job.origin, job.settings["tasks"], job.settings["seed"], snakemake.output[0])

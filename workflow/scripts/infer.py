@@ -1,38 +1,32 @@
 """Greedy responses and token log-probabilities of one model at one precision, reloaded from disk."""
 
-from pathlib import Path
-from typing import Any
-
-from palimpsest.artefacts import atomic_directory, verify_files, write_manifest
-from palimpsest.quantizers import make_quantizer
-from palimpsest.runtime.jobs import key_of, start_job
+from palimpsest.runtime.jobs import start_job
 from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
-    start_job(snakemake)
+    job = start_job(snakemake)
     import_transformers()
+
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_manifest
 from palimpsest.corpus.layout import read_corpus
 from palimpsest.inference.files import write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs
 from palimpsest.inference.requests import corpus_requests
 from palimpsest.models.checkpoint import current_device, load_tokenizer
+from palimpsest.quantizers import make_quantizer
 from palimpsest.vocabulary import SPLITS
 
 
 def infer(
-    key: dict[str, Any],
-    quantizer: dict[str, Any],
-    settings: dict[str, Any],
-    corpus: Path,
-    source: Path,
-    folder: Path,
-    code: list[str],
+    origin: Origin, quantizer: dict[str, Any], settings: dict[str, Any], corpus: Path, source: Path, folder: Path
 ) -> None:
-    """key: model, seed and precision; source: the folder of the model."""
+    """settings: the block `inference`; source: the folder of the model."""
     for each in (corpus, source):
         verify_files(each)
     texts, tokenizer, device = read_corpus(corpus), load_tokenizer(source), current_device()
@@ -45,24 +39,16 @@ def infer(
         splits = {split: getattr(texts, f"privleak_{split}") for split in settings.get("logprob_splits", SPLITS)}
         limits = settings["logprob_tokens"], settings["batch_size"]
         write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")
-        write_manifest(
-            draft,
-            inputs=[corpus, source],
-            code=code,
-            device=device,
-            settings={"quantizer": quantizer, "inference": settings},
-            **key,
-        )
+        write_manifest(draft, origin, device=device)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(snakemake.threads)
     infer(
-        key_of(snakemake.wildcards),
-        snakemake.params.quantizer,
-        snakemake.params.settings,
+        job.origin,
+        job.settings["quantizer"],
+        job.settings["inference"],
         Path(snakemake.input.corpus).parent,
         Path(snakemake.input.model).parent,
         Path(snakemake.output.manifest).parent,
-        list(snakemake.input.code),
     )

@@ -1,5 +1,10 @@
 """Write results/report.html from the audit, the charts and a few responses."""
 
+from palimpsest.runtime.jobs import start_job
+
+if __name__ == "__main__":
+    start_job(snakemake)
+
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,7 +13,6 @@ from palimpsest.artefacts import read_json, verify_files
 from palimpsest.report.known_answers import compare
 from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
-from palimpsest.runtime.logs import start_logging
 from palimpsest.tables.formats import files as rows_of_files
 
 
@@ -44,7 +48,6 @@ def page(
 
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
     voices = product(snakemake.params.models, snakemake.params.precisions)
     page(
         snakemake.input.audit,

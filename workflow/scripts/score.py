@@ -1,41 +1,39 @@
 """Score one metric of one model at every precision, from what inference wrote."""
 
+from palimpsest.runtime.jobs import start_job
+
+if __name__ == "__main__":
+    job = start_job(snakemake)
+
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, provenance, verify_files, write_json
+from palimpsest.artefacts import MANIFEST, Origin, verify_files, write_json
 from palimpsest.metrics import score
-from palimpsest.runtime.jobs import key_of
-from palimpsest.runtime.logs import start_logging
 
 
 def score_precisions(
-    key: dict[str, Any],
+    origin: Origin,
     metric: str,
     settings: dict[str, Any],
-    precisions: list[str],
-    folders: list[tuple[Path, Path]],
+    folders: dict[str, tuple[Path, Path]],
     outputs: list[str],
-    code: list[str],
 ) -> None:
-    """key: model and seed; folders: what inference wrote for the model, and for the retrained model, at each precision."""
-    for precision, (mine, retrain), output in zip(precisions, folders, outputs, strict=True):
+    """folders: by precision, what inference wrote for the model, and for the retrained model."""
+    for (precision, (mine, retrain)), output in zip(folders.items(), outputs, strict=True):
         for folder in (mine, retrain):
             verify_files(folder)
         files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
-        made_by = provenance([mine / MANIFEST, retrain / MANIFEST], code)
-        write_json(output, key | {"precision": precision} | score(metric, settings, *files) | made_by)
+        made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision).record()
+        write_json(output, made_by | score(metric, settings, *files))
 
 
 if __name__ == "__main__":
-    start_logging(snakemake.log[0])
-    inputs = snakemake.input
+    pairs = zip(snakemake.input.model, snakemake.input.retrain, strict=True)
     score_precisions(
-        key_of(snakemake.wildcards),
+        job.origin,
         snakemake.wildcards.metric,
-        snakemake.params.settings,
-        snakemake.params.precisions,
-        [(Path(mine).parent, Path(its).parent) for mine, its in zip(inputs.model, inputs.retrain, strict=True)],
+        job.settings["metric"],
+        {Path(mine).parts[-2]: (Path(mine).parent, Path(retrain).parent) for mine, retrain in pairs},
         list(snakemake.output),
-        list(inputs.code),
     )

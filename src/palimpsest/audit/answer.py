@@ -92,7 +92,7 @@ def _contrast(audit: Mapping[str, Any], measured: dict[str, Cell]) -> str:
     if any(cell["value"] is None for cell in cells.values()):
         return ""
     worst = max(measured, key=lambda name: cells[name]["value"])
-    storage = sorted({model["weights"] for model in audit["models"] if model["model"] in group["models"]})
+    storage = sorted({model["storage"] for model in audit["models"] if model["model"] in group["models"]})
     return (
         f"Unlearned with {_join(storage)} weights ({_join(group['models'])}), they keep {_percent(cells[FULL])} in {FULL} "
         f"and at most {_percent(cells[worst])} after quantization ({worst})."

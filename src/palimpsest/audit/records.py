@@ -20,7 +20,7 @@ class Study:
 
     manifests: dict[tuple[str, int], Record]
     scores: dict[Key, dict[str, Record]]
-    weights: dict[Key, Record]
+    survival: dict[Key, Record]
     models: list[str]
     seeds: list[int]
     precisions: list[str]
@@ -102,29 +102,29 @@ def read_audits(folders: Sequence[Path | str]) -> dict[str, Any]:
     }
 
 
-def index_study(scores: Iterable[Record], weights: Iterable[Record], manifests: Iterable[Record]) -> Study:
+def index_study(scores: Iterable[Record], survival: Iterable[Record], manifests: Iterable[Record]) -> Study:
     """Check and index; the order of models and precisions is that of the manifests and the scores, bf16 first.
 
     Raises PalimpsestError for a record without a required key, one that occurs twice, and a gap in the study.
     """
     by_model: dict[tuple[str, int], Record] = {}
     for record in manifests:
-        require(record, "model", "seed", "kind", "method", "weights", "parameters", what="model manifest")
+        require(record, "model", "seed", "kind", "method", "storage", "parameters", what="model manifest")
         _add(by_model, (record["model"], record["seed"]), record)
     by_score: dict[Key, dict[str, Record]] = {}
     for record in scores:
         require(record, "model", "seed", "precision", "metric", "n", "score", "ci", "per_example", what="score record")
         _add(by_score.setdefault(_key(record), {}), record["metric"], record)
-    by_weights: dict[Key, Record] = {}
-    for record in weights:
+    by_survival: dict[Key, Record] = {}
+    for record in survival:
         require(record, "model", "seed", "precision", "all", what="weights record")
         require(record["all"], "rho", "rho_status", "same_code_share", what=f"weights record {_key(record)}, 'all',")
-        _add(by_weights, _key(record), record)
+        _add(by_survival, _key(record), record)
     precisions = list(dict.fromkeys(precision for _, _, precision in by_score))
     study = Study(
         by_model,
         by_score,
-        by_weights,
+        by_survival,
         list(dict.fromkeys(model for model, _ in by_model)),
         sorted({seed for _, seed in by_model}),
         sorted(precisions, key=lambda precision: precision != FULL),
@@ -173,9 +173,9 @@ def _check_complete(study: Study) -> None:
                 if (
                     study.kind(model) == UNLEARNED
                     and precision != FULL
-                    and (model, seed, precision) not in study.weights
+                    and (model, seed, precision) not in study.survival
                 ):
                     raise PalimpsestError(f"update survival of {model!r}, seed {seed}, {precision} is missing.")
-    strangers = [key for key in (*study.scores, *study.weights) if key[:2] not in study.manifests]
+    strangers = [key for key in (*study.scores, *study.survival) if key[:2] not in study.manifests]
     if strangers:
         raise PalimpsestError(f"{strangers[0]} has a record but no model manifest: pass the manifest of every model.")

@@ -29,13 +29,13 @@ def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         name
         for name, method in methods.items()
-        if method["retain_loss"] and method["weights"] == "bfloat16" and not CURES & set(method)
+        if method["retain_loss"] and method["storage"] == "bfloat16" and not CURES & set(method)
     ]
 
 
 def collect(
     scores: Iterable[Record],
-    weights: Iterable[Record],
+    survival: Iterable[Record],
     manifests: Iterable[Record],
     constrained: Sequence[str],
     rules: Mapping[str, Any],
@@ -43,7 +43,7 @@ def collect(
 ) -> dict[str, Any]:
     """The audit of a study.
 
-    scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; weights: records of
+    scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; survival: records of
     palimpsest.survival.measure.measure_survival with the same three keys; manifests: of every model folder. constrained: the models that
     the headline averages over (with a retain loss, bfloat16 weights during unlearning). rules: the fields of Rules. settings: the
     study's parameters, shown as they are. Raises PalimpsestError for a missing key, an incomplete study or an unknown model.
@@ -54,11 +54,11 @@ def collect(
     missing = [name for name in known if name not in rules]
     if missing:
         raise PalimpsestError(f"audit lacks the rule {missing[0]!r}: add it (it has no default).")
-    study = index_study(scores, weights, manifests)
+    study = index_study(scores, survival, manifests)
     for model in constrained:
         choose(dict.fromkeys(study.unlearned), model, "unlearned model")
     retained = Retained(study, Rules(**rules))
-    contrast = [model for model in study.unlearned if _weights(study, model) != "bfloat16"]
+    contrast = [model for model in study.unlearned if _storage(study, model) != "bfloat16"]
     groups = {"utility_constrained": list(constrained), "contrast": contrast}
     rows = [_row(study, retained, (m, s, p)) for m in study.models for s in study.seeds for p in study.precisions]
     averages = {name: _average(study, retained, models) for name, models in groups.items() if models}
@@ -85,8 +85,8 @@ def write_csv(audit: Mapping[str, Any], path: Path | str) -> None:
         writer.writerows(lines)
 
 
-def _weights(study: Study, model: str) -> str:
-    return str(study.manifests[model, study.seeds[0]]["weights"])
+def _storage(study: Study, model: str) -> str:
+    return str(study.manifests[model, study.seeds[0]]["storage"])
 
 
 def _model(study: Study, model: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _model(study: Study, model: str) -> dict[str, Any]:
         "model": model,
         "kind": first["kind"],
         "method": first["method"],
-        "weights": first["weights"],
+        "storage": first["storage"],
         "parameters": first["parameters"],
         "training": [manifest.get("training") for manifest in by_seed],
         "versions": first.get("versions", {}),
@@ -111,14 +111,14 @@ def _row(study: Study, retained: Retained, key: Key) -> dict[str, Any]:
         name: {field: record.get(field) for field in ("score", "status", "ci", "n")}
         for name, record in study.scores[key].items()
     }
-    row: dict[str, Any] = {"model": model, "kind": kind, "weights": _weights(study, model), "seed": seed}
+    row: dict[str, Any] = {"model": model, "kind": kind, "storage": _storage(study, model), "seed": seed}
     row |= {"precision": precision, "metrics": metrics, "survival": None, "retained": None, "recovery": None}
     utility, reference = (study.scores[m, seed, precision]["utility"]["score"] for m in (model, study.one(TARGET)))
     row["broken"] = utility < retained.rules.utility_floor / 100 * reference
     if kind != UNLEARNED:
         return row
     if precision != FULL:
-        row["survival"] = {name: study.weights[key]["all"].get(name) for name in SURVIVAL}
+        row["survival"] = {name: study.survival[key]["all"].get(name) for name in SURVIVAL}
         row["recovery"] = retained.cell(
             retained.recovery([model], [seed], precision), _why_no_recovery(retained, [seed], precision)
         )
@@ -143,7 +143,7 @@ def _over_seeds(study: Study, retained: Retained, rows: list[dict[str, Any]], mo
     record: Cell = {
         "model": model,
         "kind": study.kind(model),
-        "weights": _weights(study, model),
+        "storage": _storage(study, model),
         "precision": precision,
     }
     record |= {"seeds": study.seeds, "broken": any(row["broken"] for row in mine)}
@@ -196,7 +196,7 @@ def _rank_correlation(rows: list[dict[str, Any]]) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
     points = [
-        {key: row[key] for key in ("model", "weights", "seed", "precision")}
+        {key: row[key] for key in ("model", "storage", "seed", "precision")}
         | {"rho": row["survival"]["rho"], "recovery": row["recovery"]["value"]}
         for row in rows
         if row["survival"] is not None and None not in (row["survival"]["rho"], row["recovery"]["value"])
@@ -212,7 +212,8 @@ def _rank_correlation(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _flat(row: Record) -> dict[str, Any]:
-    line = {key: row[key] for key in ("model", "kind", "weights", "seed", "precision", "broken")}
+    names = {"weights": "storage"}  # what published tables call it
+    line = {key: row[names.get(key, key)] for key in ("model", "kind", "weights", "seed", "precision", "broken")}
     for metric, record in row["metrics"].items():
         low, high = record["ci"] or (None, None)
         line |= {f"{metric}": record["score"], f"{metric}_low": low, f"{metric}_high": high, f"{metric}_n": record["n"]}

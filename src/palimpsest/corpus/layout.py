@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import atomic_directory, read_json, write_json, write_manifest
+from palimpsest.artefacts import Origin, atomic_directory, read_json, write_json, write_manifest
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.errors import PalimpsestError
 
@@ -76,8 +76,8 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) ->
     )
 
 
-def write_corpus(corpus: Corpus, folder: Path | str, **provenance: Any) -> None:
-    """Write `corpus` in MUSE layout with a manifest that holds `provenance`; the folder appears whole or not at all."""
+def write_corpus(corpus: Corpus, folder: Path, origin: Origin, **fields: Any) -> None:
+    """Write `corpus` in MUSE layout with a manifest that holds `fields`; the folder appears whole or not at all."""
     parts: dict[str, list[Any]] = {
         "raw/forget": corpus.forget,
         "raw/retain": corpus.retain,
@@ -94,7 +94,7 @@ def write_corpus(corpus: Corpus, folder: Path | str, **provenance: Any) -> None:
     with atomic_directory(folder) as draft:
         for name, rows in parts.items():
             write_json(draft / f"{name}.json", rows)
-        write_manifest(draft, packages=(), **provenance)
+        write_manifest(draft, origin, packages=(), **fields)
 
 
 def read_corpus(folder: Path | str) -> Corpus:

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from palimpsest.artefacts import atomic_directory, write_manifest
+from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
 
 CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
@@ -127,11 +127,13 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     tokenizer.save_pretrained(folder)
 
 
-def write_model(folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, **fields: Any) -> None:
+def write_model(
+    folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: Origin, **fields: Any
+) -> None:
     """The artefact of a model: its checkpoint, and a manifest with its size and the given fields, those of write_manifest among them."""
     with atomic_directory(folder) as draft:
         save_checkpoint(network, tokenizer, draft)
-        write_manifest(draft, parameters=network.num_parameters(), **fields)
+        write_manifest(draft, origin, parameters=network.num_parameters(), **fields)
 
 
 def _drop_unused_sampling(model: Any) -> None:

@@ -86,6 +86,11 @@ class Quantizer(ABC):
     packages: ClassVar[tuple[str, ...]]
     """The packages whose versions decide the result; the first is the backend."""
 
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """The modules of `packages` that the project's own environment imports; the warm process of a run does so beforehand."""
+        return () if self.environment else tuple(package.replace("-", "_") for package in self.packages)
+
     environment: ClassVar[str | None] = None
     """The isolated environment, workflow/envs/NAME.txt, that the backend needs; None: the project's own."""
 

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import Quantizer
 
+GENERIC = "generic"
 TEXTS = {
     "retain": "the study's retain documents",
     "forget": "the study's forget documents",
-    "generic": "text that has nothing to do with the study (params.yaml, calibration)",
+    GENERIC: "text that has nothing to do with the study (params.yaml, calibration)",
 }
 
 

@@ -121,7 +121,7 @@ def _group(row: Mapping[str, Any], constrained: list[str]) -> dict[str, Any]:
     look: dict[str, Any] = {"linestyle": "", "markersize": 6, "markeredgewidth": 1.2, "alpha": 0.8, "zorder": 3}
     if row["model"] in constrained:
         return look | {"marker": "o", "color": BLUE, "markerfacecolor": BLUE, "markeredgewidth": 0}
-    if row["weights"] != "bfloat16":
+    if row["storage"] != "bfloat16":
         return look | {"marker": "D", "color": VERMILION, "markerfacecolor": VERMILION, "markeredgewidth": 0}
     return look | {"marker": "o", "color": MUTED, "markerfacecolor": "none"}
 
@@ -158,7 +158,7 @@ def _reference_lines(axes: Axes) -> None:
 def _legend_of_groups(figure: Figure, rows: list[dict[str, Any]], constrained: list[str]) -> None:
     names = {row["model"]: row for row in rows}
     handles = []
-    contrast = [name for name in names if name not in constrained and names[name]["weights"] != "bfloat16"]
+    contrast = [name for name in names if name not in constrained and names[name]["storage"] != "bfloat16"]
     other = [name for name in names if name not in constrained and name not in contrast]
     for members, text in (
         (constrained, "with a retain loss, bfloat16 weights (bar: mean)"),

@@ -200,7 +200,7 @@ def _provenance(audit: Mapping[str, Any]) -> list[dict[str, str]]:
         for seed, hashes in model["files"].items():
             weights = {name: digest for name, digest in hashes.items() if name.endswith(".safetensors")}
             for name, digest in weights.items() or {MISSING: MISSING}.items():
-                line = {"model": model["model"], "seed": seed, "weights": model["weights"]}
+                line = {"model": model["model"], "seed": seed, "storage": model["storage"]}
                 lines.append(line | {"file": name, "sha256": digest})
     return lines
 

@@ -1,26 +1,52 @@
-"""How a job of the workflow begins."""
+"""How a job of the workflow begins: where it runs, where its messages go, which GPU it has, and what its rule hands it."""
 
 import logging
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from palimpsest.runtime.devices import take_gpus
+from palimpsest.artefacts import Origin
+from palimpsest.runtime.devices import take_gpus, visible_gpus
 from palimpsest.runtime.logs import start_logging
+from palimpsest.runtime.warm import hand_over
 
 log = logging.getLogger(__name__)
 
 
-def start_job(job: Any) -> None:
-    """From Snakemake's `snakemake`: logging to the job's file, and as many GPUs as the rule's resource `gpu` says, and no other in sight; the log names them."""
+@dataclass(frozen=True)
+class Job:
+    """What a rule says of one step. settings: the values of params.yaml by the name that the rule gives each; origin: for its record."""
+
+    settings: dict[str, Any]
+    origin: Origin
+
+
+def start_job(job: Any) -> Job:
+    """From Snakemake's `snakemake`: the step's settings and origin.
+
+    The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one. Its messages go to the rule's log. It
+    takes as many GPUs as the rule's resource `gpu` says, and no other is in sight; the log names them. To be called before heavy imports.
+    """
+    said = job.resources.get("gpu")
+    wanted = said or 0
+    if job.threads == 1 and not (wanted and visible_gpus()):
+        hand_over()
     start_logging(job.log[0])
-    wanted = job.resources.get("gpu", 0)
     if gpus := take_gpus(wanted):
         log.info("GPUs: %s", " ".join(gpus))
-    elif not wanted:
+    elif said == 0:
         log.info("no GPU in sight: the step's gpu is 0, by its rule, --set-resources or --resources gpu=0")
+    settings = job.params.get("settings", {})
+    origin = Origin(
+        key=key_of(job.wildcards),
+        settings={path: value for path, value in settings.values()},
+        inputs=[file for file in job.input if Path(file).parts[0] == "results" and file.endswith(".json")],
+        code=list(job.input.get("code", [])),
+    )
+    return Job({name: value for name, (_, value) in settings.items()}, origin)
 
 
 def key_of(wildcards: Any) -> dict[str, Any]:
-    """What a job's artefact is known by, from Snakemake's wildcards: model, seed (a number) and, where its rule has one, precision."""
-    key = {"model": wildcards.model, "seed": int(wildcards.seed)}
-    precision = wildcards.get("precision")
-    return key | {"precision": precision} if precision else key
+    """What a job's artefact is known by, from Snakemake's wildcards: model, seed (a number) and precision, of those that its rule has."""
+    key = {name: wildcards.get(name) for name in ("model", "seed", "precision") if wildcards.get(name)}
+    return key | {"seed": int(key["seed"])} if "seed" in key else key

@@ -145,7 +145,7 @@ def check_names(params: Params) -> None:
     for clash in sorted({"target", "retrain"} & set(methods)):
         raise PalimpsestError(f"methods.{clash} has the name of a model that is not unlearned: rename it.")
     asked = params.get("battery") or {}
-    for key, names in (("models", ["target", "retrain", *methods]), ("precisions", ["bf16", *quantizers])):
+    for key, names in (("models", ["target", "retrain", *methods]), ("precisions", list(quantizers))):
         for unknown in _unknown(asked.get(key) or [], names):
             raise PalimpsestError(f"battery.{key} has {unknown!r}, which is none of {', '.join(names)}.")
 

@@ -16,29 +16,46 @@ from typing import Any
 import yaml
 
 from palimpsest.artefacts import REPOSITORY
-from palimpsest.errors import PalimpsestError, choose, one_line
+from palimpsest.errors import PalimpsestError, one_line
 from palimpsest.study.params import check_params, leaves, read_params
 
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
 
-STAGES: dict[str, tuple[str, ...]] = {
-    "corpus": ("corpus",),
-    "models": ("seeds", "models", "training", "methods"),
-    "deploy": ("calibration", "quantizers", "inference", "battery"),
-    "report": ("metrics", "audit", "report"),
-}
-"""The top-level keys of params.yaml by the stage of dvc.yaml that uses them."""
+Stages = Mapping[str, Mapping[str, Any]]
+"""The stages of a dvc.yaml by name."""
 
 
-def stage_params(params: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The blocks and dotted leaf keys of each stage; raises PalimpsestError for a key that no stage uses or that DVC cannot address."""
-    owners = {key: stage for stage, keys in STAGES.items() for key in keys}
-    lists: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for top, value in params.items():
-        whole = [top] if isinstance(value, Mapping) else []
-        lists[choose(owners, top, "top-level key of params.yaml")] += whole + leaves({top: value})
+def stage_params(params: Mapping[str, Any], stages: Stages) -> dict[str, list[str]]:
+    """The blocks that each stage lists, and their dotted leaf keys.
+
+    Raises PalimpsestError for a block that no stage lists, or several, and for a key that DVC cannot address.
+    """
     _reject_dots(params)
+    owners = _owners(stages)
+    unread = [key for key in params if key not in owners]
+    if unread:
+        raise PalimpsestError(
+            f"no stage of dvc.yaml reads the block {unread[0]!r} of params.yaml: correct its name, or add `- {unread[0]}` to the "
+            f"`params:` of the stage that uses it. Known: {', '.join(owners)}."
+        )
+    lists: dict[str, list[str]] = {stage: [] for stage in dict.fromkeys(owners.values())}
+    for key, stage in owners.items():
+        if key in params:
+            whole = [key] if isinstance(params[key], Mapping) else []
+            lists[stage] += whole + leaves({key: params[key]})
     return lists
+
+
+def _owners(stages: Stages) -> dict[str, str]:
+    """The stage that lists each block of params.yaml: of a stage's keys those without a dot."""
+    owners: dict[str, str] = {}
+    for name, stage in stages.items():
+        for key in stage.get("params") or []:
+            if not isinstance(key, str) or "." in key:
+                continue
+            if owners.setdefault(key, name) != name:
+                raise PalimpsestError(f"dvc.yaml: the stages {owners[key]} and {name} both list {key}: one is enough.")
+    return owners
 
 
 def rewrite(text: str, lists: Mapping[str, Sequence[str]], name: str = "dvc.yaml") -> str:

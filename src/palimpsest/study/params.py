@@ -12,10 +12,45 @@ from jsonschema.exceptions import ValidationError, best_match
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.checks import CHECKS, check_keys_and_numbers, check_method_keys
 from palimpsest.unlearning.losses import SETTINGS
+from palimpsest.vocabulary import FULL, UNQUANTIZED
 
 INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
 """2.0 is no whole number here, as it is in JSON Schema: what takes one would fail on it, hours later."""
 Validator = validators.extend(Draft202012Validator, type_checker=INTEGERS)
+
+
+RENAMED = {"weights": "storage"}
+"""Keys of `training` and of methods that had another name before version 0.2; the old ones work until 0.3."""
+
+
+def with_current_names(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The params with the names that keys have today, and a line for each that the file calls by an old one.
+
+    Before version 0.2 the unquantized models were a precision without an entry in `quantizers`.
+    """
+    lines: list[str] = []
+
+    def renamed(block: Any, where: str) -> Any:
+        if not isinstance(block, Mapping):
+            return block
+        old = [key for key in block if key in RENAMED and RENAMED[key] not in block]
+        lines.extend(
+            f"{where}.{key} is called {RENAMED[key]} now; the old name works until version 0.3." for key in old
+        )
+        return {RENAMED[key] if key in old else key: value for key, value in block.items()}
+
+    current = dict(params)
+    current["training"] = renamed(params.get("training"), "training")
+    methods = params.get("methods")
+    if isinstance(methods, Mapping):
+        current["methods"] = {name: renamed(method, f"methods.{name}") for name, method in methods.items()}
+    quantizers = params.get("quantizers")
+    if isinstance(quantizers, Mapping) and FULL not in quantizers:
+        current["quantizers"] = {FULL: {"backend": UNQUANTIZED}, **quantizers}
+        lines.append(
+            f"quantizers lacks the unquantized models: add {FULL}: {{backend: {UNQUANTIZED}}}; without it works until version 0.3."
+        )
+    return {key: value for key, value in current.items() if key in params}, lines
 
 
 def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
@@ -68,6 +103,16 @@ def read_params(path: Path | str) -> dict[str, Any]:
     if not isinstance(params, dict):
         raise PalimpsestError(f"{path} holds no keys: copy params.yaml of the default study and edit it.")
     return params
+
+
+def setting(params: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as `methods/ga`; raises KeyError with the path where there is none."""
+    value: Any = params
+    for key in path.split("/"):
+        if not isinstance(value, Mapping) or key not in value:
+            raise KeyError(path)
+        value = value[key]
+    return value
 
 
 def leaves(params: Mapping[str, Any], prefix: str = "") -> list[str]:

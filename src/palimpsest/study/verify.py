@@ -1,114 +1,134 @@
-"""Does every artefact match its hashes, its inputs, today's params.yaml and today's code? `python -m palimpsest.study.verify`.
+"""Does every artefact match its hashes, its inputs, today's params.yaml and today's code?
 
 Snakemake and DVC each keep their own record of what is up to date, and the two can disagree (after a `dvc checkout`, say).
-The manifests are the third witness: each says which settings, which inputs and which code made the files beside it.
+The artefacts' own records are the third witness: each says which settings (by their place in params.yaml), which inputs and which
+code made the files beside it. Nothing here knows one step from another: what a step's record says is held to what is there today.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import MANIFEST, REPOSITORY, read_json, sha256_file, verify_files
-from palimpsest.errors import PalimpsestError, one_line
-from palimpsest.quantizers import make_quantizer
-from palimpsest.study.params import expanded, read_params
+from palimpsest.errors import PalimpsestError
+from palimpsest.study.params import expanded, setting, with_current_names
+from palimpsest.vocabulary import RETRAIN, TARGET
 
-PARTS = ("corpus", "models", "calibration", "quantized", "cost", "infer", "weights", "battery", "scores", "audit")
+AUDIT = "audit.json"
+WITHOUT_RECORDS = ("logs", "benchmarks", "figures")
+"""Folders of results whose files carry no record: nothing is computed from them."""
 
 
-def expected(params: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """(part, path below results, settings) of every artefact that a study with these params has.
-
-    The settings are None where the record holds none: the weights follow from the manifests of four folders, and the cost is a measurement.
-    """
-    params = expanded(params)
-    yield "corpus", f"corpus/{MANIFEST}", params["corpus"]
-    models, training = params["models"], params["training"]
-    own = {"base": models["base"], "scratch": models["scratch"], "training": training}
-    layout = {key: training[key] for key in ("max_length", "questions")}
-    settings = {name: {"source": models[name]} | own for name in ("target", "retrain")}
-    settings |= {name: {"method": method} | layout for name, method in params["methods"].items()}
-    quantizers = {"bf16": {"backend": "none"}} | params["quantizers"]
-    texts = {make_quantizer(quantizer).calibration_text for quantizer in quantizers.values()} - {None}
-    for text in sorted(map(str, texts)):
-        generic = params["calibration"]["generic"] if text == "generic" else {}
-        yield "calibration", f"calibration/{text}/{MANIFEST}", generic
-    battery = params.get("battery") or {}
-    if battery:
-        yield "battery", "battery/questions.json", {key: battery[key] for key in ("tasks", "seed")}
-    for seed in params["seeds"]:
-        for model, made in settings.items():
-            place = f"{model}/seed{seed}"
-            yield "models", f"models/{place}/{MANIFEST}", made
-            for precision, quantizer in quantizers.items():
-                if precision != "bf16":
-                    yield "quantized", f"quantized/{place}/{precision}/{MANIFEST}", {"quantizer": quantizer}
-                    yield "cost", f"cost/{place}/{precision}.json", None
-                    if model in params["methods"]:
-                        yield "weights", f"weights/{place}/{precision}.json", None
-                asked = {"quantizer": quantizer, "inference": params["inference"]}
-                yield "infer", f"infer/{place}/{precision}/{MANIFEST}", asked
-                if (
-                    battery
-                    and model in (battery["models"] or settings)
-                    and precision in (battery["precisions"] or quantizers)
-                ):
-                    made_with = {"quantizer": quantizer, "compute": params["inference"]["compute"]}
-                    made_with |= {key: battery[key] for key in ("tasks", "batch_size")}
-                    yield "battery", f"battery/{place}/{precision}.json", made_with
-                for metric, rule in params["metrics"].items():
-                    yield "scores", f"scores/{place}/{precision}/{metric}.json", rule
-    yield "audit", "audit.json", dict(params)
+def parts_of(results: Path) -> list[str]:
+    """What lies in `results` and has records: the folders of the steps, and the audit, which every study ends in."""
+    folders = sorted(path.name for path in results.glob("*") if path.is_dir() and not path.name.startswith("."))
+    return [name for name in folders if name not in WITHOUT_RECORDS] + [AUDIT]
 
 
 def problems(
-    results: Path, params: Mapping[str, Any], parts: Sequence[str] = PARTS, repository: Path = REPOSITORY
+    results: Path, params: Mapping[str, Any], parts: Sequence[str] | None = None, repository: Path = REPOSITORY
 ) -> list[str]:
-    """One line for each artefact that is missing, altered, or made with other settings, inputs or code than are there now.
+    """One line for each artefact that is altered, out of place, or made with other settings, inputs or code than are there now, for each
+    file that belongs to no artefact, and for each part that lacks records.
 
-    repository: where the code lies.
+    parts: names of folders (and files) in `results`; None: all. An artefact that is missing shows in what is made from it, in the end in the
+    audit, which is made from all. repository: where the code lies.
     """
+    study = expanded(with_current_names(params)[0])
     hashes = _Hashes()
     found: list[str] = []
-    for part, name, settings in expected(params):
-        if part not in parts:
-            continue
-        try:
-            path = results / name
-            record = read_json(path)
-            found += _check_settings(path, record, settings)
-            if path.name == MANIFEST:
-                verify_files(path.parent)
-            if part != "cost":
-                found += _check_sources(path, record, "inputs", results, hashes)
-                found += _check_sources(path, record, "code", repository, hashes)
-            found += _check_given(path, record, results.parent, hashes)
-        except PalimpsestError as error:
-            found.append(str(error))
-    foreign = leftovers(results, params)
-    if foreign:
-        listed = " ".join(map(str, foreign))
+    strays: list[Path] = []
+    for part in parts_of(results) if parts is None else parts:
+        records, others = _contents(results / part)
+        for path in records:
+            try:
+                found += _check_record(path, results, study, repository, hashes)
+            except PalimpsestError as error:
+                found.append(str(error))
+        strays += others
+        if not records and not (results / part).is_dir():
+            found.append(f"{results / part} does not exist: run the step that writes it, snakemake --cores all.")
+    if strays:
+        listed = " ".join(map(str, strays))
         found.append(f"no artefact of this params.yaml (an earlier study's, or a killed run's): rm -r {listed}")
     return found
 
 
-def leftovers(results: Path, params: Mapping[str, Any]) -> list[Path]:
-    """What lies among the artefacts and is none: DVC would record it as an output of this study."""
-    paths = [results / name for _, name, _ in expected(params)]
-    wanted = {path.parent if path.name == MANIFEST else path for path in paths}
-    above = {parent for path in wanted for parent in path.parents}
+def _contents(part: Path) -> tuple[list[Path], list[Path]]:
+    """(manifests and records, what belongs to none of them) of a part of the results. A manifest's folder is its own."""
+    if part.is_file():
+        return [part], []
+    if (part / MANIFEST).is_file():
+        return [part / MANIFEST], []
+    records: list[Path] = []
+    strays: list[Path] = []
+    for child in sorted(part.iterdir()) if part.is_dir() else ():
+        if child.is_file():
+            (records if child.suffix == ".json" and not child.name.startswith(".") else strays).append(child)
+            continue
+        below = _contents(child)
+        if child.name.startswith(".") or not below[0]:  # a killed run's draft, or a folder in which no record is left
+            strays.append(child)
+        else:
+            records += below[0]
+            strays += below[1]
+    return records, strays
 
-    def walk(folder: Path) -> Iterator[Path]:
-        for child in sorted(folder.iterdir()):
-            if child in above:
-                yield from walk(child)
-            elif child not in wanted:
-                yield child
 
-    folders = [results / part for part in PARTS if (results / part) in above]
-    return [path for folder in folders if folder.is_dir() for path in walk(folder)]
+def _check_record(
+    path: Path, results: Path, study: Mapping[str, Any], repository: Path, hashes: Mapping[Path, str]
+) -> Iterator[str]:
+    record = read_json(path)
+    if lacking := [name for name in ("settings", "inputs", "code") if name not in dict(record)]:
+        yield f"{path} does not say which {lacking[0]} made it: {_remedy(path)}."
+        return
+    if foreign := _not_of(study, record):
+        yield f"{path} is of {foreign}, which this params.yaml lacks: rm -r {path.parent if path.name == MANIFEST else path}"
+        return
+    yield from _check_place(path, record)
+    yield from _check_settings(path, dict(record["settings"]), study)
+    if path.name == MANIFEST:
+        yield from _check_files(path)
+    yield from _check_sources(path, record, "inputs", results, hashes)
+    yield from _check_sources(path, record, "code", repository, hashes)
+    yield from _check_given(path, record, results.parent, hashes)
+
+
+def _not_of(study: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The model, seed or precision of a record that the study has not, in words; empty where it has all."""
+    known = {"model": [TARGET, RETRAIN, *study["methods"]], "seed": study["seeds"], "precision": study["quantizers"]}
+    return next(
+        (f"{name} {record[name]!r}" for name in known if name in record and record[name] not in known[name]), ""
+    )
+
+
+def _check_place(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
+    """Folders that were exchanged hold sound files of another artefact: the place must be that of the key."""
+    for name, form in (("model", "{}"), ("seed", "seed{}"), ("precision", "{}")):
+        if name in record and form.format(record[name]) not in (*path.parts, path.stem):
+            yield f"{path} is an artefact of {name} {record[name]!r}, which belongs elsewhere: {_remedy(path)}."
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+    for key, made in settings.items():
+        try:
+            wanted = setting(study, key)
+        except KeyError:
+            yield f"{path} was made with {key}, which this params.yaml lacks: {_remedy(path)}."
+            continue
+        if differing := _difference(made, wanted, key.replace("/", ".")):
+            yield f"{path} was made with {differing}: {_remedy(path)}."
+            return
+    if path.name == AUDIT and (new := [key for key in study if key not in settings]):
+        yield f"{path} was made without {new[0]}, which params.yaml has: {_remedy(path)}."
+
+
+def _check_files(path: Path) -> Iterator[str]:
+    """The files of a manifest's folder are those that it lists, as it lists them."""
+    verify_files(path.parent)
+    listed = {path.parent / name for name in read_json(path)["files"]} | {path}
+    if others := sorted(file for file in path.parent.rglob("*") if file.is_file() and file not in listed):
+        yield f"{others[0]} is not listed in {path}, and a loader may take it: remove it."
 
 
 class _Hashes(dict[Path, str]):
@@ -123,24 +143,10 @@ def _remedy(path: Path) -> str:
     return f"run its step again, snakemake --cores all --forcerun {path}"
 
 
-def _check_settings(path: Path, record: Mapping[str, Any], settings: Any) -> Iterator[str]:
-    if settings is None:
-        return
-    if "settings" not in record:
-        yield f"{path} does not say which settings made it: {_remedy(path)}."
-        return
-    differing = _difference(record["settings"], settings)
-    if differing:
-        yield f"{path} was made with {differing}: {_remedy(path)}."
-
-
 def _check_sources(
     path: Path, record: Mapping[str, Any], kind: str, folder: Path, hashes: Mapping[Path, str]
 ) -> Iterator[str]:
     """kind: "inputs" or "code", which the record holds by their path below `folder`, with the hash that each had."""
-    if kind not in record:
-        yield f"{path} does not say which {kind} made it: {_remedy(path)}."
-        return
     for name, digest in dict(record[kind]).items():
         source = folder / name if kind == "inputs" else Path(name)
         if hashes[folder / name] != digest:
@@ -163,31 +169,3 @@ def _difference(made: Any, wanted: Any, key: str = "") -> str:
                 return found
         return ""
     return "" if made == wanted else f"{key} = {made!r}, params.yaml says {wanted!r}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.study.verify", description=__doc__)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("params", type=Path)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"only these of {', '.join(PARTS)}")
-    arguments = parser.parse_args()
-    unknown = set(arguments.parts) - set(PARTS)
-    if unknown:
-        parser.error(f"unknown part {unknown.pop()!r}; parts are {', '.join(PARTS)}")
-    parts = arguments.parts or PARTS
-    with one_line():
-        params = read_params(arguments.params)
-        try:
-            list(expected(params))
-        except KeyError as missing:
-            raise PalimpsestError(
-                f"{arguments.params} lacks the key {missing}: add it, `snakemake -n` says where it belongs."
-            ) from None
-        found = problems(arguments.results, params, parts)
-    if found:
-        sys.exit("\n".join(found))
-    print(f"{', '.join(parts)}: every artefact matches its hashes, inputs, settings and code.")
-
-
-if __name__ == "__main__":
-    main()

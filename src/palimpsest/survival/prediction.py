@@ -195,7 +195,8 @@ def read_pairs(results: Path) -> list[Pair]:
             | {"corpus": corpus_of(audit["settings"]["corpus"])}
             | {"target": _weights(target, row["seed"]), "unlearned": _weights(models[row["model"]], row["seed"])}
             | {"quantizer": audit["settings"]["quantizers"][row["precision"]]}
-            | {key: row[key] for key in ("model", "weights", "seed", "precision")}
+            | {"weights": row["storage"]}
+            | {key: row[key] for key in ("model", "seed", "precision")}
             | {"rho": row["survival"]["rho"], "recovered_share": (there - before) / (100 - before)}
             | {"forgotten": lost, "outcome": outcome(there, before, negligible)}
         )

@@ -29,7 +29,7 @@ class Cell:
 
     model: str
     precision: str
-    weights: str
+    storage: str
     learning_rate: float
     broken: bool
     steps: Seeds
@@ -73,7 +73,7 @@ def _cell(
     return Cell(
         model["model"],
         precision,
-        model["method"]["weights"],
+        model["method"]["storage"],
         model["method"]["learning_rate"],
         any(row["broken"] for row in full),
         [run["steps"] for run in model["training"]],
@@ -116,7 +116,7 @@ def spread(values: Seeds, digits: int = 0) -> str:
 
 Column = tuple[str, Callable[[Cell], str]]
 METHOD: Column = ("method", lambda cell: cell.model)
-WEIGHTS: Column = ("weights", lambda cell: cell.weights)
+WEIGHTS: Column = ("weights", lambda cell: cell.storage)
 RATE: Column = ("learning rate", lambda cell: f"{cell.learning_rate:g}")
 STEPS: Column = ("steps", lambda cell: spread(cell.steps))
 NATS: Column = ("forget nats", lambda cell: spread(cell.forget_nats, 1))

@@ -30,7 +30,7 @@ class Moved:
     """An unlearned model: shares of the weights below and above `reach` that changed; measured: the reach that the checkpoints tell."""
 
     model: str
-    weights: str
+    storage: str
     learning_rate: float
     adapter: bool
     reach: float
@@ -42,7 +42,7 @@ class Moved:
 
     @property
     def truth(self) -> str:
-        return FINER if self.adapter else TRUTH.get(self.weights, FINER)
+        return FINER if self.adapter else TRUTH.get(self.storage, FINER)
 
 
 def predicted_reach(learning_rate: float) -> float:
@@ -72,7 +72,7 @@ def _moved(model: Mapping[str, Any], record: Mapping[str, Any]) -> Moved:
     training = record["training"]
     return Moved(
         model["model"],
-        method["weights"],
+        method["storage"],
         method["learning_rate"],
         bool(method.get("adapter")),
         reach,
@@ -107,7 +107,7 @@ def text(models: list[Moved]) -> str:
     lines = [
         [
             each.model,
-            each.weights + (", adapter" if each.adapter else ""),
+            each.storage + (", adapter" if each.adapter else ""),
             f"{each.learning_rate:.1e}",
             f"{each.reach:.4f}" if each.truth == IN_PLACE else MISSING,
             MISSING if each.measured is None else f"{each.measured:.4f}",

@@ -102,8 +102,8 @@ def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], pa
     A hatched cell had not forgotten in bf16. A mark after rho: see cells.MARKS and BROKEN. The two strokes in the bfloat16 panel are the
     predicted border of the format; none where it lies outside the panel's rates.
     """
-    storages = [name for name in STORAGES if any(record.weights == name for record in records)]
-    rates = {name: sorted({record.learning_rate for record in records if record.weights == name}) for name in storages}
+    storages = [name for name in STORAGES if any(record.storage == name for record in records)]
+    rates = {name: sorted({record.learning_rate for record in records if record.storage == name}) for name in storages}
     precisions = list(dict.fromkeys(record.precision for record in records))
     columns = [len(each) for each in rates.values()]
     colours = matplotlib.colormaps["YlOrRd"]
@@ -112,7 +112,7 @@ def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], pa
         panels = figure.subplots(1, len(storages), squeeze=False, sharey=True, width_ratios=columns)[0]
         for axes, storage in zip(panels, storages, strict=True):
             for record in records:
-                if record.weights == storage:
+                if record.storage == storage:
                     place = rates[storage].index(record.learning_rate), precisions.index(record.precision)
                     _draw_cell(axes, *place, record, colours)
             if storage == "bfloat16":

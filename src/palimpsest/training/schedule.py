@@ -9,9 +9,9 @@ from typing import Any
 class Schedule:
     """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch.
 
-    optimizer: of those that updates.WEIGHT_STORAGE has for the weights. gradient_checkpointing: compute activations again in the
+    storage: of the weights while training, a name of storage.WEIGHT_STORAGE; optimizer: of those that it has. gradient_checkpointing: compute activations again in the
     backward pass instead of keeping them: a third more work, a small part of the memory. autocast: multiply float32 weights in
-    bfloat16.
+    bfloat16. processes: over how many the model is sharded, each with a GPU of its own.
     """
 
     learning_rate: float
@@ -20,14 +20,16 @@ class Schedule:
     gradient_accumulation: int = 1
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
-    weights: str = "float32"
+    storage: str = "float32"
     stop_at_loss: float | None = None
     seed: int = 0
     optimizer: str = "adamw"
     gradient_checkpointing: bool = False
     autocast: bool = True
+    processes: int = 1
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], seed: int) -> "Schedule":
+    def from_settings(cls, settings: Mapping[str, Any], seed: int, processes: int = 1) -> "Schedule":
         """From a block of params.yaml that may hold more."""
-        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings}, seed=seed)
+        known = {key: settings[key] for key in cls.__dataclass_fields__ if key in settings}
+        return cls(**known, seed=seed, processes=processes)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,14 +87,10 @@ def train(
     sequences: Sequence[Sequence[int]],
     pad_token: int,
     schedule: Schedule,
-    processes: int = 1,
 ) -> dict[str, Any]:
-    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached).
-
-    processes: over how many the model is sharded, each with a GPU of its own.
-    """
+    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached)."""
     collator = Collator(sequences, pad_token, seed=schedule.seed)
-    return fit(NextTokenTrainer, model, collator, schedule, processes)
+    return fit(NextTokenTrainer, model, collator, schedule)
 
 
 @contextmanager
@@ -113,29 +110,27 @@ def fit(
     model: nn.Module,
     collator: Collator,
     schedule: Schedule,
-    processes: int = 1,
 ) -> dict[str, Any]:
     """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what happened. The model
     is handed back where it was.
-
-    processes: over how many the model is sharded, each with a GPU of its own.
     """
     longest = max(map(len, (*collator.sequences, *collator.retain)))
     check_room(model, longest, "a training sequence", "lower training.max_length")
     home = next(model.parameters()).device
-    storage = choose(WEIGHT_STORAGE, schedule.weights, "weight storage (key `weights`)")
-    make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.weights}")
+    storage = choose(WEIGHT_STORAGE, schedule.storage, "weight storage (key `storage`)")
+    make_optimizer = choose(storage.optimizers, schedule.optimizer, f"optimizer of weights in {schedule.storage}")
     autocast = schedule.autocast and storage.dtype == torch.float32
     set_seed(schedule.seed)
     for weight in model.parameters():
         if weight.requires_grad and weight.dtype != storage.dtype:
             weight.data = weight.data.to(storage.dtype)
-    if processes > 1:
+    if schedule.processes > 1:
         refuse({f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED})
         products = torch.bfloat16 if autocast else storage.dtype
         with published(model) as given:
-            outcome = run_on_ranks(processes, fit_shard, make_trainer, given, products, collator, schedule)
-        return outcome | {"processes": processes}
+            alone = replace(schedule, processes=1)
+            outcome = run_on_ranks(schedule.processes, fit_shard, make_trainer, given, products, collator, alone)
+        return outcome | {"processes": schedule.processes}
     with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
         arguments = TrainingArguments(
             output_dir=scratch,

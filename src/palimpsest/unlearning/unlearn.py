@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,17 +29,16 @@ def settings_of(method: Mapping[str, Any], seed: int, processes: int = 1) -> dic
     """What `unlearn` is to be given for a method's block in params.yaml; refuses what does not go together."""
     settings: dict[str, Any] = {
         "method": Objective.from_settings(method),
-        "schedule": Schedule.from_settings(method, seed),
+        "schedule": Schedule.from_settings(method, seed, processes),
         "saliency": Saliency(**method["saliency"]) if "saliency" in method else None,
         "adapter": Adapter(**method["adapter"]) if "adapter" in method else None,
-        "processes": processes,
     }
     _check_combination(**settings)
     return settings
 
 
 def _check_combination(
-    method: Objective, schedule: Schedule, saliency: Saliency | None, adapter: Adapter | None, processes: int
+    method: Objective, schedule: Schedule, saliency: Saliency | None, adapter: Adapter | None
 ) -> None:
     if saliency and adapter:
         raise PalimpsestError(
@@ -48,7 +48,7 @@ def _check_combination(
         raise PalimpsestError(
             "sharpness and gradient_checkpointing exclude each other: activations would be computed again at other weights."
         )
-    if processes > 1:
+    if schedule.processes > 1:
         refuse(dict.fromkeys(not_sharded(method, schedule, saliency, adapter), True))
 
 
@@ -66,12 +66,11 @@ def not_sharded(method: Objective, schedule: Schedule, saliency: Saliency | None
 
 def with_processes(settings: Mapping[str, Any], available: int) -> dict[str, Any]:
     """The settings with as many processes as the method can use: all that are available, or one and a warning that says why."""
-    parts = {name: settings[name] for name in ("method", "schedule", "saliency", "adapter")}
-    found = not_sharded(**parts) if available > 1 else []
+    found = not_sharded(**settings) if available > 1 else []
     if not found:
-        return {**settings, "processes": available}
+        return {**settings, "schedule": replace(settings["schedule"], processes=available)}
     log.warning("%s cannot be sharded: of %d GPUs one is used.", " and ".join(found), available)
-    return {**settings, "processes": 1}
+    return {**settings, "schedule": replace(settings["schedule"], processes=1)}
 
 
 def unlearn(
@@ -83,24 +82,23 @@ def unlearn(
     schedule: Schedule,
     saliency: Saliency | None = None,
     adapter: Adapter | None = None,
-    processes: int = 1,
     trainer: type[UnlearningTrainer] = UnlearningTrainer,
 ) -> dict[str, Any]:
     """Unlearn the forget sequences in place; the model given is the reference of every loss that needs one.
 
-    saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it; processes: over how many the model
-    is sharded, each with a GPU of its own; trainer: one that also measures, say.
+    saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it; trainer: one
+    that also measures, say.
     """
     if method.retain and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
-    _check_combination(method, schedule, saliency, adapter, processes)
+    _check_combination(method, schedule, saliency, adapter)
     before = _copies(model) if method.negate is not None else {}
     collator = Collator(forget, pad_token, retain if method.retain else (), method.retain_batch_size, schedule.seed)
     reinforced = _reinforced(model, forget, pad_token, method, schedule)
     set_seed(schedule.seed)  # adapters start at random
     make_trainer = partial(trainer, method=method, saliency=saliency, reinforced=reinforced, seed=schedule.seed)
     with adapted(model, adapter) as trained:
-        outcome = fit(make_trainer, trained, collator, schedule, processes)
+        outcome = fit(make_trainer, trained, collator, schedule)
     model.requires_grad_(True)
     if method.negate is not None:
         _negate(model, before, method.negate)
@@ -118,7 +116,7 @@ def _reinforced(
         method.settings["reinforcement_learning_rate"],
         int(method.settings["reinforcement_epochs"]),
         schedule.batch_size,
-        weights="float32",
+        storage="float32",
         seed=schedule.seed,
     )
     fit(NextTokenTrainer, network, Collator(forget, pad_token, seed=schedule.seed), more)

@@ -55,6 +55,7 @@ class GGUF(Quantizer):
     format: str
     outer: str
     packages: ClassVar[tuple[str, ...]] = ("cyllama", "gguf", "transformers")
+    imports = ("gguf",)  # cyllama starts threads, which no fork would have
 
     def __post_init__(self) -> None:
         choose(FORMATS, str(self.format), "format of backend 'gguf'")

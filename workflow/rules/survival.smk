@@ -1,3 +1,11 @@
+SURVIVAL = expand(
+    "results/survival/{model}/seed{seed}/{precision}.json",
+    model=METHODS,
+    seed=SEEDS,
+    precision=QUANTIZED,
+)
+
+
 rule survival:
     input:
         target="results/models/target/seed{seed}/manifest.json",
@@ -6,19 +14,19 @@ rule survival:
         quantized_unlearned="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
         code=code_and_backend_of("survival.py"),
     output:
-        "results/weights/{model}/seed{seed}/{precision}.json",
+        "results/survival/{model}/seed{seed}/{precision}.json",
     log:
-        "results/logs/weights/{model}/seed{seed}/{precision}.log",
+        "results/logs/survival/{model}/seed{seed}/{precision}.log",
     benchmark:
-        "results/benchmarks/weights/{model}/seed{seed}/{precision}.tsv"
+        "results/benchmarks/survival/{model}/seed{seed}/{precision}.tsv"
     wildcard_constraints:
         model="|".join(METHODS),
-        precision="|".join(QUANTIZERS),
+        precision="|".join(QUANTIZED),
     threads: 1
     resources:
         mem_mb=2000,
     params:
-        quantizer=lookup(dpath="{precision}", within=config["quantizers"]),
+        settings=of_params(quantizer="quantizers/{precision}"),
     message:
         "How much of the update of {wildcards.model} (seed {wildcards.seed}) survives {wildcards.precision}"
     script:

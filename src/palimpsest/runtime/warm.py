@@ -1,0 +1,223 @@
+"""One warm process for a whole run: it imports what steps import, once, and every step on the CPU is a fork of it.
+
+Importing torch, transformers and a quantizer takes a process 7 to 14 seconds, and a small step computes for one. `snakemake` starts
+`python -m palimpsest.runtime.warm` (workflow/rules/common.smk). A step's own process, which Snakemake starts as ever, connects to it,
+hands over its command line, environment, folder and standard streams, waits, and ends as the fork ends. The fork runs the same script
+from its first line, so a step computes the same whether it is forked or not.
+
+Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports for itself. Steps
+that hold a GPU or several threads do so too: neither CUDA nor a pool of threads outlives a fork.
+
+What ends when: the warm process when the run ends, however that ends; a fork when its step's process ends, however that ends.
+"""
+
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "PALIMPSEST_WARM"
+"""The folder of the run's warm process, in the environment of its steps; `off` where a user wants none."""
+SOCKET = "socket"
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
+NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Otherwise the memory allocator of pyarrow starts one, which no fork would have."""
+LIBRARIES = ("torch", "transformers", "scipy.stats", "pyarrow.parquet", "rouge_score.rouge_scorer", "safetensors")
+"""What the steps of every study import, beside the packages of its quantizers."""
+
+
+def start(packages: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
+    """Start the warm process and tell it to this process's children, through the environment. It ends with this process.
+
+    packages: what it imports beside LIBRARIES, those of them that are installed; log: the file for what it says.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="palimpsest-warm-"))  # which only its user can enter
+    command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *packages]
+    environment = os.environ | ONE_THREAD | NO_THREAD | {"CUDA_VISIBLE_DEVICES": "", VARIABLE: "off"}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as said:
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said)
+    os.environ[VARIABLE] = str(folder)
+    return folder, process
+
+
+def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    """End the warm process; steps that are still at work go on."""
+    os.environ.pop(VARIABLE, None)
+    process.kill()
+    process.communicate()
+    for file in folder.glob("*"):
+        file.unlink(missing_ok=True)
+    folder.rmdir()
+
+
+def hand_over() -> None:
+    """Let a fork of the warm process run this process's script, and end as it ends; returns where there is no warm process."""
+    folder = os.environ.get(VARIABLE, "off")
+    if folder == "off":
+        return
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(Path(folder) / SOCKET))
+        except OSError:
+            return
+        request = {"argv": sys.argv, "environment": os.environ | {VARIABLE: "off"}, "folder": os.getcwd()}
+        socket.send_fds(connection, [b"!"], [0, 1, 2])
+        connection.sendall(json.dumps(request | {"client": os.getpid()}).encode() + b"\n")
+        with connection.makefile() as said:
+            worker = said.readline()
+            if not worker:  # the warm process ended before it forked
+                return
+            _forward_signals(int(worker))
+            code = said.readline()
+    # without a code the warm process ended, and the fork with it or not: nobody knows how the step ended
+    os._exit(int(code) if code else 1)
+
+
+def _forward_signals(worker: int) -> None:
+    def forward(number: int, frame: Any) -> None:
+        os.kill(worker, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, forward)
+
+
+def main(folder: Path, packages: Sequence[str]) -> None:
+    """The warm process: import, then fork for every connection."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # of the terminal; the steps get it too, and the run then ends this process
+    _import(packages)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would touch, and so copy, all that is shared
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("an import started a thread, which no fork would have: steps import for themselves.")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / SOCKET))
+        listener.listen(128)
+        _serve(listener, folder)
+
+
+def _import(packages: Sequence[str]) -> None:
+    from palimpsest.runtime.startup import import_transformers
+
+    importlib.import_module("scipy")  # before transformers looks whether it is there
+    import_transformers(needed=packages, training=True)
+    for name in (*LIBRARIES, *(package.replace("-", "_") for package in packages)):
+        if importlib.util.find_spec(name.partition(".")[0]):
+            importlib.import_module(name)
+
+
+def _serve(listener: socket.socket, folder: Path) -> None:
+    """Fork for each connection and report to it how its fork ended, until standard input closes: the run has ended."""
+    running: dict[int, tuple[socket.socket, Path]] = {}
+    wake, woken = socket.socketpair()
+    woken.setblocking(False)
+    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    with selectors.DefaultSelector() as ready:
+        for source in (listener, wake, sys.stdin):
+            ready.register(source, selectors.EVENT_READ)
+        while True:
+            for event, _ in ready.select():
+                if event.fileobj is sys.stdin:
+                    return
+                if event.fileobj is listener:
+                    _fork_for(listener, folder, running)
+                else:
+                    wake.recv(4096)
+            _report_ended(running)
+
+
+def _fork_for(listener: socket.socket, folder: Path, running: dict[int, tuple[socket.socket, Path]]) -> None:
+    connection, _ = listener.accept()
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile() as said:
+        line = said.readline()
+    if not line:  # the step's process was ended meanwhile
+        connection.close()
+        return
+    request = json.loads(line)
+    worker = os.fork()
+    if worker == 0:
+        listener.close()
+        for other, _ in running.values():
+            other.close()
+        _work(connection, streams, request)
+    for stream in streams:
+        os.close(stream)
+    note = folder / str(request["client"])
+    note.write_text(str(worker))
+    running[worker] = (connection, note)
+    connection.sendall(f"{worker}\n".encode())
+
+
+def _report_ended(running: dict[int, tuple[socket.socket, Path]]) -> None:
+    while running:
+        worker, status = os.waitpid(-1, os.WNOHANG)
+        if not worker:
+            return
+        connection, note = running.pop(worker)
+        note.unlink(missing_ok=True)
+        code = os.waitstatus_to_exitcode(status)
+        with suppress(OSError):  # where the step's process was ended
+            connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())  # as a shell has it for a signal
+        connection.close()
+
+
+def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, Any]) -> None:
+    """The fork: become the step's process."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    for place, stream in enumerate(streams):
+        os.dup2(stream, place)
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    sys.argv = request["argv"]
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+    code = 0
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:  # what Python does with an error that nobody caught
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        code = 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _end_with(connection: socket.socket) -> None:
+    """The step's process says no more; its end closes the connection."""
+    connection.recv(1)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), sys.argv[2:])
+    except OSError:
+        traceback.print_exc()
+        sys.exit(1)

@@ -1,0 +1,26 @@
+# One process imports what the steps of a run import, and they are forks of it (palimpsest.runtime.warm): not for a run of a step or two,
+# whose own imports are over before it is ready, and not where another machine does the steps.
+WARM = []
+
+
+onstart:
+    heavy = [
+        job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
+    ]
+    if workflow.local_exec and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
+        packages = {
+            name
+            for quantizer in map(quantizer_named, PRECISIONS)
+            for name in quantizer.imports
+        }
+        WARM.append(start(sorted(packages), Path("results/logs/warm.log")))
+
+
+onsuccess:
+    for warm in WARM:
+        stop(*warm)
+
+
+onerror:
+    for warm in WARM:
+        stop(*warm)
