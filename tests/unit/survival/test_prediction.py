@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from statistics import mean
 
@@ -150,17 +151,29 @@ def test_a_corpus_is_the_text_that_was_drawn_from_not_how_it_was_cut():
     assert corpus_of(one) != corpus_of(two)
 
 
-def test_an_earlier_table_is_read_and_gets_the_corpus_that_it_lacks(tmp_path):
-    content = {
-        "measured": [pair_of("default", 0.0, RESTORED), pair_of("cures", 1.0, KEPT), pair_of("smollm2", 0.9, KEPT)]
+def test_an_earlier_table_gives_the_pairs_of_its_studies(tmp_path):
+    points = [("a", 0.0, 0.0, 90.0), ("b", 0.4, 0.0, 30.0), ("c", 1.0, 0.0, 0.0)]
+    folders = [
+        save(tmp_path / f"studies/{seed}/results", audit(points, seed, target=f"t{seed}", corpus=seed))
+        for seed in (1, 2)
+    ]
+    table = make_table(folders)
+    (tmp_path / "earlier.json").write_text(in_lines(table))
+    assert make_table([tmp_path / "earlier.json"]) == table
+    assert {pair["corpus"] for pair in gather([tmp_path / "earlier.json"])} == {
+        corpus_of({"source": "embedded", "settings": {"seed": seed}}) for seed in (1, 2)
     }
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    pairs = gather([tmp_path / "old.json"])
-    generated = corpus_of(read_params(REPOSITORY / "params.yaml")["corpus"])
-    assert [pair["corpus"] for pair in pairs] == [generated, generated, "folder muse-news"]
-    table = make_table([tmp_path / "old.json"])
-    (tmp_path / "new.json").write_text(json.dumps(table))
-    assert make_table([tmp_path / "new.json"]) == table
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [({"measured": []}, "None"), ({"version": 1, "measured": []}, "1"), ([], "None")]
+)
+def test_a_table_of_another_version_is_refused(tmp_path, content, found):
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(content))
+    message = f"{file} is no table of version 2 (its version: {found}): make it anew, from the results folders of its studies."
+    with pytest.raises(PalimpsestError, match=f"^{re.escape(message)}$"):
+        gather([file])
 
 
 def pair_of(study: str, rho: float, name: str, parameters: int = 13_000_000) -> dict:
@@ -268,4 +281,6 @@ def test_the_packaged_table_is_what_its_pairs_give():
         pytest.skip("no table is packaged yet")
     assert (table["restored_below"], table["kept_from"]) == choose_thresholds(table["measured"])
     assert make_table([Path(str(TABLE))]) == table
+    ours = corpus_of(read_params(REPOSITORY / "params.yaml")["corpus"])
+    assert {pair["corpus"] for pair in table["measured"] if pair["study"] == "default"} == {ours}
     assert table["held_out"] == "corpus" and table["groups"] > 1
