@@ -208,9 +208,9 @@ def test_inference_imports_no_package_that_it_does_not_use(tmp_path):
     """Each of a hundred processes would pay for it."""
     code = f"""
 import sys
-from palimpsest.lean import OPTIONAL, import_transformers
+from palimpsest.runtime.startup import OPTIONAL, import_transformers
 import_transformers()
-from palimpsest.inference import write_log_probs
+from palimpsest.inference.files import write_log_probs
 write_log_probs({{"forget": [[-1.0]]}}, {str(tmp_path / "logprobs.parquet")!r})
 print(*(name for name in (*OPTIONAL, "transformers.trainer", "matplotlib") if name in sys.modules))
 """
