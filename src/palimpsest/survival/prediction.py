@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from math import log2
 from pathlib import Path
 from statistics import mean
@@ -232,7 +233,7 @@ def classify(rho: float, thresholds: Thresholds) -> str:
 def choose_thresholds(pairs: Sequence[Pair]) -> Thresholds:
     """The two thresholds with the fewest errors; where several have, those in the widest gaps between measured rho."""
     ordered = sorted({pair["rho"] for pair in pairs})
-    gaps = {(a + b) / 2: b - a for a, b in zip(ordered, ordered[1:], strict=False)}
+    gaps = {(a + b) / 2: b - a for a, b in pairwise(ordered)}
     gaps |= {ordered[0] - 1: 0.0, ordered[-1] + 1: 0.0}  # none of an outcome
     places = sorted(gaps)
     # errors of two thresholds: the pairs below the first that are not RESTORED, and so on, each a difference of counts from below

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -220,7 +221,7 @@ def test_thresholds_have_the_fewest_errors_of_all():
     for _ in range(20):
         pairs = [{"rho": rho, "outcome": str(rng.choice(OUTCOMES))} for rho in rng.integers(0, 6, 12) / 5]
         ends = sorted({pair["rho"] for pair in pairs})
-        places = [ends[0] - 1, *((a + b) / 2 for a, b in zip(ends, ends[1:], strict=False)), ends[-1] + 1]
+        places = [ends[0] - 1, *((a + b) / 2 for a, b in pairwise(ends)), ends[-1] + 1]
 
         def errors(thresholds, pairs=pairs):
             return sum(classify(pair["rho"], thresholds) != pair["outcome"] for pair in pairs)
@@ -249,7 +250,7 @@ def test_recovery_is_of_what_was_forgotten(tmp_path):
 def test_too_little_is_refused(tmp_path):
     with pytest.raises(PalimpsestError, match="hold pairs of rho and recovery of 1 models"):
         make_table([save(tmp_path / "one", audit([("a", 0.0, 0.0, 90.0)]))])
-    with pytest.raises(PalimpsestError, match="audit.json does not exist"):
+    with pytest.raises(PalimpsestError, match=r"audit.json does not exist"):
         make_table([tmp_path / "nowhere"])
 
 
