@@ -26,11 +26,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-lint: setup ## formatting, lint and types
+lint: setup ## formatting, lint, types and the order of the rooms
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
+	lint-imports --no-cache
 	pytest -q tests/workflow/test_rules.py -k "not planned" # snakemake --lint among others; planning every study is left to the tests
 
 benchmark: setup ## a cold run of the default study in a fresh folder: wall time, peak memory, time by rule

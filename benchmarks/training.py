@@ -14,6 +14,7 @@ width, T the length. Activations that gradient checkpointing computes again are 
 import argparse
 import gc
 import statistics
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -71,12 +72,37 @@ def measure(method: str, steps: int, arguments: argparse.Namespace) -> Measured:
         model, forget, retain, 0, objective, schedule, saliency, processes=arguments.gpus, trainer=TimedTrainer
     )
     times = outcome["times"][WARM_UP - 1 :]
-    seconds = [b - a for a, b in zip(times, times[1:], strict=False)]
+    seconds = [b - a for a, b in pairwise(times)]
     tokens = arguments.batch_size * arguments.length * (2 if objective.retain else 1)
     multiplied = sum(weight.numel() for weight in decoder_matrices(model).values()) + model.lm_head.weight.numel()
     attention = 2 * model.config.num_hidden_layers * model.config.hidden_size * arguments.length
     trained = min(outcome["trained"], multiplied)
     return Measured(seconds, tokens * (4 * multiplied + 2 * trained + 3 * attention), tokens, outcome["peak"])
+
+
+def fitting(arguments: argparse.Namespace) -> list[str]:
+    """The methods that can be measured; prints why another is left out."""
+    methods = []
+    for method in arguments.methods:
+        objective, saliency = METHODS[method]
+        unfit = not_sharded(objective, schedule_of(1, arguments), saliency, None) if arguments.gpus > 1 else []
+        if unfit:
+            print(f"  {method:8s} left out: {' and '.join(unfit)} cannot be sharded")
+        else:
+            methods.append(method)
+    return methods
+
+
+def line_of(found: Measured, gpus: int, measured: float, spec: float | None) -> str:
+    """measured, spec: operations per second of one GPU in matrix products, as timed here and by the data sheet."""
+    seconds = statistics.median(found.steps)
+    rate = found.operations / seconds / gpus
+    utilisation = f"{rate / spec:.1%} of the data sheet, " if spec else ""
+    return (
+        f"{found.tokens / seconds:8.0f} tokens/s, {1000 * seconds:7.0f} ms a step "
+        f"({1000 * min(found.steps):.0f} to {1000 * max(found.steps):.0f}), MFU {utilisation}"
+        f"{rate / measured:.1%} of measured, peak {found.peak:.1f} GB"
+    )
 
 
 def main() -> None:
@@ -104,14 +130,7 @@ def main() -> None:
     print(f", {spec / 1e12:.0f} by the data sheet" if spec else "")
     settings = ("batch_size", "length", "steps", "weights", "optimizer", "gradient_checkpointing", "gpus")
     print(f"{arguments.shape}, seed 0; " + ", ".join(f"{key} {getattr(arguments, key)}" for key in settings))
-    methods = []
-    for method in arguments.methods:
-        objective, saliency = METHODS[method]
-        unfit = not_sharded(objective, schedule_of(1, arguments), saliency, None) if arguments.gpus > 1 else []
-        if unfit:
-            print(f"  {method:8s} left out: {' and '.join(unfit)} cannot be sharded")
-        else:
-            methods.append(method)
+    methods = fitting(arguments)
     for number, method in enumerate([*methods[:1], *methods]):
         if DEVICE == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -123,14 +142,7 @@ def main() -> None:
         except PalimpsestError as error:
             line = str(error)
         else:
-            seconds = statistics.median(found.steps)
-            rate = found.operations / seconds / arguments.gpus
-            utilisation = f"{rate / spec:.1%} of the data sheet, " if spec else ""
-            line = (
-                f"{found.tokens / seconds:8.0f} tokens/s, {1000 * seconds:7.0f} ms a step "
-                f"({1000 * min(found.steps):.0f} to {1000 * max(found.steps):.0f}), MFU {utilisation}"
-                f"{rate / measured:.1%} of measured, peak {found.peak:.1f} GB"
-            )
+            line = line_of(found, arguments.gpus, measured, spec)
         if number:
             print(f"  {method:8s} {line}", flush=True)
         gc.collect()

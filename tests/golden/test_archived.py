@@ -142,7 +142,7 @@ def test_the_packages_layers_compute_with_the_matrices_that_are_read(quantized, 
 def test_codes_scales_and_zero_points_give_the_matrix(quantized, name):
     quantizer, _, folder, _ = quantized(name)
     for matrix in quantizer.read(folder):
-        rows, columns = matrix.codes.shape
+        _, columns = matrix.codes.shape
         groups = matrix.scales.shape[1]
         index = np.arange(columns) // (columns // groups) if matrix.group_index is None else matrix.group_index
         by_hand = matrix.scales[:, index] * (matrix.codes.astype(int) - matrix.zero_points[:, index])
@@ -387,7 +387,7 @@ def test_zero_points_that_auto_gptq_cannot_pack_are_an_error(checkpoints, tmp_pa
     save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
     quantizer = make_quantizer(GPTQ | {"symmetric": False})
     if spoiled:
-        with pytest.raises(PalimpsestError, match="does not pack what it computed for model.layers.0.mlp.up_proj"):
+        with pytest.raises(PalimpsestError, match=r"does not pack what it computed for model.layers.0.mlp.up_proj"):
             quantizer.quantize(checkpoint, tmp_path / "out", TEXTS)
         return
     prove(quantizer, checkpoint, tmp_path / "out", quantizer.quantize(checkpoint, tmp_path / "out", TEXTS))
@@ -443,7 +443,7 @@ def test_biases_that_the_checkpoint_has_are_kept(tmp_path):
 
 
 def test_other_settings_are_refused(quantized):
-    with pytest.raises(PalimpsestError, match="the settings say .*'desc_act': True"):
+    with pytest.raises(PalimpsestError, match=r"the settings say .*'desc_act': True"):
         next(make_quantizer(SETTINGS["gptq-order"]).read(quantized("gptq")[2]))
     with pytest.raises(PalimpsestError, match="'group_size': 64"):
         next(make_quantizer(AWQ | {"group_size": 64}).read(quantized("awq")[2]))

@@ -30,16 +30,16 @@ def test_an_edited_requirements_file_makes_the_interpreter_refuse(environment, t
     (folder / "bin/python").symlink_to(sys.executable)
     monkeypatch.setenv(VARIABLE, str(folder.parent))
     with pytest.raises(
-        PalimpsestError, match="is not built: run `python -m palimpsest.quantizers.environments .*archived.txt"
+        PalimpsestError, match=r"is not built: run `python -m palimpsest.quantizers.environments .*archived.txt"
     ):
         interpreter("archived")
     shutil.copy(environment / "environment.json", folder)
     assert interpreter("archived") == folder / "bin/python"
     requirements.write_text(requirements.read_text() + "# edited\n")
-    with pytest.raises(PalimpsestError, match="built from another archived.txt than the one that is there now"):
+    with pytest.raises(PalimpsestError, match=r"built from another archived.txt than the one that is there now"):
         interpreter("archived")
     requirements.unlink()
-    with pytest.raises(PalimpsestError, match="requirements of the environment .* are missing"):
+    with pytest.raises(PalimpsestError, match=r"requirements of the environment .* are missing"):
         interpreter("archived")
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(PalimpsestError, match="PALIMPSEST_ENVIRONMENTS is not set"):
@@ -75,7 +75,7 @@ def test_a_failed_build_is_not_taken_for_ready_and_a_later_one_repairs_it(tmp_pa
         installed_version("tiny", "torch")
     (package / "setup.py").write_text((package / "setup.py").read_text().replace("1.2", "1.3"))
     requirements.write_text(requirements.read_text() + "# edited\n")
-    with pytest.raises(PalimpsestError, match="built from another tiny.txt"):
+    with pytest.raises(PalimpsestError, match=r"built from another tiny.txt"):
         interpreter("tiny")
     build(requirements, folder)
     assert (folder / "pyvenv.cfg").stat().st_mtime_ns != before and list(
@@ -86,9 +86,9 @@ def test_a_failed_build_is_not_taken_for_ready_and_a_later_one_repairs_it(tmp_pa
 
 def test_a_python_that_the_pins_were_not_tried_on_is_named(tmp_path):
     (tmp_path / "old.txt").write_text("# python: 3.5, 3.6\nnumpy==1.0\n")
-    with pytest.raises(PalimpsestError, match="were tried on Python 3.5 and 3.6, this is 3"):
+    with pytest.raises(PalimpsestError, match=r"were tried on Python 3.5 and 3.6, this is 3"):
         build(tmp_path / "old.txt", tmp_path / "environment")
-    with pytest.raises(PalimpsestError, match="nowhere.txt does not exist"):
+    with pytest.raises(PalimpsestError, match=r"nowhere.txt does not exist"):
         build(tmp_path / "nowhere.txt", tmp_path / "environment")
 
 

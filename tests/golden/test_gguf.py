@@ -165,7 +165,7 @@ def test_an_altered_head_is_noticed_where_it_is_quantized(llamas, tmp_path):
     tensor = next(t for t in GGUFReader(tmp_path / "model.gguf", "r+").tensors if t.name == "output.weight")
     tensor.data[0, 5] ^= 1
     tensor.data.base.flush()
-    with pytest.raises(PalimpsestError, match="lm_head read back from .* is not what the backend held"):
+    with pytest.raises(PalimpsestError, match=r"lm_head read back from .* is not what the backend held"):
         prove(quantizer, llamas["plain"], tmp_path, held)
     with pytest.raises(PalimpsestError, match="is Q6_K, which is not part of q8_0"):
         list(gguf("q8_0").read(tmp_path))
@@ -302,7 +302,7 @@ def test_a_matrix_in_another_format_than_asked_for_is_refused(quantized, tmp_pat
     with pytest.raises(PalimpsestError, match="is Q4_0, which is not part of q8_0"):
         next(gguf("q8_0").read(case.folder))
     monkeypatch.setitem(FILE_TYPES, "q4_0", "MOSTLY_Q5_K_M")
-    with pytest.raises(PalimpsestError, match="llama.cpp made .* Q5_K where q4_0 should have Q4_0"):
+    with pytest.raises(PalimpsestError, match=r"llama.cpp made .* Q5_K where q4_0 should have Q4_0"):
         case.quantizer.quantize(case.checkpoint, tmp_path, [])
 
 
@@ -313,7 +313,7 @@ def test_proof_refuses_an_altered_file(quantized, tmp_path):
     tensor.data[0, 5] ^= 1
     tensor.data.base.flush()
     with pytest.raises(
-        PalimpsestError, match="layers.1.self_attn.k_proj read back from .* is not what the backend held"
+        PalimpsestError, match=r"layers.1.self_attn.k_proj read back from .* is not what the backend held"
     ):
         prove(case.quantizer, case.checkpoint, folder, case.held)
 
@@ -341,22 +341,22 @@ def test_tensors_that_llama_does_not_have_are_refused_and_stored_frequencies_lef
     save_file(load_file(path) | frequencies, path)
     gguf("q8_0").quantize(checkpoint, tmp_path / "quantized", [])
     save_file(load_file(path) | {"model.layers.0.self_attn.q_norm.weight": np.ones(32, np.float32)}, path)
-    with pytest.raises(PalimpsestError, match="holds model.layers.0.self_attn.q_norm.weight, which llama.cpp's Llama"):
+    with pytest.raises(PalimpsestError, match=r"holds model.layers.0.self_attn.q_norm.weight, which llama.cpp's Llama"):
         gguf("q8_0").quantize(checkpoint, tmp_path / "again", [])
 
 
 def test_llama_cpp_gives_its_reason_when_it_fails(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"no GGUF file")
-    with pytest.raises(PalimpsestError, match="cannot write .* as q4_0: .*failed"):
+    with pytest.raises(PalimpsestError, match=r"cannot write .* as q4_0: .*failed"):
         convert(tmp_path / "broken.gguf", tmp_path / "out.gguf", "q4_0")
 
 
 def test_bad_settings_and_missing_files_are_told(tmp_path):
     with pytest.raises(PalimpsestError, match="Did you mean 'q4_k_m'"):
         gguf("q4_km")
-    with pytest.raises(PalimpsestError, match="model.gguf does not exist"):
+    with pytest.raises(PalimpsestError, match=r"model.gguf does not exist"):
         next(gguf("q4_0").read(tmp_path))
-    with pytest.raises(PalimpsestError, match="holds no model.safetensors"):
+    with pytest.raises(PalimpsestError, match=r"holds no model.safetensors"):
         gguf("q4_0").quantize(tmp_path, tmp_path / "quantized", [])
 
 

@@ -102,7 +102,7 @@ def test_a_tokenizer_without_bytes_is_refused(checkpoints, tmp_path):
 
 def test_a_tokenizer_that_llama_cpp_runs_otherwise_is_refused(llamas, tmp_path, monkeypatch):
     monkeypatch.setattr("palimpsest.quantizers.gguf.tokenizer._word_splitter", lambda *_: "qwen2")
-    with pytest.raises(PalimpsestError, match="llama.cpp tokenizes .* to .*, the tokenizer of .* to "):
+    with pytest.raises(PalimpsestError, match=r"llama.cpp tokenizes .* to .*, the tokenizer of .* to "):
         gguf("q4_0").quantize(llamas["plain"], tmp_path, [])
 
 

@@ -291,14 +291,14 @@ def test_a_group_size_that_does_not_divide_is_refused_before_quantizing(checkpoi
 
 
 def test_groups_that_hqq_cannot_pack_are_refused_before_quantizing(checkpoints, tmp_path):
-    with pytest.raises(PalimpsestError, match="the 10 groups of model.layers.0.self_attn.k_proj"):
+    with pytest.raises(PalimpsestError, match=r"the 10 groups of model.layers.0.self_attn.k_proj"):
         make_quantizer(HQQ | {"bits": 2}).quantize(checkpoints["ragged"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("settings", [HQQ, INT8, INTX, INT4])
 def test_a_missing_checkpoint_is_refused(tmp_path, settings):
-    with pytest.raises(PalimpsestError, match="nowhere holds no model.safetensors"):
+    with pytest.raises(PalimpsestError, match=r"nowhere holds no model.safetensors"):
         make_quantizer(settings).quantize(tmp_path / "nowhere", tmp_path)
 
 
@@ -314,7 +314,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path, settings):
     ],
 )
 def test_a_folder_of_other_settings_is_refused(quantized, name, other):
-    with pytest.raises(PalimpsestError, match="the settings say .*: quantize the checkpoint again"):
+    with pytest.raises(PalimpsestError, match=r"the settings say .*: quantize the checkpoint again"):
         list(make_quantizer(other).read(quantized(name, "aligned")[2]))
 
 

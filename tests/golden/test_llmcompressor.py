@@ -266,7 +266,7 @@ def test_awq_that_leaves_layers_as_they_are_is_an_error(checkpoints, tmp_path):
     model = load_checkpoint(checkpoints["ragged"])
     model.model.layers[0].self_attn.v_proj.weight.data.fill_(3e38)
     checkpoint = _checkpoint_of(model, checkpoints["ragged"], tmp_path / "huge")
-    with pytest.raises(PalimpsestError, match="no factors after model.layers.0.input_layernorm, .* not finite"):
+    with pytest.raises(PalimpsestError, match=r"no factors after model.layers.0.input_layernorm, .* not finite"):
         make_quantizer(SETTINGS["awq"]).quantize(checkpoint, tmp_path / "out", TEXTS)
 
 
@@ -295,7 +295,7 @@ def test_bad_settings_name_the_key_and_the_remedy(settings, message):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_missing_checkpoint_is_refused(tmp_path, name):
-    with pytest.raises(PalimpsestError, match="nowhere holds no (model.safetensors|tokenizer)"):
+    with pytest.raises(PalimpsestError, match=r"nowhere holds no (model.safetensors|tokenizer)"):
         make_quantizer(SETTINGS[name]).quantize(tmp_path / "nowhere", tmp_path / "out", TEXTS)
 
 
@@ -370,7 +370,7 @@ def test_tensors_that_the_architecture_does_not_have_are_left_out(checkpoints, t
 def test_matrices_that_are_not_linear_layers_are_refused(checkpoints, tmp_path):
     config = GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4, n_positions=64)
     checkpoint = _checkpoint_of(GPT2LMHeadModel(config), checkpoints["aligned"], tmp_path / "gpt2")
-    with pytest.raises(PalimpsestError, match="transformer.h.0.attn.c_attn.* but not both"):
+    with pytest.raises(PalimpsestError, match=r"transformer.h.0.attn.c_attn.* but not both"):
         make_quantizer(SETTINGS["w8a8-int8"]).quantize(checkpoint, tmp_path / "out", [])
 
 

@@ -255,7 +255,7 @@ def test_gptq_that_falls_back_to_rounding_is_an_error(checkpoints, tmp_path):
         "damping": 1e-12,
     }  # rank 2, hardly damped: singular
     quantizer = make_quantizer(settings)
-    with pytest.raises(PalimpsestError, match="fell back to rounding for model.layers.0"):
+    with pytest.raises(PalimpsestError, match=r"fell back to rounding for model.layers.0"):
         quantizer.quantize(checkpoints["ragged"], tmp_path, TEXTS)
 
 
@@ -339,14 +339,14 @@ def test_another_quantizers_folder_is_refused(quantized):
     with pytest.raises(PalimpsestError, match="the settings say"):
         next(make_quantizer(SETTINGS["rtn-int8"]).read(quantized("rtn-int4", "aligned").folder))
     other_threshold = make_quantizer(SETTINGS["bnb-int8"] | {"outlier_threshold": 3.0})
-    with pytest.raises(PalimpsestError, match="outlier_threshold 6.0"):
+    with pytest.raises(PalimpsestError, match=r"outlier_threshold 6.0"):
         other_threshold.load(quantized("bnb-int8", "aligned").folder, "cpu")
 
 
 def test_load_refuses_a_folder_without_a_weight(quantized, tmp_path):
     case = quantized("rtn-int4", "aligned")
     folder = _altered(case, tmp_path, lambda tensors: tensors.pop("model.norm.weight"))
-    with pytest.raises(PalimpsestError, match="missing keys: model.norm.weight"):
+    with pytest.raises(PalimpsestError, match=r"missing keys: model.norm.weight"):
         case.quantizer.load(folder, "cpu")
 
 

@@ -95,14 +95,14 @@ def test_survive_of_a_truncated_checkpoint(tiny, truncated, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("load", [open_checkpoint, load_checkpoint])
 def test_reading_a_truncated_checkpoint(truncated, load):
-    with pytest.raises(PalimpsestError, match="model.safetensors is no whole safetensors file"):
+    with pytest.raises(PalimpsestError, match=r"model.safetensors is no whole safetensors file"):
         load(truncated)
 
 
 def test_loading_a_truncated_checkpoint(truncated):
     import torch
 
-    with pytest.raises(PalimpsestError, match="^cannot load the model .* Point models.base of params.yaml at "):
+    with pytest.raises(PalimpsestError, match=r"^cannot load the model .* Point models.base of params.yaml at "):
         load_model(truncated, torch.float32, key="models.base")
 
 
@@ -151,7 +151,7 @@ def test_files_of_a_checkpoint_that_make_no_sense(tiny, tmp_path, file, text):
     tokenizer.save_pretrained(tmp_path)
     (tmp_path / file).write_text(text)
     with pytest.raises(
-        PalimpsestError, match="^cannot load the (model|tokenizer) .* Point models.target of params.yaml at "
+        PalimpsestError, match=r"^cannot load the (model|tokenizer) .* Point models.target of params.yaml at "
     ):
         load_published(str(tmp_path), "models.target")
 

@@ -53,7 +53,7 @@ def snakemake(study, environment, *arguments):
 
 
 def taken(log):
-    return re.findall(r"palimpsest\.jobs INFO: GPUs: (.*)", log)
+    return re.findall(r"palimpsest\.runtime\.jobs INFO: GPUs: (.*)", log)
 
 
 def test_two_steps_at_once_take_a_gpu_each_and_do_not_run_on_the_cpu_instead(study, environment):

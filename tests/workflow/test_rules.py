@@ -210,15 +210,10 @@ palimpsest.runtime.jobs.start_job, snakemake = start_job, None
 
 
 @pytest.mark.parametrize("file", LIBRARY, ids=relative)
-def test_the_library_knows_nothing_of_snakemake(file):
-    imported = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            imported.add(node.module.split(".")[0])
-        assert not (isinstance(node, ast.Name) and node.id == "snakemake")
-    assert "snakemake" not in imported
+def test_the_library_never_names_the_snakemake_of_the_scripts(file):
+    """`make lint` holds the imports (pyproject.toml); this is the object that Snakemake puts into a script."""
+    names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+    assert "snakemake" not in names
 
 
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]

@@ -164,18 +164,19 @@ def _check_complete(study: Study) -> None:
                     f"model {model!r} has no manifest for seed {seed}: run every model at every seed."
                 )
             for precision in study.precisions:
-                present = study.scores.get((model, seed, precision), {})
-                for metric in REQUIRED_METRICS:
-                    if metric not in present:
-                        raise PalimpsestError(
-                            f"score {metric!r} of {model!r}, seed {seed}, {precision} is missing: run its scoring step."
-                        )
-                if (
-                    study.kind(model) == UNLEARNED
-                    and precision != FULL
-                    and (model, seed, precision) not in study.survival
-                ):
-                    raise PalimpsestError(f"update survival of {model!r}, seed {seed}, {precision} is missing.")
+                _check_scored(study, (model, seed, precision))
     strangers = [key for key in (*study.scores, *study.survival) if key[:2] not in study.manifests]
     if strangers:
         raise PalimpsestError(f"{strangers[0]} has a record but no model manifest: pass the manifest of every model.")
+
+
+def _check_scored(study: Study, key: Key) -> None:
+    model, seed, precision = key
+    present = study.scores.get(key, {})
+    for metric in REQUIRED_METRICS:
+        if metric not in present:
+            raise PalimpsestError(
+                f"score {metric!r} of {model!r}, seed {seed}, {precision} is missing: run its scoring step."
+            )
+    if study.kind(model) == UNLEARNED and precision != FULL and key not in study.survival:
+        raise PalimpsestError(f"update survival of {model!r}, seed {seed}, {precision} is missing.")

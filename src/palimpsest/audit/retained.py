@@ -66,7 +66,7 @@ class Retained:
 
     def of(self, metric: str, key: Key, denominator: str) -> Vector:
         """Percent retained of one metric; NaN where the denominator is below the minimum gap."""
-        model, seed, precision = key
+        _, seed, precision = key
         rule = DENOMINATORS[denominator]
         scores = self._scores[metric]
         at = precision if rule.same_precision else FULL

@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,7 +116,7 @@ def _read_table(path: Path) -> Any:
 
 
 def _reject_duplicates(ids: list[int], where: str) -> None:
-    for left, right in zip(ids, ids[1:], strict=False):
+    for left, right in pairwise(ids):
         if left == right:
             raise PalimpsestError(f"{where} holds the id {left} twice: run inference again.")
 

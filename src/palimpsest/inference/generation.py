@@ -1,9 +1,9 @@
 """The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
 
 import copy
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -73,7 +73,8 @@ def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) ->
         tasks.setdefault(request.task, []).append(prompt)
     starts = {}
     for task, mine in tasks.items():
-        shared = os.path.commonprefix([*mine, min(mine, key=len)[:-1]])  # type: ignore[type-var] # of any sequences
+        columns = zip(*mine, min(mine, key=len)[:-1], strict=False)
+        shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
         starts[task] = Start(tuple(shared) if len(mine) > 1 and len(shared) >= SHARED else ())
     return starts
 

@@ -54,7 +54,7 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
         )
-    except Exception as error:  # whatever transformers meets in files that are not what they should be
+    except Exception as error:  # whatever transformers and the packages beneath it meet in broken files
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     model, report = loaded
     check_all_loaded(report, source)
@@ -77,7 +77,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
             for role in ("bos", "eos", "pad"):
                 number = getattr(config, f"{role}_token_id")
                 setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
-    except Exception as error:  # KeyError and TypeError among them
+    except Exception as error:  # tokenizers raises no narrower one
         raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
     if tokenizer.bos_token_id is None:
         raise PalimpsestError(

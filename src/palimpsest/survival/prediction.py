@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
+from itertools import pairwise
 from math import log2
 from pathlib import Path
 from statistics import mean
@@ -39,10 +40,6 @@ NEAR = 0.1
 """Distance in rho of the pairs that `predict` counts as near."""
 GROUPS = ("corpus", "target", "unlearned")
 """What is held out together: the first of these of which the pairs have several."""
-
-GENERATED = "embedded d941c974", ("default", "cures", "phase-diagram", "all-quantizers", "all-quantizers-gpu")
-ARTICLES = "folder muse-news"
-"""Tables before version 2 name no corpus: theirs is the generated one in the studies named here, articles of MUSE-News in all others."""
 
 Pair = dict[str, Any]
 Thresholds = tuple[float, float]
@@ -152,9 +149,14 @@ def gather(results: Iterable[Path | str]) -> list[Pair]:
 
 
 def _measured(table: Path) -> list[Pair]:
-    """The pairs of an earlier table, with the corpus that one before version 2 lacks."""
-    name, studies = GENERATED
-    return [{"corpus": name if pair["study"] in studies else ARTICLES} | pair for pair in read_json(table)["measured"]]
+    """The pairs of an earlier table; raises PalimpsestError for a file that is none, or is of another version."""
+    content = read_json(table)
+    found = content.get("version") if isinstance(content, dict) else None
+    if found != VERSION:
+        raise PalimpsestError(
+            f"{table} is no table of version {VERSION} (its version: {found}): make it anew, from the results folders of its studies."
+        )
+    return content["measured"]
 
 
 def corpus_of(settings: Mapping[str, Any]) -> str:
@@ -232,7 +234,7 @@ def classify(rho: float, thresholds: Thresholds) -> str:
 def choose_thresholds(pairs: Sequence[Pair]) -> Thresholds:
     """The two thresholds with the fewest errors; where several have, those in the widest gaps between measured rho."""
     ordered = sorted({pair["rho"] for pair in pairs})
-    gaps = {(a + b) / 2: b - a for a, b in zip(ordered, ordered[1:], strict=False)}
+    gaps = {(a + b) / 2: b - a for a, b in pairwise(ordered)}
     gaps |= {ordered[0] - 1: 0.0, ordered[-1] + 1: 0.0}  # none of an outcome
     places = sorted(gaps)
     # errors of two thresholds: the pairs below the first that are not RESTORED, and so on, each a difference of counts from below

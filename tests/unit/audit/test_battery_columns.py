@@ -61,5 +61,5 @@ def test_the_battery_over_seeds(tmp_path: Path) -> None:
         "n": 171,
     }
     assert find(table["over_seeds"], model="retrain", precision="bf16")["battery"]["gen"] is None
-    with pytest.raises(PalimpsestError, match="'gone', 1, 'bf16'.* has a battery record but no scores"):
+    with pytest.raises(PalimpsestError, match=r"'gone', 1, 'bf16'.* has a battery record but no scores"):
         attach(table, [battery("gone", 1, "bf16", 1.0, 1.0)])

@@ -119,7 +119,6 @@ def test_tru_has_mc2_and_mc1_from_sums_of_log_probabilities(network, questions, 
 
 
 def test_fac_and_flu_are_greedy_and_answers_end_with_their_line(network, questions, measured):
-    model, tokenizer = network
     for task in ("fac", "flu"):
         tokens = SETTINGS[task]["max_new_tokens"]
         for question, response in zip(questions[task], measured[task]["responses"], strict=True):

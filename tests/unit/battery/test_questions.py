@@ -102,10 +102,10 @@ def test_a_local_folder_is_read_as_it_is_now(tmp_path, monkeypatch, write_batter
         return {task: {mark for mark in "!;" if all(mark in each["prompt"] for each in asked[task])} for task in asked}
 
     edit(two, "!")
-    assert last_lines(one) == dict.fromkeys(SETTINGS, set())
-    assert last_lines(two) == dict.fromkeys(SETTINGS, {"!"})
+    assert last_lines(one) == {task: set() for task in SETTINGS}
+    assert last_lines(two) == {task: {"!"} for task in SETTINGS}
     edit(one, ";")
-    assert last_lines(one) == dict.fromkeys(SETTINGS, {";"})
+    assert last_lines(one) == {task: {";"} for task in SETTINGS}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_dataset_of_other_columns_is_named(folder, tmp_path):
     (tmp_path / "test.jsonl").write_text("\n".join(json.dumps({"prompt": f"{i}"}) for i in range(3)))
     card = "---\nconfigs:\n- config_name: utility_fluency\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
     (tmp_path / "README.md").write_text(card)
-    with pytest.raises(PalimpsestError, match="has no column 'instruction'; it has prompt."):
+    with pytest.raises(PalimpsestError, match=r"has no column 'instruction'; it has prompt."):
         prepare({"flu": {"data": str(tmp_path), "limit": 2}}, 0)
 
 

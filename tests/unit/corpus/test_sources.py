@@ -173,7 +173,7 @@ def test_a_path_that_names_nothing_is_an_error(path):
 def test_a_folder_that_lacks_a_file_is_not_sought_on_the_hub(hub_like):
     (hub_like / "raw/forget.jsonl").unlink()
     with pytest.raises(
-        PalimpsestError, match="cannot be loaded: .*raw/forget.jsonl.* Correct the path or the files in it, or set"
+        PalimpsestError, match=r"cannot be loaded: .*raw/forget.jsonl.* Correct the path or the files in it, or set"
     ):
         load_corpus("hub", {"path": str(hub_like), "retain_split": "retain1"})
 

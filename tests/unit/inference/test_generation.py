@@ -181,12 +181,12 @@ def test_what_the_model_has_no_positions_for_is_refused(tiny):
     model, tokenizer, corpus = tiny
     request = Request("verbmem", 0, corpus.forget[0], "", 300)
     with pytest.raises(
-        PalimpsestError, match="a prompt with its response takes .* tokens, the model has room for 256: lower"
+        PalimpsestError, match=r"a prompt with its response takes .* tokens, the model has room for 256: lower"
     ):
         generate(model, tokenizer, [request], 1)
-    with pytest.raises(PalimpsestError, match="a text takes 400 tokens, .*: lower inference.logprob_tokens"):
+    with pytest.raises(PalimpsestError, match=r"a text takes 400 tokens, .*: lower inference.logprob_tokens"):
         token_log_probs(model, tokenizer, [" ".join(corpus.forget * 9)], 400, 1)
-    with pytest.raises(PalimpsestError, match="a training sequence takes 300 tokens, .*: lower training.max_length"):
+    with pytest.raises(PalimpsestError, match=r"a training sequence takes 300 tokens, .*: lower training.max_length"):
         train(model, [[3] * 300], tokenizer.pad_token_id, Schedule(1e-3, 1))
 
 
@@ -208,9 +208,9 @@ def test_inference_imports_no_package_that_it_does_not_use(tmp_path):
     """Each of a hundred processes would pay for it."""
     code = f"""
 import sys
-from palimpsest.lean import OPTIONAL, import_transformers
+from palimpsest.runtime.startup import OPTIONAL, import_transformers
 import_transformers()
-from palimpsest.inference import write_log_probs
+from palimpsest.inference.files import write_log_probs
 write_log_probs({{"forget": [[-1.0]]}}, {str(tmp_path / "logprobs.parquet")!r})
 print(*(name for name in (*OPTIONAL, "transformers.trainer", "matplotlib") if name in sys.modules))
 """

@@ -133,7 +133,7 @@ def test_a_group_size_that_does_not_divide_is_refused_before_quantizing(checkpoi
 
 @pytest.mark.parametrize("settings", [RTN, FP4, INT8, GPTQ])
 def test_a_missing_checkpoint_is_refused(tmp_path, settings):
-    with pytest.raises(PalimpsestError, match="nowhere holds no model.safetensors"):
+    with pytest.raises(PalimpsestError, match=r"nowhere holds no model.safetensors"):
         make_quantizer(settings).quantize(tmp_path / "nowhere", tmp_path, ["text"])
 
 
@@ -234,12 +234,12 @@ def test_proof_notices_left_out_experts_whose_tensor_is_not_called_weight(checkp
     experts = np.ones((2, 6, 4), np.float32)
     tensors = load_file(checkpoint / "model.safetensors") | {"model.layers.0.mlp.experts.gate_up_proj": experts}
     save_file(tensors, checkpoint / "model.safetensors")
-    with pytest.raises(PalimpsestError, match="leaves out model.layers.0.mlp.experts.gate_up_proj"):
+    with pytest.raises(PalimpsestError, match=r"leaves out model.layers.0.mlp.experts.gate_up_proj"):
         proof_of(checkpoint, matrix())
 
 
 def test_proof_refuses_a_matrix_that_the_checkpoint_does_not_have(checkpoint):
-    with pytest.raises(PalimpsestError, match="which .* does not have"):
+    with pytest.raises(PalimpsestError, match=r"which .* does not have"):
         proof_of(checkpoint, matrix("elsewhere"))
 
 

@@ -246,7 +246,7 @@ def test_the_settings_of_the_studies_are_the_papers_but_for_the_stated_ones(kind
 
 
 def test_an_unknown_pack_is_named():
-    with pytest.raises(PalimpsestError, match="unknown pack of known answers 'muse-book'. Did you mean 'muse-books'"):
+    with pytest.raises(PalimpsestError, match=r"unknown pack of known answers 'muse-book'. Did you mean 'muse-books'"):
         compare({}, "muse-book")
 
 
@@ -258,6 +258,6 @@ def test_the_command_prints_markdown_and_one_line_on_mistakes(tmp_path, monkeypa
     assert "| target | full | bf16 | 58.4 / 50.0 / -8.4 |" in capsys.readouterr().out
     del content["settings"]["report"]["known_answers"]
     (tmp_path / "audit.json").write_text(json.dumps(content))
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         known.main()
     assert "without report.known_answers: name a pack, one of muse-books, muse" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from palimpsest.runtime.devices import visible_gpus
 GPUS = ["GPU-aaaa", "GPU-bbbb", "GPU-cccc"]
 JOB = """
 import os, sys
-from palimpsest.devices import take_gpus
+from palimpsest.runtime.devices import take_gpus
 taken = take_gpus(int(sys.argv[1]))
 if taken or sys.argv[1] == "0":
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(taken)
@@ -26,10 +26,10 @@ sys.stdin.read()
 
 ON_A_GPU = """
 import os
-from palimpsest import devices
+from palimpsest.runtime import devices
 devices.DEVICE_FILES = os.environ["DEVICE_FILES"]
 devices.take_gpus(1)
-from palimpsest.lean import import_transformers
+from palimpsest.runtime.startup import import_transformers
 import_transformers()
 """
 

@@ -8,7 +8,7 @@ import pytest
 STEP = """
 import torch
 from palimpsest.errors import PalimpsestError
-from palimpsest.logs import start_logging
+from palimpsest.runtime.logs import start_logging
 start_logging({log!r})
 print("so far")
 raise {error}

@@ -319,7 +319,7 @@ def test_a_battery_is_optional(params):
 def test_a_method_must_not_take_the_name_of_another_model(params):
     params["methods"]["retrain"] = params["methods"]["ga"]
     with pytest.raises(
-        PalimpsestError, match="methods.retrain has the name of a model that is not unlearned: rename it"
+        PalimpsestError, match=r"methods.retrain has the name of a model that is not unlearned: rename it"
     ):
         check_params(params, SCHEMA, "params.yaml")
 
@@ -335,12 +335,12 @@ def test_a_list_of_percentiles_is_a_method_for_each(params):
     assert found["ga"] == start and expanded(expanded(params)) == expanded(params)
     params["methods"]["sure_50"] = start
     with pytest.raises(
-        PalimpsestError, match="^params.yaml: methods.sure makes a method sure_50, of which there is one"
+        PalimpsestError, match=r"^params.yaml: methods.sure makes a method sure_50, of which there is one"
     ):
         check_params(params, SCHEMA, "params.yaml")
     for wrong in ([], [50.0, 50.0], [101.0], "50"):
         masked["saliency"]["percentile"] = wrong
-        with pytest.raises(PalimpsestError, match="^params.yaml: methods.sure.saliency.percentile"):
+        with pytest.raises(PalimpsestError, match=r"^params.yaml: methods.sure.saliency.percentile"):
             check_params(params, SCHEMA, "params.yaml")
 
 

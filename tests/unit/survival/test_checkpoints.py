@@ -194,7 +194,7 @@ def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The one line on stderr of a command that fails."""
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         main(["survive", *map(str, arguments)])
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("palimpsest: ")

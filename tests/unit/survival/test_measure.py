@@ -136,7 +136,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, start: di
     right = quantizer.quantize(target, tmp_path / "right")
     with pytest.raises(PalimpsestError, match="different tensors"):
         measure_survival(target, fewer, right, right, quantizer)
-    with pytest.raises(PalimpsestError, match="model.norm.weight is"):
+    with pytest.raises(PalimpsestError, match=r"model.norm.weight is"):
         measure_survival(target, wider, right, right, quantizer)
     with pytest.raises(PalimpsestError, match="different numbers of matrices"):
         measure_survival(target, target, right, quantizer.quantize(fewer, tmp_path / "less"), quantizer)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -150,17 +152,29 @@ def test_a_corpus_is_the_text_that_was_drawn_from_not_how_it_was_cut():
     assert corpus_of(one) != corpus_of(two)
 
 
-def test_an_earlier_table_is_read_and_gets_the_corpus_that_it_lacks(tmp_path):
-    content = {
-        "measured": [pair_of("default", 0.0, RESTORED), pair_of("cures", 1.0, KEPT), pair_of("smollm2", 0.9, KEPT)]
+def test_an_earlier_table_gives_the_pairs_of_its_studies(tmp_path):
+    points = [("a", 0.0, 0.0, 90.0), ("b", 0.4, 0.0, 30.0), ("c", 1.0, 0.0, 0.0)]
+    folders = [
+        save(tmp_path / f"studies/{seed}/results", audit(points, seed, target=f"t{seed}", corpus=seed))
+        for seed in (1, 2)
+    ]
+    table = make_table(folders)
+    (tmp_path / "earlier.json").write_text(in_lines(table))
+    assert make_table([tmp_path / "earlier.json"]) == table
+    assert {pair["corpus"] for pair in gather([tmp_path / "earlier.json"])} == {
+        corpus_of({"source": "embedded", "settings": {"seed": seed}}) for seed in (1, 2)
     }
-    (tmp_path / "old.json").write_text(json.dumps(content))
-    pairs = gather([tmp_path / "old.json"])
-    generated = corpus_of(read_params(REPOSITORY / "params.yaml")["corpus"])
-    assert [pair["corpus"] for pair in pairs] == [generated, generated, "folder muse-news"]
-    table = make_table([tmp_path / "old.json"])
-    (tmp_path / "new.json").write_text(json.dumps(table))
-    assert make_table([tmp_path / "new.json"]) == table
+
+
+@pytest.mark.parametrize(
+    ("content", "found"), [({"measured": []}, "None"), ({"version": 1, "measured": []}, "1"), ([], "None")]
+)
+def test_a_table_of_another_version_is_refused(tmp_path, content, found):
+    file = tmp_path / "old.json"
+    file.write_text(json.dumps(content))
+    message = f"{file} is no table of version 2 (its version: {found}): make it anew, from the results folders of its studies."
+    with pytest.raises(PalimpsestError, match=f"^{re.escape(message)}$"):
+        gather([file])
 
 
 def pair_of(study: str, rho: float, name: str, parameters: int = 13_000_000) -> dict:
@@ -207,7 +221,7 @@ def test_thresholds_have_the_fewest_errors_of_all():
     for _ in range(20):
         pairs = [{"rho": rho, "outcome": str(rng.choice(OUTCOMES))} for rho in rng.integers(0, 6, 12) / 5]
         ends = sorted({pair["rho"] for pair in pairs})
-        places = [ends[0] - 1, *((a + b) / 2 for a, b in zip(ends, ends[1:], strict=False)), ends[-1] + 1]
+        places = [ends[0] - 1, *((a + b) / 2 for a, b in pairwise(ends)), ends[-1] + 1]
 
         def errors(thresholds, pairs=pairs):
             return sum(classify(pair["rho"], thresholds) != pair["outcome"] for pair in pairs)
@@ -236,7 +250,7 @@ def test_recovery_is_of_what_was_forgotten(tmp_path):
 def test_too_little_is_refused(tmp_path):
     with pytest.raises(PalimpsestError, match="hold pairs of rho and recovery of 1 models"):
         make_table([save(tmp_path / "one", audit([("a", 0.0, 0.0, 90.0)]))])
-    with pytest.raises(PalimpsestError, match="audit.json does not exist"):
+    with pytest.raises(PalimpsestError, match=r"audit.json does not exist"):
         make_table([tmp_path / "nowhere"])
 
 
@@ -268,4 +282,6 @@ def test_the_packaged_table_is_what_its_pairs_give():
         pytest.skip("no table is packaged yet")
     assert (table["restored_below"], table["kept_from"]) == choose_thresholds(table["measured"])
     assert make_table([Path(str(TABLE))]) == table
+    ours = corpus_of(read_params(REPOSITORY / "params.yaml")["corpus"])
+    assert {pair["corpus"] for pair in table["measured"] if pair["study"] == "default"} == {ours}
     assert table["held_out"] == "corpus" and table["groups"] > 1

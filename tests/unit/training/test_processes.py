@@ -64,7 +64,7 @@ def test_processes_round_with_numbers_of_their_own_and_sum_alike():
 
 @two_processes
 def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
-    with pytest.raises(PalimpsestError, match="^rank 1 says no") as caught:
+    with pytest.raises(PalimpsestError, match=r"^rank 1 says no") as caught:
         run_on_ranks(2, refuse_in_rank_1)
     assert str(caught.value) == "rank 1 says no"
     (story,) = caught.value.__notes__
@@ -75,7 +75,7 @@ def test_the_error_of_one_process_is_raised_once_and_the_others_are_ended():
 
 @two_processes
 def test_the_error_comes_from_a_file_system_without_hard_links():
-    with pytest.raises(PalimpsestError, match="^rank 1 says no"):
+    with pytest.raises(PalimpsestError, match=r"^rank 1 says no"):
         run_on_ranks(2, refuse_without_hard_links)
 
 

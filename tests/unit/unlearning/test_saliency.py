@@ -67,7 +67,7 @@ def test_modules_are_heads_with_their_columns_of_the_output_and_mlp_blocks():
     assert set(units["layers.0.mlp.down_proj.weight"].ids.tolist()) == {2}
     grouped = modules({"a.self_attn.q_proj.weight": (16, 8), "a.self_attn.k_proj.weight": (8, 8)}, 2)
     assert grouped["a.self_attn.q_proj.weight"].ids.tolist() == [0] * 8 + [1] * 8
-    with pytest.raises(PalimpsestError, match="not h.c_attn.weight: use row or matrix"):
+    with pytest.raises(PalimpsestError, match=r"not h.c_attn.weight: use row or matrix"):
         modules({"h.c_attn.weight": (8, 8)}, 2)
 
 

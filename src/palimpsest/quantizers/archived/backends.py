@@ -30,7 +30,7 @@ from palimpsest.quantizers.grids.packing import unpack_nibbles
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WORKER = Path(__file__).with_name("archived_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 MARK = ".qweight"
 SMOOTHING = "smoothing"
 """AutoAWQ's factors: a subfolder, out of sight of engines that load every safetensors file of a folder."""

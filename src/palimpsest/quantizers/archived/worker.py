@@ -1,4 +1,4 @@
-"""What runs in the isolated environment: quantizes a checkpoint with auto-gptq or autoawq. `python -I archived_worker.py JOB.json`
+"""What runs in the isolated environment: quantizes a checkpoint with auto-gptq or autoawq. `python -I worker.py JOB.json`
 
 A job holds: backend, checkpoint (its configuration in the terms of transformers 4), folder, settings, stretches (token ids
 [samples, sample_length]) and result, the file for `held`, the fingerprints of the dequantized matrices by module, and for the most
