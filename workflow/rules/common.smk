@@ -12,8 +12,8 @@ from snakemake.logging import logger
 from palimpsest.study import step_code
 from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
-from palimpsest.runtime.benchmark import observe_forks
-from palimpsest.runtime.warm import VARIABLE, start, stop
+from palimpsest.runtime.benchmark import count_forks
+from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
 from palimpsest.study.run_checks import check_gpus_of_steps
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
@@ -27,7 +27,7 @@ gc.set_threshold(200_000, 50, 1000)
 
 # Twice a second, as Snakemake has it, adding up the pages of two processes takes a tenth of a core.
 snakemake.benchmark.BENCHMARK_INTERVAL_SHORT = 3
-observe_forks(snakemake.benchmark.BenchmarkTimer)
+count_forks(snakemake.benchmark.BenchmarkTimer)
 
 
 with one_line():

@@ -8,12 +8,17 @@ onstart:
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]
     if workflow.local_exec and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
-        packages = {
+        imports = [
             name
-            for quantizer in map(quantizer_named, PRECISIONS)
-            for name in quantizer.imports
-        }
-        WARM.append(start(sorted(packages), Path("results/logs/warm.log")))
+            for precision in PRECISIONS
+            for name in quantizer_named(precision).imports
+        ]
+        WARM.append(
+            start(
+                list(dict.fromkeys([*LIBRARIES, *imports])),
+                Path("results/logs/warm.log"),
+            )
+        )
 
 
 onsuccess:

@@ -1,36 +1,37 @@
-"""What Snakemake's `benchmark:` measures of a step whose work is done in a fork of the warm process."""
+"""What Snakemake's `benchmark:` says of a step whose work is done in a fork of the warm process, which is no child of the step's own."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from palimpsest.runtime.warm import VARIABLE
+from palimpsest.runtime.warm import USAGE, VARIABLE
 
 
-class Observed(psutil.Process):
-    """A process whose descendants' work is done in forks of the warm process, which count as its descendants."""
+def count_forks(timer: Any) -> None:
+    """Let the class that measures a step (snakemake.benchmark.BenchmarkTimer) take what its fork used, as the system counted it.
 
-    def children(self, recursive: bool = False) -> list[psutil.Process]:
-        """As psutil's, and the forks."""
-        found = super().children(recursive)
-        folder = Path(os.environ.get(VARIABLE, "off"))
-        for note in [folder / str(process.pid) for process in (self, *found)]:
-            try:
-                worker = psutil.Process(int(note.read_text()))
-                found += [worker, *worker.children(recursive)]
-            except (OSError, ValueError, psutil.Error):
-                continue  # no fork, or it ended
-        return found
+    Snakemake looks at a step's processes now and then; of a fork the system's own account is exact: CPU time and the largest memory,
+    what it shares with the warm process included. The other columns are NA.
+    """
+    end = timer.cancel
+
+    def cancel(self: Any) -> None:
+        end(self)
+        _take_usage(self.pid, self.bench_record)
+
+    timer.cancel = cancel
 
 
-def observe_forks(timer: Any) -> None:
-    """Let the class that measures a step for `benchmark:` (snakemake.benchmark.BenchmarkTimer) see the fork that does its work."""
-    begin = timer.__init__
-
-    def __init__(self: Any, pid: int, *arguments: Any, **options: Any) -> None:
-        begin(self, pid, *arguments, **options)
-        self.main = Observed(pid)
-
-    timer.__init__ = __init__
+def _take_usage(pid: int, record: Any) -> None:
+    """pid: of the step's process, or of the shell around it; record: Snakemake's BenchmarkRecord."""
+    file = Path(os.environ.get(VARIABLE, "off")) / USAGE.format(pid)
+    if not file.is_file():
+        return
+    used = json.loads(file.read_text())
+    file.unlink()
+    record.data_collected = True
+    record.cpu_time, record.cpu_usage = used["seconds"], 100 * used["seconds"]
+    record.max_rss = used["peak_kib"] / 1024
+    for unknown in ("max_vms", "max_uss", "max_pss", "io_in", "io_out"):
+        setattr(record, unknown, None)

@@ -18,13 +18,13 @@ import json
 import os
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +32,8 @@ from typing import Any
 
 VARIABLE = "PALIMPSEST_WARM"
 """The folder of the run's warm process, in the environment of its steps; `off` where a user wants none."""
-SOCKET = "socket"
+SOCKET, USAGE = "socket", "usage.{}"
+"""In that folder: where steps connect, and what the fork of a step used, by the number of the step's process and of its parent."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -41,13 +42,13 @@ LIBRARIES = ("torch", "transformers", "scipy.stats", "pyarrow.parquet", "rouge_s
 """What the steps of every study import, beside the packages of its quantizers."""
 
 
-def start(packages: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
+def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
     """Start the warm process and tell it to this process's children, through the environment. It ends with this process.
 
-    packages: what it imports beside LIBRARIES, those of them that are installed; log: the file for what it says.
+    modules: what it imports, of that what is installed; log: the file for what it says.
     """
     folder = Path(tempfile.mkdtemp(prefix="palimpsest-warm-"))  # which only its user can enter
-    command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *packages]
+    command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *modules]
     environment = os.environ | ONE_THREAD | NO_THREAD | {"CUDA_VISIBLE_DEVICES": "", VARIABLE: "off"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as said:
@@ -61,9 +62,7 @@ def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
     os.environ.pop(VARIABLE, None)
     process.kill()
     process.communicate()
-    for file in folder.glob("*"):
-        file.unlink(missing_ok=True)
-    folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def hand_over() -> None:
@@ -78,7 +77,7 @@ def hand_over() -> None:
             return
         request = {"argv": sys.argv, "environment": os.environ | {VARIABLE: "off"}, "folder": os.getcwd()}
         socket.send_fds(connection, [b"!"], [0, 1, 2])
-        connection.sendall(json.dumps(request | {"client": os.getpid()}).encode() + b"\n")
+        connection.sendall(json.dumps(request | {"processes": [os.getpid(), os.getppid()]}).encode() + b"\n")
         with connection.makefile() as said:
             worker = said.readline()
             if not worker:  # the warm process ended before it forked
@@ -97,12 +96,10 @@ def _forward_signals(worker: int) -> None:
         signal.signal(number, forward)
 
 
-def main(folder: Path, packages: Sequence[str]) -> None:
+def main(folder: Path, modules: Sequence[str]) -> None:
     """The warm process: import, then fork for every connection."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # of the terminal; the steps get it too, and the run then ends this process
-    _import(packages)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the run gets it too, and its end ends this process
+    _import(modules)
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, all that is shared
     if len(os.listdir("/proc/self/task")) > 1:
@@ -111,21 +108,22 @@ def main(folder: Path, packages: Sequence[str]) -> None:
         listener.bind(str(folder / SOCKET))
         listener.listen(128)
         _serve(listener, folder)
+    shutil.rmtree(folder, ignore_errors=True)  # which the run has done already, unless it was killed
 
 
-def _import(packages: Sequence[str]) -> None:
+def _import(modules: Sequence[str]) -> None:
     from palimpsest.runtime.startup import import_transformers
 
-    importlib.import_module("scipy")  # before transformers looks whether it is there
-    import_transformers(needed=packages, training=True)
-    for name in (*LIBRARIES, *(package.replace("-", "_") for package in packages)):
+    if "transformers" in modules:
+        import_transformers(needed=[name.partition(".")[0] for name in modules], training=True)
+    for name in modules:
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
 
 
 def _serve(listener: socket.socket, folder: Path) -> None:
     """Fork for each connection and report to it how its fork ended, until standard input closes: the run has ended."""
-    running: dict[int, tuple[socket.socket, Path]] = {}
+    running: dict[int, tuple[socket.socket, list[int]]] = {}
     wake, woken = socket.socketpair()
     woken.setblocking(False)
     signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
@@ -138,13 +136,13 @@ def _serve(listener: socket.socket, folder: Path) -> None:
                 if event.fileobj is sys.stdin:
                     return
                 if event.fileobj is listener:
-                    _fork_for(listener, folder, running)
+                    _fork_for(listener, running)
                 else:
                     wake.recv(4096)
-            _report_ended(running)
+            _report_ended(running, folder)
 
 
-def _fork_for(listener: socket.socket, folder: Path, running: dict[int, tuple[socket.socket, Path]]) -> None:
+def _fork_for(listener: socket.socket, running: dict[int, tuple[socket.socket, list[int]]]) -> None:
     connection, _ = listener.accept()
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile() as said:
@@ -161,19 +159,19 @@ def _fork_for(listener: socket.socket, folder: Path, running: dict[int, tuple[so
         _work(connection, streams, request)
     for stream in streams:
         os.close(stream)
-    note = folder / str(request["client"])
-    note.write_text(str(worker))
-    running[worker] = (connection, note)
+    running[worker] = (connection, request["processes"])
     connection.sendall(f"{worker}\n".encode())
 
 
-def _report_ended(running: dict[int, tuple[socket.socket, Path]]) -> None:
+def _report_ended(running: dict[int, tuple[socket.socket, list[int]]], folder: Path) -> None:
     while running:
-        worker, status = os.waitpid(-1, os.WNOHANG)
+        worker, status, used = os.wait4(-1, os.WNOHANG)
         if not worker:
             return
-        connection, note = running.pop(worker)
-        note.unlink(missing_ok=True)
+        connection, processes = running.pop(worker)
+        usage = json.dumps({"seconds": used.ru_utime + used.ru_stime, "peak_kib": used.ru_maxrss})
+        for process in processes:
+            (folder / USAGE.format(process)).write_text(usage)
         code = os.waitstatus_to_exitcode(status)
         with suppress(OSError):  # where the step's process was ended
             connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())  # as a shell has it for a signal
@@ -200,7 +198,7 @@ def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, 
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-    except BaseException:  # what Python does with an error that nobody caught
+    except BaseException:  # noqa: BLE001 - the end of the process: what Python does with an error that nobody caught
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         code = 1
     finally:
@@ -216,8 +214,4 @@ def _end_with(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), sys.argv[2:])
-    except OSError:
-        traceback.print_exc()
-        sys.exit(1)
+    main(Path(sys.argv[1]), sys.argv[2:])
