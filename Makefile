@@ -38,21 +38,21 @@ benchmark: setup ## a cold run of the default study in a fresh folder: wall time
 	python benchmarks/default_study.py
 
 repro: setup ## what DVC would rerun after an edit of params.yaml
-	python -m palimpsest.study.dvc --check
+	palimpsest dvc-params --check
 	dvc repro --no-run-cache
 
 dvc-params: setup ## write the lists of params in dvc.yaml anew, after keys were added to params.yaml or removed
-	python -m palimpsest.study.dvc
+	palimpsest dvc-params
 
 restore: setup ## bring outputs back from the DVC remote and tell Snakemake that they are up to date
 	@dvc remote default >/dev/null 2>&1 || { echo "Error: no DVC remote to restore from: 'dvc remote add --default NAME FOLDER-OR-URL' first." >&2; exit 1; }
 	dvc pull
 	@dvc status --quiet || { echo "Error: the outputs do not belong to this params.yaml and code: see 'dvc status', then undo the edit or run 'make repro'." >&2; exit 1; }
-	python -m palimpsest.study.verify results params.yaml
+	palimpsest verify
 	snakemake --cores all --forceall --touch --quiet progress rules
 
 verify: setup ## does every artefact match its hashes and today's params.yaml?
-	python -m palimpsest.study.verify results params.yaml
+	palimpsest verify
 
 rulegraph: setup ## docs/rulegraph.svg (needs graphviz)
 	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/rulegraph.svg

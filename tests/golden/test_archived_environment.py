@@ -29,9 +29,7 @@ def test_an_edited_requirements_file_makes_the_interpreter_refuse(environment, t
     (folder / "bin").mkdir(parents=True)
     (folder / "bin/python").symlink_to(sys.executable)
     monkeypatch.setenv(VARIABLE, str(folder.parent))
-    with pytest.raises(
-        PalimpsestError, match=r"is not built: run `python -m palimpsest.quantizers.environments .*archived.txt"
-    ):
+    with pytest.raises(PalimpsestError, match=r"is not built: run `palimpsest build-environment .*archived.txt"):
         interpreter("archived")
     shutil.copy(environment / "environment.json", folder)
     assert interpreter("archived") == folder / "bin/python"

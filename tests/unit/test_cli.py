@@ -1,10 +1,14 @@
 """Every command line ends a mistake of the user's with one line that names the file or key, and exit code 1."""
 
 import json
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from palimpsest import cli
@@ -12,67 +16,131 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import load_model, load_published
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers.base import load_checkpoint
-from palimpsest.report import known_answers as known
-from palimpsest.study import dvc as dvc_params
-from palimpsest.study import verify
-from palimpsest.tables import formats, markdown, phase
-from palimpsest.tables import moved_weights as reach
 
 REPOSITORY = Path(__file__).parents[2]
+VENV = Path(sys.executable).parent
 
 
-def fails(main, monkeypatch, capsys, *arguments: str | Path) -> str:
-    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
+def fails(capsys, *arguments: str | Path) -> str:
+    """The one line on standard error of a command that must end with exit code 1."""
     with pytest.raises(SystemExit) as end:
-        main()
+        cli.main(list(map(str, arguments)))
     assert end.value.code == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     return captured.err.strip()
 
 
-REPORTS = {
-    "markdown": (markdown.main, ["{}/audit.json"]),
-    "formats": (formats.main, ["{}"]),
-    "known": (known.main, ["{}"]),
-    "diagram": (phase.main, ["diagram", "{}/figure.svg", "{}"]),
-    "methods": (phase.main, ["methods", "{}"]),
-    "reach": (reach.main, ["{}"]),
-    "metrics": (phase.main, ["metrics", "{}"]),
-    "calibration": (phase.main, ["calibration", "{}/figure.svg", "{}"]),
+TABLES = {
+    "audit": ["{}/audit.json"],
+    "formats": ["{}"],
+    "known-answers": ["{}"],
+    "phase-diagram": ["{}/figure.svg", "{}"],
+    "methods": ["{}"],
+    "moved-weights": ["{}"],
+    "metrics": ["{}"],
+    "calibration": ["{}/figure.svg", "{}"],
+    "prediction": ["{}"],
 }
+COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"]]
+COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 
-@pytest.mark.parametrize("name", REPORTS)
-def test_reports_without_their_audit(name, tmp_path, monkeypatch, capsys):
-    main, templates = REPORTS[name]
-    arguments = [template.format(tmp_path) for template in templates]
-    assert f"{tmp_path}/audit.json does not exist" in fails(main, monkeypatch, capsys, *arguments)
-    if name == "calibration":
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_without_their_audit(name, tmp_path, capsys):
+    arguments = [template.format(tmp_path) for template in TABLES[name]]
+    assert f"{tmp_path}/audit.json does not exist" in fails(capsys, "tables", name, *arguments)
+    if name in ("calibration", "prediction"):
         return
     (tmp_path / "audit.json").write_text('{"settings": {}}')
-    assert fails(main, monkeypatch, capsys, *arguments) == (
-        f"Error: {tmp_path}/audit.json is no audit (it lacks 'models'): give the audit.json of a study's results."
+    assert fails(capsys, "tables", name, *arguments) == (
+        f"palimpsest: {tmp_path}/audit.json is no audit (it lacks 'models'): give the audit.json of a study's results."
     )
 
 
-def test_a_folder_instead_of_a_file(tmp_path, monkeypatch, capsys):
-    assert str(tmp_path) in fails(markdown.main, monkeypatch, capsys, tmp_path)
+def help_of(*command: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "palimpsest", *command, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
-def test_dvc_params_without_dvc_yaml(tmp_path, monkeypatch, capsys):
-    found = fails(dvc_params.main, monkeypatch, capsys, REPOSITORY / "params.yaml", tmp_path / "dvc.yaml")
-    assert found == f"Error: {tmp_path}/dvc.yaml does not exist: run this where it is, or name it (PARAMS DVC)."
+def test_the_commands_are_those_that_are_tested():
+    listed = re.findall(r"^  ([a-z-]+)  ", help_of().partition("Commands:")[2], re.MULTILINE)
+    inner = re.findall(r"^  ([a-z-]+)  ", help_of("tables").partition("Commands:")[2], re.MULTILINE)
+    assert sorted([[name] for name in listed] + [["tables", name] for name in inner]) == sorted(COMMANDS)
 
 
-@pytest.mark.parametrize("key", ["corpus", "training", "models", "seeds", "quantizers", "metrics"])
-def test_verify_with_a_key_missing(key, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != ["tables"]], ids=" ".join)
+def test_help_shows_an_example_and_says_what_each_argument_is(command):
+    text = help_of(*command)
+    assert f"Example: palimpsest {' '.join(command)}" in text
+    called = typer.main.get_command(cli.app)
+    for name in command:
+        called = called.commands[name]
+    assert called.params and all(parameter.help for parameter in called.params)
+
+
+def test_help_needs_no_heavy_import():
+    loaded = "import sys; from palimpsest import cli; print([n for n in ('torch', 'numpy', 'matplotlib') if n in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "[]\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_complete(shell):
+    environment = os.environ | {
+        "_PALIMPSEST_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "palimpsest tables ph",
+    }
+    environment |= {"COMP_WORDS": "palimpsest tables ph", "COMP_CWORD": "2", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    found = subprocess.run([VENV / "palimpsest"], env=environment, capture_output=True, text=True).stdout
+    assert "phase-diagram" in found
+
+
+@pytest.mark.parametrize("command", [["tabels"], ["tables", "formatz", "x"], ["survive", "one"], ["verify", "--nope"]])
+def test_a_command_line_that_is_none_is_a_usage_error(command, capsys):
+    assert cli.main(command) == 2
+    assert "Usage: palimpsest" in capsys.readouterr().err
+
+
+def test_no_document_and_no_module_asks_for_a_module_to_be_run():
+    """What a person types is a command; processes that the library starts are run as modules, and nobody types them."""
+    tracked = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, text=True)
+    started = ("palimpsest.training.processes", "palimpsest.runtime.warm")
+    for name in tracked.split():
+        file = REPOSITORY / name
+        if file.suffix in (".py", ".md", ".yaml", ".smk", ".toml", ".rst") or file.name in ("Makefile", "Snakefile"):
+            found = re.findall(r"python3? -m (palimpsest\.[\w.]+)", file.read_text()) if file.is_file() else []
+            assert [module for module in found if module.rstrip(".") not in started] == [], name
+
+
+def test_a_folder_instead_of_a_file(tmp_path, capsys):
+    assert str(tmp_path) in fails(capsys, "tables", "audit", tmp_path)
+
+
+def test_dvc_params_without_dvc_yaml(tmp_path, capsys):
+    found = fails(capsys, "dvc-params", REPOSITORY / "params.yaml", tmp_path / "dvc.yaml")
+    assert found == f"palimpsest: {tmp_path}/dvc.yaml does not exist: run this where it is, or name it (PARAMS DVC)."
+
+
+@pytest.mark.parametrize("key", ["methods", "seeds", "quantizers"])
+def test_verify_with_a_key_missing(key, tmp_path, capsys):
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     del params[key]
     file = tmp_path / "params.yaml"
     file.write_text(json.dumps(params))
-    found = fails(verify.main, monkeypatch, capsys, tmp_path / "results", file)
-    assert found == f"Error: {file} lacks the key '{key}': add it, `snakemake -n` says where it belongs."
+    found = fails(capsys, "verify", tmp_path / "results", file)
+    assert found == f"palimpsest: params.yaml lacks the key '{key}': add it, `snakemake -n` says where it belongs."
+
+
+def test_verify_of_a_part_that_is_none(tmp_path, capsys):
+    (tmp_path / "models").mkdir()
+    found = fails(capsys, "verify", tmp_path, REPOSITORY / "params.yaml", "modles")
+    assert found.startswith("palimpsest: unknown part of") and "Did you mean 'models'?" in found
+
+
+def test_a_stage_that_is_none(monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    assert "unknown stage of dvc.yaml 'model'. Did you mean 'models'?" in fails(capsys, "stage", "model")
 
 
 @pytest.fixture
@@ -84,12 +152,12 @@ def truncated(tiny, tmp_path) -> Path:
     return folder
 
 
-def test_survive_of_a_truncated_checkpoint(tiny, truncated, tmp_path, monkeypatch, capsys):
+def test_survive_of_a_truncated_checkpoint(tiny, truncated, tmp_path, capsys):
     whole = tmp_path / "whole"
     tiny[0].save_pretrained(whole)
     capsys.readouterr()  # its progress
     for pair in ((whole, truncated), (truncated, whole)):
-        found = fails(cli.main, monkeypatch, capsys, "survive", *pair)
+        found = fails(capsys, "survive", *pair)
         assert found.startswith(f"palimpsest: {truncated}/model.safetensors is no whole safetensors file (")
 
 

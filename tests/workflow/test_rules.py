@@ -247,7 +247,7 @@ def test_rules_for_the_unquantized_model_depend_on_its_backend():
 
 
 def test_the_check_stage_reads_the_whole_of_params():
-    assert CHECK["cmd"] == "python -m palimpsest.study.dvc --check"
+    assert CHECK["cmd"] == "palimpsest dvc-params --check"
     assert CHECK["params"] == [{"params.yaml": None}]
 
 
@@ -274,7 +274,7 @@ def test_stages_keep_their_outputs_and_verify_them(name):
     stage = STAGES[name]
     outputs = stage["outs"] + stage.get("metrics", [])
     assert all(settings["persist"] for output in outputs for settings in output.values())
-    assert stage["cmd"][-1].startswith("python -m palimpsest.study.verify results params.yaml ")
+    assert stage["cmd"][-1].startswith("palimpsest verify results params.yaml ")
 
 
 class UniqueKeys(yaml.SafeLoader):

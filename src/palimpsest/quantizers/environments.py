@@ -1,11 +1,10 @@
-"""Isolated environments, for backends whose pins cannot live beside the project's. `python -m palimpsest.quantizers.environments REQUIREMENTS FOLDER`.
+"""Isolated environments, for backends whose pins cannot live beside the project's. `palimpsest build-environment REQUIREMENTS FOLDER`.
 
 An environment is a virtual environment below the folder that the variable PALIMPSEST_ENVIRONMENTS names, built from
 workflow/envs/NAME.txt. Its `environment.json` is written last, so a build that was cut short is never taken for a whole one;
 `ready.json` is a copy for Snakemake, which removes what a rule writes before it runs the rule.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -83,7 +82,7 @@ def interpreter(name: str) -> Path:
     problem = _problem(Path(requirements), folder)
     if problem:
         raise PalimpsestError(
-            f"{problem}: run `python -m palimpsest.quantizers.environments {os.path.relpath(requirements)} {os.path.relpath(folder)}`, "
+            f"{problem}: run `palimpsest build-environment {os.path.relpath(requirements)} {os.path.relpath(folder)}`, "
             "as the rule `environment` does."
         )
     return _python(folder)
@@ -125,7 +124,7 @@ def _folder(name: str) -> Path:
     if not root:
         raise PalimpsestError(
             f"the environment {name!r} is needed, but {VARIABLE} is not set: the rule `quantize` sets it; elsewhere set it to "
-            f"the folder that holds {name}, built with `python -m palimpsest.quantizers.environments workflow/envs/{name}.txt FOLDER/{name}`."
+            f"the folder that holds {name}, built with `palimpsest build-environment workflow/envs/{name}.txt FOLDER/{name}`."
         )
     return Path(root) / name
 
@@ -166,18 +165,3 @@ def check_python(requirements: Path) -> None:
             f"the pins of {requirements} were tried on Python {' and '.join(tried)}, this is {here}: "
             "make the project's environment with one of these versions, or leave the quantizers out that need this one."
         )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.quantizers.environments", description=__doc__)
-    parser.add_argument("requirements", type=Path)
-    parser.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    try:
-        build(arguments.requirements, arguments.folder)
-    except PalimpsestError as error:
-        sys.exit(f"Error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,9 @@
-"""Published numbers beside ours: `python -m palimpsest.report.known_answers studies/paper-news/results`.
+"""Published numbers beside ours: `palimpsest tables known-answers studies/paper-news/results`.
 
 known_answers.yaml holds the tables and what is known of how they were made. Each line of a comparison says which settings of the study differ
 from those, and what no setting can make alike.
 """
 
-import argparse
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from palimpsest.audit.records import read_audit
-from palimpsest.errors import PalimpsestError, choose, one_line
+from palimpsest.errors import PalimpsestError, choose
 
 MISSING = "–"
 
@@ -189,21 +188,12 @@ def _letter(number: int) -> str:
     return (_letter(more - 1) if more else "") + string.ascii_lowercase[last]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.report.known_answers", description=__doc__)
-    parser.add_argument("results", type=Path, help="the results folder of a study")
-    parser.add_argument("pack", nargs="?", help="the pack; without it the one that the study's params.yaml names")
-    arguments = parser.parse_args()
-    with one_line():
-        audit = read_audit(arguments.results / "audit.json")
-        name = arguments.pack or audit["settings"]["report"].get("known_answers")
-        if name is None:
-            raise PalimpsestError(
-                f"{arguments.results} is of a study without report.known_answers: name a pack, one of "
-                f"{', '.join(sorted(read_packs()['packs']))}."
-            )
-        print(markdown(compare(audit, name)))
-
-
-if __name__ == "__main__":
-    main()
+def comparison(results: Path, pack: str | None) -> str:
+    """`compare` of a study's results, as Markdown. pack: by name; None: the one that the study's params.yaml names."""
+    audit = read_audit(results / "audit.json")
+    name = pack or audit["settings"]["report"].get("known_answers")
+    if name is None:
+        raise PalimpsestError(
+            f"{results} is of a study without report.known_answers: name a pack, one of {', '.join(sorted(read_packs()['packs']))}."
+        )
+    return markdown(compare(audit, name))

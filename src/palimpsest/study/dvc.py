@@ -1,14 +1,12 @@
-"""The lists of params in dvc.yaml, leaf by leaf, from params.yaml. `python -m palimpsest.study.dvc`.
+"""The lists of params in dvc.yaml, leaf by leaf, from params.yaml. `palimpsest dvc-params`.
 
 DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to it, mistyped
 perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each leaf belongs to one stage; later
 stages see its effect through the files that they depend on. A new key beside the blocks is for the stage `check`, which runs after
-every edit of params.yaml and reads the whole file: `python -m palimpsest.study.dvc --check`.
+every edit of params.yaml and reads the whole file: `palimpsest dvc-params --check`.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ from typing import Any
 import yaml
 
 from palimpsest.artefacts import REPOSITORY
-from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import check_params, leaves, read_params
+from palimpsest.study.stages import read_stages
 
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
 
@@ -103,27 +102,19 @@ def _reject_dots(params: Any, where: str = "") -> None:
         _reject_dots(value, f"{where}.{key}" if where else str(key))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.study.dvc", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when params.yaml or a list is wrong")
-    parser.add_argument("params", type=Path, nargs="?", default=Path("params.yaml"))
-    parser.add_argument("dvc", type=Path, nargs="?", default=Path("dvc.yaml"))
-    arguments = parser.parse_args()
-    with one_line():
-        params = read_params(arguments.params)
-        if arguments.check:
-            check_params(params, SCHEMA, str(arguments.params))
-        lists = stage_params(params)
-        if not arguments.dvc.exists():
-            raise PalimpsestError(f"{arguments.dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
-        text = arguments.dvc.read_text(encoding="utf-8")
-        if arguments.check:
-            found = differences(text, lists, str(arguments.dvc))
-            if found:
-                sys.exit("\n".join([*found, "Run `make dvc-params`, so that DVC watches the keys of params.yaml."]))
-        else:
-            arguments.dvc.write_text(rewrite(text, lists, str(arguments.dvc)), encoding="utf-8")
+def check_lists(params: Path, dvc: Path) -> list[str]:
+    """What is wrong with the lists of params in `dvc`, a line each; raises PalimpsestError for params that do not fit the schema."""
+    check_params(read_params(params), SCHEMA, str(params))
+    return differences(dvc.read_text(encoding="utf-8"), _lists(params, dvc), str(dvc))
 
 
-if __name__ == "__main__":
-    main()
+def write_lists(params: Path, dvc: Path) -> None:
+    """Write the lists of params in `dvc` anew."""
+    lists = _lists(params, dvc)
+    dvc.write_text(rewrite(dvc.read_text(encoding="utf-8"), lists, str(dvc)), encoding="utf-8")
+
+
+def _lists(params: Path, dvc: Path) -> dict[str, list[str]]:
+    if not dvc.exists():
+        raise PalimpsestError(f"{dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
+    return stage_params(read_params(params), read_stages(dvc))

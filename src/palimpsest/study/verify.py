@@ -34,6 +34,9 @@ def problems(
     parts: names of folders (and files) in `results`; None: all. An artefact that is missing shows in what is made from it, in the end in the
     audit, which is made from all. repository: where the code lies.
     """
+    for key in ("methods", "seeds", "quantizers"):
+        if key not in params:
+            raise PalimpsestError(f"params.yaml lacks the key {key!r}: add it, `snakemake -n` says where it belongs.")
     study = expanded(with_current_names(params)[0])
     hashes = _Hashes()
     found: list[str] = []

@@ -1,6 +1,6 @@
 """What rho says about recovery: two thresholds on rho, with the error rate that they had on studies where both were measured.
 
-`python -m palimpsest.survival.prediction STUDY_RESULTS... > src/palimpsest/survival/prediction.json` reads each results folder's audit.json and
+`palimpsest tables prediction STUDY_RESULTS... > src/palimpsest/survival/prediction.json` reads each results folder's audit.json and
 writes the table that `palimpsest survive` predicts from. In place of a folder it takes an earlier table, whose pairs it reads.
 
 A pair is an unlearned model of a study at a quantized precision: rho, and the share of what was forgotten that came back,
@@ -15,7 +15,6 @@ Each pair is also foretold by thresholds that are chosen without its group: with
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from itertools import pairwise
@@ -25,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 from palimpsest.artefacts import read_json
-from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FULL, HEADLINE, TARGET
 
 RESTORED, PARTLY, KEPT = "restored", "partly", "kept"
@@ -300,8 +299,3 @@ def _weights(model: dict[str, Any], seed: int) -> str:
     """A hash of the model's safetensors files, from those in the audit."""
     hashes = [value for name, value in sorted(model["files"][str(seed)].items()) if name.endswith(".safetensors")]
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    with one_line():
-        print(in_lines(make_table(sys.argv[1:])))

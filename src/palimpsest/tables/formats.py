@@ -1,11 +1,10 @@
-"""One line per quantizer, for documents: `python -m palimpsest.tables.formats results`; with `--against rtn-int4-g128`, by how many
+"""One line per quantizer, for documents: `palimpsest tables formats results`; with `--against rtn-int4-g128`, by how many
 points more or less each quantizer brings back than that one.
 
 What the format is (bits, dead zone), what it does to forgetting (retained knowledge, rho) and what it costs (perplexity, size,
 time). Needs the whole results folder, because the manifests and the cost of the quantized target are not part of the audit.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 from math import floor, log10
@@ -16,7 +15,7 @@ from typing import Any
 from palimpsest.artefacts import read_json, read_manifest
 from palimpsest.audit.records import index_study, read_audit, read_records
 from palimpsest.audit.retained import Retained, Rules
-from palimpsest.errors import choose, one_line
+from palimpsest.errors import choose
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.grids.levels import zero_bin
 from palimpsest.tables.markdown import number, table
@@ -202,19 +201,3 @@ def _cell(cell: Mapping[str, Any] | None, signed: bool = False) -> str:
     form = "{:+z.0f}" if signed else "{:z.0f}"
     interval = f" ({form.format(cell['ci'][0])} to {form.format(cell['ci'][1])})" if cell["ci"] else ""
     return form.format(cell["value"]) + interval + _ends(list(cell.get("by_seed", {}).values()), form)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.tables.formats", description=__doc__)
-    parser.add_argument("results", type=Path, help="the results folder of a study")
-    parser.add_argument("--against", metavar="QUANTIZER", help="print the differences from this quantizer instead")
-    arguments = parser.parse_args()
-    with one_line():
-        if arguments.against:
-            print(difference_lines(differences(arguments.results, arguments.against), arguments.against))
-        else:
-            print(lines(formats(arguments.results)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,9 @@
-"""The audit as Markdown tables, for documents: `python -m palimpsest.tables.markdown results/audit.json`."""
+"""The audit as Markdown tables, for documents: `palimpsest tables audit results/audit.json`."""
 
-import argparse
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from palimpsest.audit.battery import texts
-from palimpsest.audit.records import read_audit
-from palimpsest.errors import one_line
 from palimpsest.vocabulary import FULL, HEADLINE, UNLEARNED
 
 MISSING = "–"
@@ -73,15 +70,3 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
 def number(value: float | None, digits: int = 0) -> str:
     """Rounded to `digits`; a dash where there is no number."""
     return MISSING if value is None else f"{value:z.{digits}f}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("audit", help="an audit.json")
-    arguments = parser.parse_args()
-    with one_line():
-        print(tables(read_audit(arguments.audit)))
-
-
-if __name__ == "__main__":
-    main()

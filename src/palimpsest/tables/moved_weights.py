@@ -1,4 +1,4 @@
-"""Which weights a study's methods moved, and whether their storage while training shows in them: `python -m palimpsest.tables.moved_weights RESULTS`.
+"""Which weights a study's methods moved, and whether their storage while training shows in them: `palimpsest tables moved-weights RESULTS`.
 
 For each unlearned model of RESULTS (its checkpoints must still be there) a line: the |w| from which weights in bfloat16 cannot move at the
 method's learning rate, 2^ceil(log2(256 eta)) (docs/theory.md, statement 3), the same as read off the checkpoints, the shares of the
@@ -6,7 +6,6 @@ weights below and above the first that changed, and what palimpsest.survival.tra
 shares, and the part of the changed weights in each format's dead zone, need no knowledge of the method.
 """
 
-import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, log2
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.audit.records import read_audit
-from palimpsest.errors import one_line
 from palimpsest.survival.checkpoints import formats_of, survive
 from palimpsest.survival.training_precision import FINER, IN_PLACE
 from palimpsest.tables.markdown import MISSING, number, table
@@ -126,16 +124,3 @@ def text(models: list[Moved]) -> str:
         f"{table(head, lines)}\n\nStorage inferred: right for {right} of {len(models)} models, wrong for {wrong}, undecided for "
         f"{len(models) - right - wrong}. Reach as predicted for {equal} of the {len(stored)} bfloat16 models that show one."
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.tables.moved_weights", description=__doc__)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    with one_line():
-        print(text(moved(arguments.results, arguments.seed)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,15 +1,14 @@
 """The phase diagram, learning rate x format for each weight storage, and rho against recovery over several studies.
 
-`python -m palimpsest.tables.phase diagram FIGURE.svg RESULTS...` draws one study's cells and prints them as a table;
-`python -m palimpsest.tables.phase methods RESULTS...` prints a study's methods, with the steps that each took and the forgetting it reached
+`palimpsest tables phase-diagram FIGURE.svg RESULTS...` draws one study's cells and prints them as a table;
+`palimpsest tables methods RESULTS...` prints a study's methods, with the steps that each took and the forgetting it reached
 (both average over seeds, also where these were run apart and lie in several results folders);
-`python -m palimpsest.tables.phase metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
-`python -m palimpsest.tables.phase calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
+`palimpsest tables metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
+`palimpsest tables calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
 correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly. In place of a
 results folder it takes a table of palimpsest.survival.prediction.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from palimpsest.audit.records import read_audit, read_audits
-from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.audit.records import read_audits
+from palimpsest.errors import PalimpsestError
 from palimpsest.models.layers import HEADS, is_named, linear_layers
 from palimpsest.models.tensors import open_checkpoint, to_bfloat16
 from palimpsest.quantizers import make_quantizer
@@ -53,7 +52,7 @@ from palimpsest.tables.by_model import (
     cells,
     cells_table,
 )
-from palimpsest.tables.markdown import metrics_table, number, table
+from palimpsest.tables.markdown import number, table
 from palimpsest.vocabulary import TARGET
 
 REACH = 256
@@ -229,7 +228,7 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
     }
 
 
-def _diagram(figure: Path, results: Sequence[Path]) -> str:
+def diagram(figure: Path, results: Sequence[Path]) -> str:
     audit = read_audits(results)
     target = next(model["model"] for model in audit["models"] if model["kind"] == TARGET)
     records = cells(audit)
@@ -240,12 +239,12 @@ def _diagram(figure: Path, results: Sequence[Path]) -> str:
     return f"{drawn}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
 
 
-def _methods(results: Sequence[Path]) -> str:
+def methods(results: Sequence[Path]) -> str:
     audit = read_audits(results)
     return cells_table(cells(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
 
 
-def _calibration(figure: Path, results: Sequence[Path]) -> str:
+def calibration(figure: Path, results: Sequence[Path]) -> str:
     pairs = gather(results)
     group = foretell(pairs)
     draw_calibration(pairs, figure)
@@ -309,27 +308,3 @@ def _errors(pairs: Sequence[Pair], group: str) -> str:
         lines[-1] += [number(found[key], 2) for key in ("auc_returned", "auc_restored")]
     head = ["pairs of", "pairs", f"wrong, without the pair's {group}", "wrong, `kept` of all"]
     return table([*head, "AUC: something came back", "AUC: restored"], lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.tables.phase", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("diagram", "methods", "metrics", "calibration"):
-        command = commands.add_parser(name)
-        if name in ("diagram", "calibration"):
-            command.add_argument("figure", type=Path)
-        command.add_argument("results", type=Path, nargs=None if name == "metrics" else "+")
-    arguments = parser.parse_args()
-    with one_line():
-        if arguments.command == "diagram":
-            print(_diagram(arguments.figure, arguments.results))
-        elif arguments.command == "methods":
-            print(_methods(arguments.results))
-        elif arguments.command == "metrics":
-            print(metrics_table(read_audit(arguments.results / "audit.json")))
-        else:
-            print(_calibration(arguments.figure, arguments.results))
-
-
-if __name__ == "__main__":
-    main()

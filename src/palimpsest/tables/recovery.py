@@ -1,16 +1,15 @@
 """What came back, by weight storage and format, from the audit.csv files of one or more studies, for documents.
 
-`python -m palimpsest.tables.recovery AUDIT.csv... [--models NAME...]`. The files need not lie in a results folder: those in
+`palimpsest tables recovery AUDIT.csv... [--models NAME...]`. The files need not lie in a results folder: those in
 docs/evidence are enough.
 """
 
-import argparse
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.errors import PalimpsestError
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
 from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED
@@ -88,18 +87,3 @@ def _cells(points: Sequence[float], negligible: float) -> tuple[str, str]:
         return MISSING, MISSING
     text = f"{number(mean(points))} ({number(min(points))} to {number(max(points))})"
     return text, f"{sum(each > negligible for each in points)} of {len(points)}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m palimpsest.tables.recovery", description=__doc__)
-    parser.add_argument("audits", type=Path, nargs="+")
-    parser.add_argument("--models", nargs="+", default=[], help="these unlearned models alone")
-    parser.add_argument("--forgotten-below", type=float, default=50.0, help="percent, as in the studies' audit rules")
-    parser.add_argument("--negligible", type=float, default=10.0, help="points, as in the studies' audit rules")
-    arguments = parser.parse_args()
-    with one_line():
-        print(recovery_table(arguments.audits, arguments.models, arguments.forgotten_below, arguments.negligible))
-
-
-if __name__ == "__main__":
-    main()

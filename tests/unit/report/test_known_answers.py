@@ -2,11 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
+from palimpsest.cli import main
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import known_answers as known
 from palimpsest.report.known_answers import choose_pack, compare, deviations, markdown, read_packs
@@ -250,14 +250,13 @@ def test_an_unknown_pack_is_named():
         compare({}, "muse-book")
 
 
-def test_the_command_prints_markdown_and_one_line_on_mistakes(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_markdown_and_one_line_on_mistakes(tmp_path, capsys):
     content = audit(study("news"), {("target", "bf16"): dict.fromkeys(COLUMNS, 50.0)})
     (tmp_path / "audit.json").write_text(json.dumps(content))
-    monkeypatch.setattr(sys, "argv", ["known", str(tmp_path)])
-    known.main()
+    assert main(["tables", "known-answers", str(tmp_path)]) == 0
     assert "| target | full | bf16 | 58.4 / 50.0 / -8.4 |" in capsys.readouterr().out
     del content["settings"]["report"]["known_answers"]
     (tmp_path / "audit.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=r"^1$"):
-        known.main()
+        main(["tables", "known-answers", str(tmp_path)])
     assert "without report.known_answers: name a pack, one of muse-books, muse" in capsys.readouterr().err

@@ -15,11 +15,11 @@ from palimpsest.survival.prediction import OUTCOMES, read_table
 from palimpsest.tables.by_model import METHOD, NATS, STEPS, cells, cells_table
 from palimpsest.tables.markdown import metrics_table
 from palimpsest.tables.phase import (
-    _calibration,
-    _methods,
     borders,
+    calibration,
     draw_calibration,
     draw_diagram,
+    methods,
     place_of,
     rank_correlation,
 )
@@ -113,7 +113,7 @@ def test_seeds_that_were_run_apart_are_averaged_as_seeds_of_one_study(audit, fol
     a, b = cells(joined)
     assert a.retained == [80.0, 70.0] and a.rho == [0.1, 0.3] and a.steps == [30, 20]
     assert b.retained == [75.0]  # the second folder lacks it
-    assert "a | 1e-05 | 25 [20 to 30]" in _methods(folders(first, second)).replace("bfloat16 | ", "")
+    assert "a | 1e-05 | 25 [20 to 30]" in methods(folders(first, second)).replace("bfloat16 | ", "")
 
 
 def test_methods_that_were_run_apart_are_joined_and_what_both_have_alike_counts_once(audit, folders):
@@ -272,7 +272,7 @@ def test_the_interval_is_over_targets_not_over_pairs():
 
 
 def test_the_calibration_says_what_is_wrong_beside_the_trivial_answer(tmp_path):
-    text = _calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/survival/prediction.json"])
+    text = calibration(tmp_path / "c.svg", [REPOSITORY / "src/palimpsest/survival/prediction.json"])
     first, outcomes, table, thresholds, formats = text.split("\n\n")
     packaged = read_table()
     counts = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in outcomes.splitlines()[2:]}

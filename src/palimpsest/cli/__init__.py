@@ -1,0 +1,166 @@
+"""The command line: `palimpsest COMMAND ...`. A mistake of the user's is one line on stderr and exit code 1."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from palimpsest.cli.tables import tables
+from palimpsest.errors import PalimpsestError, one_line
+
+HELP = """Does a language model that was made to forget still forget after it is quantized?
+
+A study is run by `snakemake --cores all` (or `make audit`); these commands look at checkpoints and at results.
+"""
+app = typer.Typer(
+    name="palimpsest", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+app.add_typer(tables, name="tables")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    with one_line("palimpsest"):
+        try:
+            app(args=arguments, prog_name="palimpsest")
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+def fail(problems: Sequence[str]) -> None:
+    """Say what is wrong, a line each, and end with exit code 1; does nothing where nothing is."""
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
+def survive(
+    target: Annotated[Path, typer.Argument(help="Checkpoint folder before unlearning (safetensors).")],
+    unlearned: Annotated[Path, typer.Argument(help="Checkpoint folder after unlearning.")],
+    quantizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A format, by name; several: repeat the option, or separate them by commas. An unknown one prints the list.",
+        ),
+    ] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The formats of a study's params.yaml that weights alone decide."),
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Print a table by kind of layer, too.")] = False,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole record to this file.")] = None,
+) -> None:
+    """What of an unlearning update is left in each format, from two checkpoints: no data, no GPU, no forward pass.
+
+    Example: palimpsest survive TARGET UNLEARNED --quantizer nf4,rtn-int4
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: the cores are taken by blocks of rows
+    from tqdm import tqdm
+
+    from palimpsest.artefacts import write_json
+    from palimpsest.study.params import read_params
+    from palimpsest.survival.checkpoints import DEFAULT_FORMATS, choose_formats, count_weights, formats_of
+    from palimpsest.survival.checkpoints import survive as measure
+    from palimpsest.survival.prediction import read_table
+    from palimpsest.survival.text import add_predictions, render
+
+    if quantizer and params:
+        raise typer.BadParameter("--quantizer and --params exclude each other: give one.")
+    for folder in (target, unlearned):
+        if not folder.is_dir():
+            raise PalimpsestError(
+                f"{folder} is no folder: give the folder of a checkpoint saved in safetensors format."
+            )
+    if target.samefile(unlearned):
+        raise PalimpsestError(f"{target} is both target and unlearned model: give two checkpoints.")
+    named = [name for each in quantizer or [] for name in each.split(",")]
+    quantizers, skipped = (
+        formats_of(read_params(params)["quantizers"]) if params else (choose_formats(named or DEFAULT_FORMATS), {})
+    )
+    with tqdm(total=count_weights(target), unit=" weights", unit_scale=True, leave=False, disable=None) as bar:
+        record = measure(target, unlearned, quantizers, bar.update) | {"skipped": skipped}
+    table = read_table()
+    add_predictions(record, table)
+    if json:
+        write_json(json, record)
+    print(render(record, table, layers), end="")
+
+
+@app.command()
+def verify(
+    results: Annotated[Path, typer.Argument(help="The results folder of a study.")] = Path("results"),
+    params: Annotated[Path, typer.Argument(help="The study's params.yaml.")] = Path("params.yaml"),
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="Folders of the results, such as models; all without them.")
+    ] = None,
+) -> None:
+    """Hold every artefact to its hashes, its inputs, params.yaml and the code.
+
+    Example: palimpsest verify studies/muse-news/results studies/muse-news/params.yaml
+    """
+    from palimpsest.errors import choose
+    from palimpsest.study.params import read_params
+    from palimpsest.study.verify import parts_of, problems
+
+    known = parts_of(results)
+    for part in parts or []:
+        choose(dict.fromkeys(known), part, f"part of {results}")
+    fail(problems(results, read_params(params), parts or known))
+    print(f"{', '.join(parts or known)}: every artefact matches its hashes, inputs, settings and code.")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")],
+    target: Annotated[
+        str | None, typer.Argument(help="The rule that asks for all that the stage makes; by default of the same name.")
+    ] = None,
+    again: Annotated[list[str] | None, typer.Option(metavar="RULE", help="Run this rule in any case.")] = None,
+) -> None:
+    """Run one stage of dvc.yaml: Snakemake with the stage's own rules, then verify. `dvc repro` calls it.
+
+    Example: palimpsest stage models
+    """
+    from palimpsest.study.stages import run_stage
+
+    fail(run_stage(name, target or name, again or []))
+
+
+@app.command()
+def dvc_params(
+    params: Annotated[Path, typer.Argument(help="A study's params.yaml.")] = Path("params.yaml"),
+    dvc: Annotated[Path, typer.Argument(help="The dvc.yaml to write or check.")] = Path("dvc.yaml"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail when params.yaml or a list is wrong.")
+    ] = False,
+) -> None:
+    """Write the lists of params in dvc.yaml anew, after keys of params.yaml were added or removed.
+
+    DVC then names the key that changed. Example: palimpsest dvc-params --check
+    """
+    from palimpsest.study.dvc import check_lists, write_lists
+
+    if not check:
+        write_lists(params, dvc)
+    elif found := check_lists(params, dvc):
+        fail([*found, "Run `make dvc-params`, so that DVC watches the keys of params.yaml."])
+
+
+@app.command()
+def build_environment(
+    requirements: Annotated[Path, typer.Argument(help="Such as workflow/envs/archived.txt.")],
+    folder: Annotated[Path, typer.Argument(help="Where it is built, such as .environments/archived.")],
+) -> None:
+    """Build an isolated environment for archived quantizers. Snakemake does so by itself where a study needs one.
+
+    Example: palimpsest build-environment workflow/envs/archived.txt .environments/archived
+    """
+    from palimpsest.quantizers.environments import build
+
+    build(requirements, folder)

@@ -1,0 +1,154 @@
+"""`palimpsest tables`: what the documents print, as Markdown on standard output."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+tables = typer.Typer(
+    help="Tables of a study's results, as Markdown; what docs/ prints.", no_args_is_help=True, rich_markup_mode=None
+)
+Results = Annotated[Path, typer.Argument(help="The results folder of a study.")]
+Several = Annotated[
+    list[Path], typer.Argument(help="Results folders: of a study, or of seeds or methods that were run apart.")
+]
+Figure = Annotated[Path, typer.Argument(help="The SVG file to draw.")]
+
+
+@tables.command()
+def audit(file: Annotated[Path, typer.Argument(help="An audit.json.")] = Path("results/audit.json")) -> None:
+    """Retained knowledge, every metric, perplexity and rho by model and precision.
+
+    Example: palimpsest tables audit results/audit.json
+    """
+    from palimpsest.audit.records import read_audit
+    from palimpsest.tables.markdown import tables as in_markdown
+
+    print(in_markdown(read_audit(file)))
+
+
+@tables.command()
+def formats(
+    results: Results,
+    against: Annotated[
+        str | None, typer.Option(metavar="QUANTIZER", help="Print the differences from this quantizer instead.")
+    ] = None,
+) -> None:
+    """One line a quantizer: what the format is, what it does to forgetting and what it costs.
+
+    Example: palimpsest tables formats studies/all-quantizers/results --against rtn-int4-g128
+    """
+    from palimpsest.tables import formats as of
+
+    if against:
+        print(of.difference_lines(of.differences(results, against), against))
+    else:
+        print(of.lines(of.formats(results)))
+
+
+@tables.command()
+def phase_diagram(figure: Figure, results: Several) -> None:
+    """Learning rate by format for each weight storage: draws it, and prints it as a table.
+
+    Example: palimpsest tables phase-diagram phase.svg studies/phase-diagram/results
+    """
+    from palimpsest.tables.phase import diagram
+
+    print(diagram(figure, results))
+
+
+@tables.command()
+def methods(results: Several) -> None:
+    """A study's methods, with the steps that each took and the forgetting it reached.
+
+    Example: palimpsest tables methods studies/cures/results
+    """
+    from palimpsest.tables import phase
+
+    print(phase.methods(results))
+
+
+@tables.command()
+def metrics(results: Results) -> None:
+    """VerMem, KnowMem, PrivLeak and Utility of every model at every precision.
+
+    Example: palimpsest tables metrics results
+    """
+    from palimpsest.audit.records import read_audit
+    from palimpsest.tables.markdown import metrics_table
+
+    print(metrics_table(read_audit(results / "audit.json")))
+
+
+@tables.command()
+def calibration(
+    figure: Figure,
+    results: Annotated[list[Path], typer.Argument(help="Results folders, or tables that `tables prediction` printed.")],
+) -> None:
+    """Rho against recovery over several studies: draws every pair, and prints what rho foretells wrongly.
+
+    Example: palimpsest tables calibration calibration.svg src/palimpsest/survival/prediction.json
+    """
+    from palimpsest.tables import phase
+
+    print(phase.calibration(figure, results))
+
+
+@tables.command()
+def prediction(
+    results: Annotated[list[Path], typer.Argument(help="Results folders, or tables that this command printed.")],
+) -> None:
+    """The measured pairs of rho and recovery, as JSON: what `palimpsest survive` predicts from.
+
+    Example: palimpsest tables prediction results studies/*/results > prediction.json
+    """
+    from palimpsest.survival.prediction import in_lines, make_table
+
+    print(in_lines(make_table(results)))
+
+
+@tables.command()
+def moved_weights(
+    results: Results, seed: Annotated[int, typer.Option(help="Of the models that are looked at.")] = 0
+) -> None:
+    """Which weights each method moved, read off the checkpoints, and what they tell of the storage while training.
+
+    Example: palimpsest tables moved-weights results
+    """
+    from palimpsest.tables.moved_weights import moved, text
+
+    print(text(moved(results, seed)))
+
+
+@tables.command()
+def recovery(
+    audits: Annotated[list[Path], typer.Argument(help="audit.csv files, such as those in docs/evidence.")],
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="This unlearned model alone; repeat it for several.")
+    ] = None,
+    forgotten_below: Annotated[float, typer.Option(help="Percent, as in the studies' audit rules.")] = 50.0,
+    negligible: Annotated[float, typer.Option(help="Points, as in the studies' audit rules.")] = 10.0,
+) -> None:
+    """What came back, by weight storage and format.
+
+    Example: palimpsest tables recovery docs/evidence/default.csv
+    """
+    from palimpsest.tables.recovery import recovery_table
+
+    print(recovery_table(audits, models or [], forgotten_below, negligible))
+
+
+@tables.command()
+def known_answers(
+    results: Results,
+    pack: Annotated[
+        str | None, typer.Argument(help="A pack of published numbers; by default the one that params.yaml names.")
+    ] = None,
+) -> None:
+    """Published numbers beside a study's, and how the protocols differ.
+
+    Example: palimpsest tables known-answers studies/paper-news/results
+    """
+    from palimpsest.report.known_answers import comparison
+
+    print(comparison(results, pack))
