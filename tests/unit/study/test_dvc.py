@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.dvc import STAGES, differences, rewrite, stage_params
+from palimpsest.study.dvc import differences, rewrite, stage_params
 from palimpsest.study.params import leaves, read_params
+from palimpsest.study.stages import outputs_of, read_stages, rules_of
 
 REPOSITORY = Path(__file__).parents[3]
 DVC = """# a comment
@@ -29,7 +30,7 @@ LISTS = {"one": ["a", "b.c"], "two": ["d"]}
 
 
 def test_committed_lists_are_current():
-    lists = stage_params(read_params(REPOSITORY / "params.yaml"))
+    lists = stage_params(read_params(REPOSITORY / "params.yaml"), read_stages(REPOSITORY / "dvc.yaml"))
     assert differences((REPOSITORY / "dvc.yaml").read_text(), lists) == []
 
 
@@ -40,8 +41,9 @@ def test_each_block_and_leaf_is_in_the_one_stage_that_uses_it():
     listed = [key for stage in stages.values() for key in stage["params"]]
     blocks = [key for key, value in params.items() if isinstance(value, dict)]
     assert sorted(listed) == sorted([*leaves(params), *blocks])
-    for name, stage in stages.items():
-        assert {key.split(".")[0] for key in stage["params"]} == set(STAGES[name])
+    for stage in stages.values():
+        own = [key for key in stage["params"] if "." not in key]
+        assert {key.split(".")[0] for key in stage["params"]} == set(own)
 
 
 def test_rewriting_keeps_everything_else():
@@ -68,8 +70,31 @@ def test_a_dvc_file_without_the_stages_is_refused():
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({"metric": {"a": 1}}, "metric"), ({"methods": {"a.b": {"c": 1}}}, "'a.b' in methods has a dot")],
+    [
+        ({"metric": {"a": 1}}, "no stage of dvc.yaml reads the block 'metric' .* add `- metric` to"),
+        ({"methods": {"a.b": {"c": 1}}}, "'a.b' in methods has a dot"),
+    ],
 )
 def test_keys_that_no_stage_can_list(params, message):
     with pytest.raises(PalimpsestError, match=message):
-        stage_params(params)
+        stage_params(params, {"one": {"params": ["methods", "methods.a"]}})
+
+
+def test_a_block_that_two_stages_list_is_refused():
+    stages = {"one": {"params": ["methods"]}, "two": {"params": ["methods"]}}
+    with pytest.raises(PalimpsestError, match="the stages one and two both list methods"):
+        stage_params({"methods": {}}, stages)
+
+
+def test_a_stage_has_the_rules_of_its_files_and_puts_out_what_it_lists():
+    stages = read_stages(REPOSITORY / "dvc.yaml")
+    assert rules_of(stages["models"], REPOSITORY) == ["train", "unlearn"]
+    assert rules_of(stages["report"], REPOSITORY) == ["audit", "figures", "page", "score"]
+    found = {name: [path.name for path in outputs_of(stage)] for name, stage in stages.items()}
+    assert found["corpus"] == ["corpus"] and found["report"][-1] == "audit.json"
+
+
+def test_a_file_without_stages_is_refused(tmp_path):
+    (tmp_path / "dvc.yaml").write_text("plots: []")
+    with pytest.raises(PalimpsestError, match="has no stages"):
+        read_stages(tmp_path / "dvc.yaml")

@@ -1,8 +1,7 @@
 """palimpsest.study.verify on a small results folder written by hand with the project's own writers."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,35 +10,34 @@ import yaml
 from palimpsest import artefacts
 from palimpsest.artefacts import (
     MANIFEST,
+    Origin,
     atomic_directory,
-    provenance,
     read_json,
-    sha256_file,
     write_json,
     write_manifest,
 )
+from palimpsest.cli import main
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.params import read_params
-from palimpsest.study.verify import PARTS, expected, leftovers, problems
+from palimpsest.study.params import expanded, read_params, setting
+from palimpsest.study.verify import parts_of, problems
 
 TINY = Path(__file__).parents[2] / "tiny/params.yaml"
 CODE = ("src/palimpsest/unlearning/losses.py", "workflow/scripts/score.py")
+UNLEARNED = ("ga_gdr", "npo_klr")
 
 
 @pytest.fixture
 def params() -> dict:
-    """The tiny study and a quantizer that calibrates."""
+    """The tiny study with two methods, a quantizer that calibrates, and a battery."""
     params = read_params(TINY)
+    params["methods"] = {name: params["methods"][name] for name in UNLEARNED}
     grid = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True, "damping": 0.01}
     tasks = {"flu": {"data": "folder", "limit": 2, "max_new_tokens": 4}}
-    params["battery"] = {
-        "models": ["target"],
-        "precisions": ["bf16", "gptq"],
-        "seed": 0,
-        "batch_size": 2,
-        "tasks": tasks,
+    params["battery"] = {"models": None, "precisions": None, "seed": 0, "batch_size": 2, "tasks": tasks}
+    params["quantizers"] = {
+        "bf16": {"backend": "none"},
+        "gptq": grid | {"calibration": "generic", "samples": 2, "sample_length": 8},
     }
-    params["quantizers"]["gptq"] = grid | {"calibration": "generic", "samples": 2, "sample_length": 8}
     return params
 
 
@@ -55,96 +53,133 @@ def repository(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def results(repository, params) -> Path:
-    """Every artefact of the tiny study: the right settings, sources and hashes, no real content."""
+    """Every artefact of the study: the right settings, sources and hashes, no real content."""
     folder = repository / "results"
-    code = [repository / name for name in CODE]
-    scores = []
-    for part, name, settings in expected(params):
-        path = folder / name
-        _, model, seed, precision, *_ = [*name.split("/"), "", "", ""]
-        if path.name == MANIFEST:
-            made_from = [] if part == "corpus" else [folder / "corpus"]
-            with atomic_directory(path.parent) as draft:
-                (draft / "content.txt").write_text(name)
-                write_manifest(draft, inputs=made_from, code=code, packages=(), settings=settings)
-        elif part == "cost":
-            write_json(path, {"seconds": 1.0})
-        elif part == "weights":
-            made = [folder / "models" / each / seed / MANIFEST for each in ("target", model)]
-            write_json(path, {"rho": 0.5} | provenance(made, code))
-        elif part == "audit":
-            made_by = {kind: list(hashes.items()) for kind, hashes in provenance(scores, code).items()}
-            write_json(path, {"settings": settings} | made_by)
-        else:
-            made = [folder / "infer" / model / seed / precision / MANIFEST] if part == "scores" else []
-            write_json(path, {"settings": settings} | provenance(made, code))
-            scores += [path] if part == "scores" else []
+
+    def origin(inputs: list[str], *keys: str, **key: str | int) -> Origin:
+        settings = {path: setting(params, path) for path in keys}
+        return Origin(key, settings, [folder / name for name in inputs], [repository / name for name in CODE])
+
+    def manifest(name: str, made_by: Origin) -> str:
+        with atomic_directory(folder / name) as draft:
+            (draft / "content.txt").write_text(name)
+            write_manifest(draft, made_by, packages=())
+        return f"{name}/{MANIFEST}"
+
+    def record(name: str, made_by: Origin) -> str:
+        write_json(folder / name, made_by.record() | {"score": 1.0})
+        return name
+
+    corpus = manifest("corpus", origin([], "corpus"))
+    manifest("calibration/generic", origin([corpus], "calibration/generic"))
+    questions = record("battery/questions.json", origin([], "battery/tasks", "battery/seed"))
+    last = []
+    for model in ("target", "retrain", *UNLEARNED):
+        keys = [f"methods/{model}"] if model in UNLEARNED else [f"models/{model}", "training"]
+        key = {"model": model, "seed": 0}
+        made = manifest(f"models/{model}/seed0", origin([corpus], *keys, **key))
+        for precision in params["quantizers"]:
+            key["precision"], place = precision, f"{model}/seed0/{precision}"
+            quantizer = f"quantizers/{precision}"
+            deployed = made
+            if precision != "bf16":
+                deployed = manifest(f"quantized/{place}", origin([made], quantizer, **key))
+                record(f"cost/{place}.json", origin([made], quantizer, **key))
+                if model in UNLEARNED:
+                    four = [made, f"models/target/seed0/{MANIFEST}", deployed]
+                    last.append(record(f"survival/{place}.json", origin(four, quantizer, **key)))
+            inferred = manifest(f"infer/{place}", origin([corpus, deployed], quantizer, "inference", **key))
+            asked = origin([questions, deployed], quantizer, "battery/batch_size", **key)
+            last.append(record(f"battery/{place}.json", asked))
+            for metric in ("verbmem", "utility", "privleak"):
+                score = origin([inferred], f"metrics/{metric}", **key)
+                last.append(record(f"scores/{place}/{metric}.json", score))
+    record("audit.json", origin(last, *params))
+    for name in ("figures/retained.svg", "logs/audit.log", "benchmarks/audit.tsv", "report.html"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
     return folder
 
 
-def check(results: Path, params: dict, parts: tuple[str, ...] | list[str] = PARTS) -> list[str]:
+def check(results: Path, params: dict, parts: list[str] | None = None) -> list[str]:
     return problems(results, params, parts, results.parent)
-
-
-def test_a_list_of_percentiles_is_a_model_for_each(params):
-    masked = params["methods"]["ga_gdr"] | {"saliency": {"granularity": "row", "percentile": [0.0, 90.0]}}
-    params["methods"] = {"sure": masked}
-    wanted = {name: settings for part, name, settings in expected(params) if part == "models" and "sure" in name}
-    assert sorted(wanted) == [f"models/sure_{share}/seed0/{MANIFEST}" for share in (0, 90)]
-    assert wanted[f"models/sure_90/seed0/{MANIFEST}"]["method"]["saliency"]["percentile"] == 90.0
-
-
-def test_expected_covers_every_part_and_model(params):
-    found = list(expected(params))
-    count = {part: sum(each == part for each, _, _ in found) for part in PARTS}
-    assert count == {
-        "corpus": 1,
-        "models": 5,
-        "calibration": 1,
-        "quantized": 15,
-        "cost": 15,
-        "infer": 20,
-        "weights": 9,
-        "battery": 3,
-        "scores": 100,
-        "audit": 1,
-    }
-    assert len({name for _, name, _ in found}) == len(found)
 
 
 def test_a_sound_folder_has_no_problems(results, params):
     assert check(results, params) == []
+    assert parts_of(results) == [
+        *("battery", "calibration", "corpus", "cost", "infer", "models", "quantized", "scores", "survival"),
+        "audit.json",
+    ]
+
+
+def test_a_list_of_percentiles_is_a_model_for_each(results, params):
+    masked = params["methods"]["ga_gdr"] | {"saliency": {"granularity": "row", "percentile": [0.0, 90.0]}}
+    params["methods"] = {"sure": masked}
+    assert list(expanded(params)["methods"]) == ["sure_0", "sure_90"]
+    assert any("audit.json was made with methods" in line for line in check(results, params))
 
 
 def test_an_edited_setting_names_key_and_both_values(results, params):
     params["methods"]["npo_klr"]["learning_rate"] = 3.0e-4
-    made, audit = check(results, params)
+    made, audit = check(results, params, ["models", "audit.json"])
     folder = results / "models/npo_klr/seed0"
     assert made == (
-        f"{folder / MANIFEST} was made with method.learning_rate = 0.0001, params.yaml says 0.0003: "
+        f"{folder / MANIFEST} was made with methods.npo_klr.learning_rate = 0.0001, params.yaml says 0.0003: "
         f"run its step again, snakemake --cores all --forcerun {folder / MANIFEST}."
     )
     assert "audit.json was made with methods.npo_klr.learning_rate = 0.0001" in audit
-    assert check(results, params, ["corpus", "quantized", "infer", "weights", "scores"]) == []
+    assert check(results, params, ["corpus", "quantized", "infer", "survival", "scores"]) == []
 
 
-@pytest.mark.parametrize("block", ["training", "quantizers", "inference", "metrics", "corpus", "battery"])
+@pytest.mark.parametrize(
+    "block", ["training", "quantizers", "inference", "metrics", "corpus", "battery", "calibration"]
+)
 def test_every_block_reaches_some_artefact_before_the_audit(results, params, block):
     edits = {
         "training": lambda: params["training"].update(epochs=3),
-        "quantizers": lambda: params["quantizers"]["rtn-int4"].update(symmetric=False),
+        "quantizers": lambda: params["quantizers"]["gptq"].update(symmetric=False),
         "inference": lambda: params["inference"].update(verbmem_tokens=7),
         "metrics": lambda: params["metrics"]["privleak"].update(min_k_ratio=0.2),
         "corpus": lambda: params["corpus"]["settings"].update(seed=2),
         "battery": lambda: params["battery"].update(batch_size=3),
+        "calibration": lambda: params["calibration"]["generic"].update(source="file"),
     }
     edits[block]()
-    assert check(results, params, [part for part in PARTS if part != "audit"])
+    assert check(results, params, [part for part in parts_of(results) if part != "audit.json"])
 
 
-def test_a_new_method_is_missing(results, params):
-    params["methods"]["ga"] = params["methods"]["ga_gdr"]
-    assert any("models/ga/seed0/manifest.json does not exist" in line for line in check(results, params, ["models"]))
+def test_what_the_study_gained_shows_in_the_audit(results, params):
+    for block, name in (("methods", "ga"), ("quantizers", "nf4")):
+        more = params | {block: params[block] | {name: {}}}
+        assert any(f"audit.json was made with {block}.{name} = None" in line for line in check(results, more))
+    assert any("was made with seeds = [0]" in line for line in check(results, params | {"seeds": [0, 1]}))
+    assert any("audit.json was made without extra" in line for line in check(results, params | {"extra": 1}))
+
+
+def test_what_the_study_lost_is_named(results, params):
+    del params["methods"]["ga_gdr"]
+    (models,) = check(results, params, ["models"])
+    folder = results / "models/ga_gdr/seed0"
+    assert models == f"{folder / MANIFEST} is of model 'ga_gdr', which this params.yaml lacks: rm -r {folder}"
+    assert len(check(results, params, ["quantized"])) == 1
+    params["seeds"] = [1]
+    assert all("is of model 'ga_gdr'" in line or "is of seed 0" in line for line in check(results, params, ["models"]))
+
+
+def test_a_part_that_is_missing(results, params):
+    shutil.rmtree(results / "scores")
+    assert any("scores does not exist: run the step" in line for line in check(results, params, ["scores"]))
+    (results / "audit.json").unlink()
+    assert any("audit.json does not exist: run the step" in line for line in check(results, params))
+
+
+def test_names_of_earlier_versions_are_todays(results, params):
+    old = json.loads(json.dumps(params))
+    del old["quantizers"]["bf16"]
+    for block in (old["training"], *old["methods"].values()):
+        block["weights"] = block.pop("storage")
+    assert check(results, old) == []
 
 
 def test_altered_and_missing_files(results, params):
@@ -157,12 +192,34 @@ def test_altered_and_missing_files(results, params):
     assert len(found) == 2
 
 
+def test_a_file_that_no_manifest_lists(results, params):
+    stray = results / "models/ga_gdr/seed0/model.safetensors.index.json"
+    stray.write_text("{}")
+    (found,) = check(results, params, ["models"])
+    assert found.startswith(f"{stray} is not listed in ")
+
+
+def test_folders_that_were_exchanged(results, params):
+    """Every file is sound, and of another model."""
+    one, two = (results / "quantized" / name for name in ("target", "npo_klr"))
+    one.rename(results / "quantized/away")
+    two.rename(one)
+    (results / "quantized/away").rename(two)
+    found = check(results, params, ["quantized"])
+    assert len(found) == 2
+    assert any(
+        f"{one}/seed0/gptq/{MANIFEST} is an artefact of model 'npo_klr', which belongs elsewhere" in each
+        for each in found
+    )
+
+
 def test_an_input_that_was_made_anew(results, params):
+    made_by = Origin(settings={"corpus": params["corpus"]}, code=[results.parent / name for name in CODE])
     with atomic_directory(results / "corpus") as draft:
         (draft / "content.txt").write_text("another corpus")
-        write_manifest(draft, code=[results.parent / name for name in CODE], packages=(), settings=params["corpus"])
+        write_manifest(draft, made_by, packages=())
     found = check(results, params, ["corpus", "models"])
-    assert len(found) == 5
+    assert len(found) == 4
     assert all("was made from another" in line and "corpus/manifest.json" in line for line in found)
 
 
@@ -177,42 +234,40 @@ def test_files_of_the_user_that_changed_since(results, params, tmp_path):
     write_json(model / MANIFEST, record | artefacts.hash_sources(str(folder), "muse-bench/MUSE-News"))
     assert list(read_json(model / MANIFEST)["sources"]) == [str(folder / "config.json")]
     assert artefacts.hash_sources("muse-bench/MUSE-News") == {}
-    others = {line for line in problems(results, params) if "made from another" in line}  # its manifest is another now
+    others = {line for line in check(results, params) if "made from another" in line}  # its manifest is another now
     (folder / "config.json").write_text("{1}")
-    found = {line for line in problems(results, params) if "made from another" in line} - others
+    found = {line for line in check(results, params) if "made from another" in line} - others
     assert len(found) == 1 and f"{model / MANIFEST} was made from another {folder / 'config.json'}: " in found.pop()
     (folder / "config.json").unlink()
-    assert {line for line in problems(results, params) if "made from another" in line} == others
+    assert {line for line in check(results, params) if "made from another" in line} == others
 
 
 def test_battery_records_of_other_questions(results, params):
     questions = results / "battery/questions.json"
-    record = read_json(results / "battery/target/seed0/bf16.json")
-    write_json(
-        results / "battery/target/seed0/bf16.json",
-        record | {"inputs": {"battery/questions.json": sha256_file(questions)}},
-    )
-    assert check(results, params, ["battery"]) == []
     write_json(questions, read_json(questions) | {"questions": {"flu": []}})
-    (found,) = check(results, params, ["battery"])
-    assert "seed0/bf16.json was made from another" in found and "questions.json: run its step again" in found
+    found = check(results, params, ["battery"])
+    assert len(found) == 8 and all("was made from another" in line and "questions.json" in line for line in found)
     params["battery"]["seed"] = 1
-    assert any("questions.json was made with seed = 0, params.yaml says 1" in line for line in check(results, params))
+    assert any(
+        "questions.json was made with battery.seed = 0, params.yaml says 1" in line for line in check(results, params)
+    )
 
 
-def test_a_record_without_settings(results, params):
-    write_json(results / "scores/target/seed0/bf16/verbmem.json", {"score": 1.0})
-    found = check(results, params, ["scores"])
-    assert [line.split("verbmem.json ")[1].split(":")[0] for line in found] == [
-        f"does not say which {what} made it" for what in ("settings", "inputs", "code")
-    ]
+def test_a_record_that_says_nothing_of_its_origin(results, params):
+    path = results / "scores/target/seed0/bf16/verbmem.json"
+    record = read_json(path)
+    for what in ("settings", "inputs", "code"):
+        write_json(path, {key: value for key, value in record.items() if key != what})
+        (found,) = check(results, params, ["scores"])
+        assert f"{path} does not say which {what} made it: run its step again" in found
 
 
 def test_edited_and_missing_code_names_file_artefact_and_remedy(results, params):
     (results.parent / CODE[0]).write_text("edited")
     found = check(results, params)
     audit = results / "audit.json"
-    assert len(found) == len(list(expected(params))) - 15  # the cost is a measurement
+    records = [path for path in results.rglob("*.json") if path.name == MANIFEST or "manifest" not in path.name]
+    assert len(found) == len(records)
     assert found[-1] == (
         f"{audit} was made by another {CODE[0]}: run its step again, snakemake --cores all --forcerun {audit}."
     )
@@ -223,10 +278,10 @@ def test_edited_and_missing_code_names_file_artefact_and_remedy(results, params)
 @pytest.mark.parametrize(
     ("source", "part", "made"),
     [
-        ("infer/npo_klr/seed0/rtn-int4/manifest.json", "scores", 5),
-        ("models/npo_klr/seed0/manifest.json", "weights", 3),
-        ("models/target/seed0/manifest.json", "weights", 9),
-        ("scores/npo_klr/seed0/bf16/utility.json", "audit", 1),
+        ("infer/npo_klr/seed0/gptq/manifest.json", "scores", 3),
+        ("models/npo_klr/seed0/manifest.json", "survival", 1),
+        ("models/target/seed0/manifest.json", "survival", 2),
+        ("scores/npo_klr/seed0/bf16/utility.json", "audit.json", 1),
     ],
 )
 def test_records_of_other_artefacts(results, params, source, part, made):
@@ -241,18 +296,18 @@ def test_code_of_another_clone_is_refused(repository, tmp_path_factory):
     stranger = tmp_path_factory.mktemp("clone") / "losses.py"
     stranger.write_text("")
     with pytest.raises(PalimpsestError, match="from where palimpsest is imported: run `make setup`"):
-        provenance([], [stranger])
+        Origin(code=[stranger]).record()
 
 
-def test_leftovers_of_other_studies_and_killed_runs(results, params):
-    assert leftovers(results, params) == []
-    abandoned = results / "models/target/.seed0.0123abcd"
-    abandoned.mkdir()
-    del params["methods"]["ga_gdr"]
-    gone = [results / part / "ga_gdr" for part in ("models", "quantized", "cost", "infer", "weights", "scores")]
-    assert sorted(leftovers(results, params)) == sorted([abandoned, *gone])
-    (line,) = check(results, params, ["corpus"])
-    assert "rm -r " in line and all(str(path) in line for path in [abandoned, *gone])
+def test_what_belongs_to_no_artefact(results, params):
+    strays = [
+        results / name for name in ("models/target/.seed0.0123abcd", "models/empty", "scores/target/seed0/notes.txt")
+    ]
+    for stray in strays[:2]:
+        stray.mkdir()
+    strays[2].touch()
+    (line,) = check(results, params)
+    assert line.startswith("no artefact of this params.yaml") and all(str(stray) in line for stray in strays)
 
 
 def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
@@ -265,18 +320,19 @@ def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
     assert sorted(tmp_path.iterdir()) == [drafts[1], folder]
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "palimpsest.study.verify", *arguments], capture_output=True, text=True)
+def test_exit_codes(results, params, tmp_path, capsys):
+    def verify(*arguments: str | Path) -> int:
+        return main(["verify", *map(str, arguments)])
 
-
-def test_exit_codes(results, params, tmp_path):
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(params))
-    sound = run(results, file)
-    assert sound.returncode == 0 and "every artefact matches" in sound.stdout
+    assert verify(results, file) == 0
+    assert "every artefact matches" in capsys.readouterr().out
     file.write_text(json.dumps(params | {"inference": params["inference"] | {"batch_size": 1}}))
-    stale = run(results, file, "infer")
-    assert stale.returncode == 1 and "inference.batch_size = 64, params.yaml says 1" in stale.stderr
-    assert run(results, file, "model").returncode == 2
-    missing = run(results, tmp_path / "none.yaml")
-    assert missing.returncode == 1 and missing.stderr.startswith("Error: ") and "Traceback" not in missing.stderr
+    assert verify(results, file, "infer") == 1
+    assert "inference.batch_size = 64, params.yaml says 1" in capsys.readouterr().err
+    for arguments in ((results, file, "model"), (results, tmp_path / "none.yaml")):
+        with pytest.raises(SystemExit, match="1"):
+            verify(*arguments)
+        said = capsys.readouterr().err
+        assert said.startswith("palimpsest: ") and said.count("\n") == 1
