@@ -31,7 +31,8 @@ from palimpsest.unlearning.trainer import UnlearningTrainer
 from palimpsest.unlearning.unlearn import settings_of, unlearn
 
 EXACT = partial(Schedule, 1e-3, 2, batch_size=5, weights="float32", autocast=False)
-"""Five sequences a step, of very different lengths: shares are uneven, and a last batch of one leaves a process without any."""
+"""Five sequences a step, of very different lengths:
+shares are uneven, and a last batch of one leaves a process without any."""
 NPO_KLR = Objective("npo", "klr", settings={"beta": 0.1})
 CASES = {
     "next token": (None, EXACT(stop_at_loss=4.5)),
@@ -109,7 +110,8 @@ def tied_model(model):
 
 @pytest.fixture(scope="module")
 def runs(learned):
-    """Of each case, and again of those in TWICE: start, weights and outcome of one and of two processes, and what these held."""
+    """Of each case, and again of those in TWICE:
+    start, weights and outcome of one and of two processes, and what these held."""
     model, forget, retain, pad = learned
     found, works = {}, []
     with ExitStack() as stack:

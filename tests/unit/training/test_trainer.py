@@ -141,7 +141,8 @@ def test_the_kl_reference_is_the_model_before_unlearning(learned):
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_references_are_computed_as_training_computes(learned, weights):
-    """NPO starts at 2/beta ln 2 and KLR at 0 in every weight storage; a reference outside autocast would be another model's."""
+    """NPO starts at 2/beta ln 2 and KLR at 0 in every weight storage;
+    a reference outside autocast would be another model's."""
     model, forget, retain, pad = learned
     for retain_loss in (None, "klr"):
         objective = Objective("npo", retain_loss, settings={"beta": 0.1})
@@ -211,7 +212,8 @@ def test_a_head_that_does_not_explain_the_logits_is_not_relied_on(learned, monke
 
 
 def test_only_weights_change_their_type(learned):
-    """Rotary frequencies in bfloat16 would move the positions that unlearning sees away from those that inference uses."""
+    """Rotary frequencies in bfloat16 would move the positions
+    that unlearning sees away from those that inference uses."""
     model, forget, retain, pad = learned
     for weights in ("bfloat16", "float32"):
         copied = copy.deepcopy(model)
@@ -223,7 +225,8 @@ def test_only_weights_change_their_type(learned):
 
 
 def test_retain_sequences_are_drawn_from_all_of_them():
-    """The released code pairs forget i with retain i, so that retain text beyond the forget set's length is never seen."""
+    """The released code pairs forget i with retain i,
+    so that retain text beyond the forget set's length is never seen."""
     collator = Collator([[1, 2]] * 2, 0, retain=[[i, i] for i in range(3, 13)], seed=0)
     seen = {
         int(group["input_ids"][row, 0]) for _ in range(40) for group in collator([0, 1])["retain"] for row in range(2)

@@ -1,4 +1,5 @@
-"""What is put on top of forget and retain losses: adapters, sharpness, task vectors, representations, generic answers."""
+"""What is put on top of forget and retain losses:
+adapters, sharpness, task vectors, representations, generic answers."""
 
 import copy
 from functools import partial
@@ -131,7 +132,8 @@ def test_the_gradient_of_sharpness_is_that_at_the_step_uphill(learned):
 
 @pytest.mark.parametrize("weights", ["bfloat16", "float32", "bfloat16-stochastic"])
 def test_the_step_uphill_arrives_whatever_the_weights_are_stored_in(learned, monkeypatch, weights):
-    """In float32, in weights and products alike; the weights stay as they are, and so does what is reported of the model."""
+    """In float32, in weights and products alike;
+    the weights stay as they are, and so does what is reported of the model."""
     model, forget, retain, pad = learned
     model, length, found = copy.deepcopy(model), 0.01, {}
 
