@@ -1,7 +1,8 @@
-"""A cold run of a study in a fresh folder: wall time, peak memory of all its processes, CPU time by rule, and the answer.
+"""A cold run of a study in a fresh folder:
+wall time, peak memory of all its processes, CPU time by rule, and the answer.
 
-`python benchmarks/default_study.py` runs in a temporary folder, with `--here` in the repository itself, where nothing may have run
-yet and the results stay. The run uses all cores and takes as long as the study does.
+`python benchmarks/default_study.py` runs in a temporary folder, with `--here` in the repository itself, where nothing
+may have run yet and the results stay. The run uses all cores and takes as long as the study does.
 """
 
 import argparse

@@ -1,13 +1,15 @@
-"""Seconds that the four metrics of one model at one precision cost on a random Llama, and what a plain loop over single prompts costs.
+"""Seconds that the four metrics of one model at one precision cost on a random Llama,
+and what a plain loop over single prompts costs.
 
-`python benchmarks/evaluation.py 7b` wants a GPU; `tiny` runs anywhere. The work is MUSE's: 100 verbatim prompts of 200 tokens, continued
-by 128; 100 questions on the forget and 100 on the retain set, 10 in-context examples before each, answered in 32 tokens; log-probabilities
-of 100 forget and 100 holdout texts of 2,048 tokens. Words are random, so nothing stops early. The plain loop (batch size 1, keys and
-values cached, examples run anew for every question, as in the paper's released code) runs `--plain` of each kind and is extrapolated,
-after one of each untimed, and with the same attention kernels.
+`python benchmarks/evaluation.py 7b` wants a GPU; `tiny` runs anywhere. The work is MUSE's: 100 verbatim prompts of
+200 tokens, continued by 128; 100 questions on the forget and 100 on the retain set, 10 in-context examples before
+each, answered in 32 tokens; log-probabilities of 100 forget and 100 holdout texts of 2,048 tokens. Words are random,
+so nothing stops early. The plain loop (batch size 1, keys and values cached, examples run anew for every question,
+as in the paper's released code) runs `--plain` of each kind and is extrapolated, after one of each untimed, and with
+the same attention kernels.
 
-Where the two part in a response, the gap between the plain loop's two best logits there is looked at: a gap within the rounding of
-the arithmetic is a tie, which either may break in its own way; any other is counted as different.
+Where the two part in a response, the gap between the plain loop's two best logits there is looked at: a gap within the
+rounding of the arithmetic is a tie, which either may break in its own way; any other is counted as different.
 """
 
 import argparse
@@ -190,7 +192,8 @@ def main() -> None:
     splits = {split: [words(arguments.length - 1, vocabulary) for _ in range(TEXTS)] for split in ("forget", "holdout")}
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "CPU"
     print(
-        f"{name}, torch {torch.__version__}; {arguments.shape}, {model.dtype}, seed 0, batch size {arguments.batch_size}"
+        f"{name}, torch {torch.__version__}; "
+        f"{arguments.shape}, {model.dtype}, seed 0, batch size {arguments.batch_size}"
     )
     generate(model, tokenizer, requests[:2], 2)  # the first call of everything is slow
     ours, responses, rows = evaluate(model, tokenizer, requests, splits, arguments)

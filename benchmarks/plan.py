@@ -1,7 +1,8 @@
-"""How long Snakemake takes to plan a large study: `snakemake --dry-run` of many methods x formats x seeds, cold, for each corpus.
+"""How long Snakemake takes to plan a large study:
+`snakemake --dry-run` of many methods x formats x seeds, cold, for each corpus.
 
-`python benchmarks/plan.py` plans 20 methods x 15 formats x 5 seeds for 3 corpora, each corpus a study in a folder of its own. Methods
-and formats are those of the repository's params.yaml, copied under new names.
+`python benchmarks/plan.py` plans 20 methods x 15 formats x 5 seeds for 3 corpora, each corpus a study in a folder of
+its own. Methods and formats are those of the repository's params.yaml, copied under new names.
 """
 
 import argparse

@@ -1,12 +1,14 @@
 """What each quantizer costs on a random Llama: seconds, memory, bytes, and what `prove` says of the result.
 
-`python benchmarks/quantizers.py 54m` runs those of studies/all-quantizers, `python benchmarks/quantizers.py 1b hqq-int4 rtn-int4`
-the named ones. The checkpoint is written to a temporary folder, shard by shard; each quantizer runs in a process of its own.
+`python benchmarks/quantizers.py 54m` runs those of studies/all-quantizers,
+`python benchmarks/quantizers.py 1b hqq-int4 rtn-int4` the named ones. The checkpoint is written to a temporary folder,
+shard by shard; each quantizer runs in a process of its own.
 
-Columns: `all` and `quantize` are seconds of the process and of the call in it; `prove` those of reading the file back with NumPy.
-Memory in MiB is sampled from /proc: `peak` is the process's own (anonymous) memory, `above` how much of it came after the imports,
-`mapped` the peak of file-backed pages (libraries and the mapped checkpoint), which the system can drop. `disk` in MiB is the
-whole quantized folder, `bits` those of codes, scales and zero points for each quantized weight.
+Columns: `all` and `quantize` are seconds of the process and of the call in it; `prove` those of reading the file
+back with NumPy. Memory in MiB is sampled from /proc: `peak` is the process's own (anonymous) memory, `above` how
+much of it came after the imports, `mapped` the peak of file-backed pages (libraries and the mapped checkpoint),
+which the system can drop. `disk` in MiB is the whole quantized folder, `bits` those of codes, scales and zero points
+for each quantized weight.
 """
 
 import argparse

@@ -60,7 +60,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def random_llama(shape: str, context: int = 4096, device: str = DEVICE) -> LlamaForCausalLM:
-    """bfloat16 weights, N(0, 0.02), seed 0; the numbers come from the GPU where there is one, which is faster by far."""
+    """bfloat16 weights, N(0, 0.02), seed 0;
+    the numbers come from the GPU where there is one, which is faster by far."""
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**SHAPES[shape], max_position_embeddings=context))
     model = model.to(torch.bfloat16).to_empty(device=device)

@@ -45,8 +45,8 @@ def main() -> None:
         step = (clock() - started) / arguments.steps
         facts = mask.summary()
         print(
-            f"  {granularity:7s} {facts['kept_units']} of {facts['units']} units, {facts['kept_weights'] / size:.1%} of weights: "
-            f"made in {made:.2f} s, {1000 * step:.1f} ms a step"
+            f"  {granularity:7s} {facts['kept_units']} of {facts['units']} units, {facts['kept_weights'] / size:.1%} "
+            f"of weights: made in {made:.2f} s, {1000 * step:.1f} ms a step"
         )
 
 

@@ -1,11 +1,12 @@
 """Evaluation steps per minute of a host with one GPU and with several, through the workflow itself.
 
-`python benchmarks/throughput.py 1b` makes a study whose target and retrained model are one random Llama, with four seeds, and times Snakemake's
-eight `infer` steps in bf16, each a process that checks and loads a checkpoint, answers 100 verbatim prompts (200 + 128
-tokens) and 2 x 100 questions (10 examples, 32 tokens) and writes the log-probabilities of 200 texts of 2,048 tokens; `--length` shrinks
-all of these. First on all `--gpus`, then on one, `--abreast` steps at a time on each; one untimed step before them reads the files. Both
-runs may use all cores. What Snakemake takes to plan, once an invocation whatever it runs, is measured by an invocation that has nothing to do; the
-throughput is printed with it and without it. Without a GPU (`tiny`) the steps share the CPU, and the ratio says nothing.
+`python benchmarks/throughput.py 1b` makes a study whose target and retrained model are one random Llama, with four
+seeds, and times Snakemake's eight `infer` steps in bf16, each a process that checks and loads a checkpoint, answers 100
+verbatim prompts (200 + 128 tokens) and 2 x 100 questions (10 examples, 32 tokens) and writes the log-probabilities of
+200 texts of 2,048 tokens; `--length` shrinks all of these. First on all `--gpus`, then on one, `--abreast` steps at a
+time on each; one untimed step before them reads the files. Both runs may use all cores. What Snakemake takes to plan,
+once an invocation whatever it runs, is measured by an invocation that has nothing to do; the throughput is printed with
+it and without it. Without a GPU (`tiny`) the steps share the CPU, and the ratio says nothing.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import yaml
 from evaluation import EXAMPLES, QUESTIONS, TEXTS, requests_of, word_tokenizer, words
 from random_llama import SHAPES, random_llama
 
+from palimpsest.artefacts import Origin
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.layout import write_corpus
 from palimpsest.runtime.devices import visible_gpus
@@ -56,7 +58,7 @@ def corpus_of(vocabulary: int, length: int) -> Corpus:
 def prepare(shape: str, length: int, folder: Path) -> None:
     """The study's params.yaml, its corpus and the checkpoint of all its models."""
     vocabulary = SHAPES[shape]["vocab_size"]
-    write_corpus(corpus_of(vocabulary, length), folder / "corpus")
+    write_corpus(corpus_of(vocabulary, length), folder / "corpus", Origin())
     random_llama(shape, device="cpu").save_pretrained(folder / "checkpoint")
     word_tokenizer(vocabulary).save_pretrained(folder / "checkpoint")
     params = read_params(ROOT / "params.yaml")
@@ -143,7 +145,8 @@ def main() -> None:
         snakemake(folder, 1, steps[0])
         name = torch.cuda.get_device_name() if names else "CPU"
         print(
-            f"{name}, torch {torch.__version__}, {os.cpu_count()} cores; {arguments.shape}, texts of {arguments.length} tokens, {len(steps)} steps"
+            f"{name}, torch {torch.__version__}, {os.cpu_count()} cores; "
+            f"{arguments.shape}, texts of {arguments.length} tokens, {len(steps)} steps"
         )
         seconds = {}
         for gpus in (arguments.gpus, 1):
@@ -153,8 +156,9 @@ def main() -> None:
             logs = "".join(log.read_text() for log in (folder / "results/logs/infer").rglob("*.log"))
             used = sum(gpu in logs for gpu in names)
             print(
-                f"  {gpus} GPUs, {arguments.abreast} steps on each: {seconds[gpus]:.1f} s, {60 * len(steps) / seconds[gpus]:.1f} steps a minute; "
-                f"GPUs that steps named: {used}, busy {load} % of the time"
+                f"  {gpus} GPUs, {arguments.abreast} steps on each: {seconds[gpus]:.1f} s, "
+                f"{60 * len(steps) / seconds[gpus]:.1f} steps a minute; GPUs that steps named: {used}, "
+                f"busy {load} % of the time"
             )
         planning = snakemake(folder, 1, *steps)
         ratio = seconds[1] / seconds[arguments.gpus]

@@ -11,8 +11,8 @@ from palimpsest.unlearning.trainer import UnlearningTrainer
 
 
 class TimedTrainer(UnlearningTrainer):
-    """Adds to the result: `times` [steps] at the end of every optimizer step, `trained` weights with a gradient in the last one, and
-    `peak` GB of each process's GPU."""
+    """Adds to the result: `times` [steps] at the end of every optimizer step, `trained` weights with a gradient in the
+    last one, and `peak` GB of each process's GPU."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

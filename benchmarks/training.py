@@ -1,14 +1,16 @@
 """Unlearning steps on a random Llama: tokens per second, model FLOP utilisation and peak memory of each method.
 
-`python benchmarks/training.py 7b` needs a GPU of 80 GB with gradient checkpointing, of 141 GB without; `tiny` runs anywhere. Steps are
-those of `palimpsest.unlearning.unlearn.unlearn`, from one optimizer step to the next: the median, and the shortest and the longest. Left out are
-the first two steps of each method and, before them all, some steps that bear what only the first of a process costs. With `--gpus N` the
-model is sharded over N processes, each with a GPU of its own (`tiny --gpus 2` runs without any): tokens per second are those of all together,
+`python benchmarks/training.py 7b` needs a GPU of 80 GB with gradient checkpointing, of 141 GB without; `tiny` runs
+anywhere. Steps are those of `palimpsest.unlearning.unlearn.unlearn`, from one optimizer step to the next: the
+median, and the shortest and the longest. Left out are the first two steps of each method and, before them all,
+some steps that bear what only the first of a process costs. With `--gpus N` the model is sharded over N processes,
+each with a GPU of its own (`tiny --gpus 2` runs without any): tokens per second are those of all together,
 utilisation and memory are per GPU.
 
-Operations per token, after the PaLM paper (arXiv 2204.02311, appendix B) with causal attention counted once: forward 2 N + 2 L d T,
-backward twice that, less the weight gradients that a saliency mask saves; N are the weights in matrix products, L the layers, d the
-width, T the length. Activations that gradient checkpointing computes again are not counted, nor is a reference.
+Operations per token, after the PaLM paper (arXiv 2204.02311, appendix B) with causal attention counted once: forward
+2 N + 2 L d T, backward twice that, less the weight gradients that a saliency mask saves; N are the weights in matrix
+products, L the layers, d the width, T the length. Activations that gradient checkpointing computes again are not
+counted, nor is a reference.
 """
 
 import argparse
@@ -53,9 +55,10 @@ def schedule_of(steps: int, arguments: argparse.Namespace) -> Schedule:
     return Schedule(
         1e-5,
         steps,
-        weights=arguments.weights,
+        storage=arguments.weights,
         optimizer=arguments.optimizer,
         gradient_checkpointing=arguments.gradient_checkpointing,
+        processes=arguments.gpus,
     )
 
 
@@ -68,9 +71,7 @@ def measure(method: str, steps: int, arguments: argparse.Namespace) -> Measured:
         for _ in range(2)
     )
     schedule = schedule_of(steps, arguments)
-    outcome = unlearn(
-        model, forget, retain, 0, objective, schedule, saliency, processes=arguments.gpus, trainer=TimedTrainer
-    )
+    outcome = unlearn(model, forget, retain, 0, objective, schedule, saliency, trainer=TimedTrainer)
     times = outcome["times"][WARM_UP - 1 :]
     seconds = [b - a for a, b in pairwise(times)]
     tokens = arguments.batch_size * arguments.length * (2 if objective.retain else 1)

@@ -61,7 +61,8 @@ def byte_level(*steps: pre_tokenizers.PreTokenizer, **settings: float) -> PreTra
 
 
 def sentencepiece(prepend: bool) -> PreTrainedTokenizerBase:
-    """BPE over text with a fallback to bytes, with every merge of two tokens into a third, as converted from SentencePiece.
+    """BPE over text with a fallback to bytes, with every merge of two tokens into a third,
+    as converted from SentencePiece.
 
     prepend: with the normalizer of older conversions, else with transformers' own pre-tokenizer.
     """

@@ -1,4 +1,5 @@
-"""One bit of a quantized file flipped: in a quantized matrix, a norm, the embeddings, the head. The proof must notice, whatever the backend."""
+"""One bit of a quantized file flipped: in a quantized matrix, a norm, the embeddings, the head.
+The proof must notice, whatever the backend."""
 
 import json
 import shutil

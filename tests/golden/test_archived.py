@@ -78,7 +78,7 @@ for name in [key[:-8] for key in stored if key.endswith(".qweight")]:
         outputs[f"{name} y"] = layer(x)
     outputs[f"{name} w"] = matrix
 np.savez(sys.argv[4], **{key: value.float().numpy() for key, value in outputs.items()})
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -182,7 +182,8 @@ def test_what_the_worker_had_on_the_gpu_is_in_the_cost(checkpoints, tmp_path, mo
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import json, sys; from pathlib import Path; job = json.loads(Path(sys.argv[1]).read_text());"
-        f"Path(job['result']).write_text(json.dumps({{'held': {{'a': 'b'}}, 'device': {device!r}, 'device_peak_bytes': {peak}}}))"
+        "Path(job['result']).write_text("
+        f"json.dumps({{'held': {{'a': 'b'}}, 'device': {device!r}, 'device_peak_bytes': {peak}}}))"
     )
     monkeypatch.setattr(archived, "WORKER", worker)
     monkeypatch.setattr("palimpsest.quantizers.cost._device_peaks", [])
@@ -379,7 +380,8 @@ def test_a_failing_worker_gives_its_last_words(checkpoints, tmp_path, name):
 
 @pytest.mark.parametrize(("rows", "spoiled"), [(slice(8, 9), True), (slice(None), False)])
 def test_zero_points_that_auto_gptq_cannot_pack_are_an_error(checkpoints, tmp_path, rows, spoiled):
-    """Minus one, packed, sets the bits of the rows after it; where every row has it, the layer's arithmetic wraps to 0 again."""
+    """Minus one, packed, sets the bits of the rows after it;
+    where every row has it, the layer's arithmetic wraps to 0 again."""
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(checkpoints["aligned"], checkpoint)
     weights = load_file(checkpoint / "model.safetensors")

@@ -1,4 +1,5 @@
-"""GGUF against llama.cpp, transformers and gguf: one model in the checkpoint, in the file and in what each of them computes."""
+"""GGUF against llama.cpp, transformers and gguf:
+one model in the checkpoint, in the file and in what each of them computes."""
 
 import json
 import shutil
@@ -183,7 +184,8 @@ def test_survival_counts_embeddings_and_head_where_they_are_quantized(llamas, tm
 
 
 def test_training_can_start_from_a_file(quantized, tmp_path):
-    """The weights that llama.cpp computes with and the checkpoint's special tokens, and it can be saved as any other model."""
+    """The weights that llama.cpp computes with and the checkpoint's special tokens,
+    and it can be saved as any other model."""
     case = quantized("q8_0", "plain")
     file = case.folder / "model.gguf"
     model, tokenizer = load_model(file, torch.float32), load_tokenizer(file)
@@ -364,7 +366,8 @@ def test_reading_needs_no_torch(quantized):
     case = quantized("q4_k_m", "plain")
     code = (
         "import sys; from pathlib import Path; from palimpsest.quantizers import make_quantizer\n"
-        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m', 'outer': 'bfloat16'}); folder = Path(sys.argv[1])\n"
+        "quantizer = make_quantizer({'backend': 'gguf', 'format': 'q4_k_m', 'outer': 'bfloat16'}); "
+        "folder = Path(sys.argv[1])\n"
         "assert len(list(quantizer.read(folder))) == 14\n"
         "assert not {'torch', 'transformers', 'cyllama'} & set(sys.modules)"
     )

@@ -82,8 +82,10 @@ def lower_case() -> PreTrainedTokenizerBase:
     [
         (incomplete_merges, "no merge of .* which llama.cpp would make"),
         (without_bos, "has no bos_token"),
-        (lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)), "the pre-tokenizer .*'add_prefix_space': True"),
-        (lambda: byte_level(pre_tokenizers.Split(Regex("a+"), "isolated"), PLAIN_BYTES), "the pre-tokenizers .'a.', 'bytes'"),
+        (lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+         "the pre-tokenizer .*'add_prefix_space': True"),
+        (lambda: byte_level(pre_tokenizers.Split(Regex("a+"), "isolated"), PLAIN_BYTES),
+         "the pre-tokenizers .'a.', 'bytes'"),
         (lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES), "ignore_merges False"),
         (lambda: byte_level(BYTE_LEVEL, dropout=0.1), "dropout 0.1"),
         (lower_case, "the normalizer .*Lowercase"),

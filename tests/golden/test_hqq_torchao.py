@@ -178,8 +178,9 @@ def test_torchao_intx_computes_with_the_matrices_that_are_read(quantized, name, 
 
 
 def test_torchao_int4_is_read_as_the_kernel_computed_it():
-    """Recorded on an NVIDIA H100 (torch 2.11, torchao 0.18, transformers 5.17): the checkpoint's two matrices, of which one
-    is padded in both directions, the file that save_pretrained wrote, and the products of the identity with them."""
+    """Recorded on an NVIDIA H100 (torch 2.11, torchao 0.18, transformers 5.17): the checkpoint's two
+    matrices, of which one is padded in both directions, the file that save_pretrained wrote, and the products
+    of the identity with them."""
     quantizer, computed = make_quantizer(INT4), load_file(RECORDED / "computed.safetensors")
     held = {name: fingerprint(matrix.astype(np.float32)) for name, matrix in computed.items()}
     matrices = {matrix.name: matrix for matrix in quantizer.read(RECORDED / "quantized")}

@@ -1,4 +1,5 @@
-"""llm-compressor's formats beyond integers: AWQ, 8-bit weights with 8-bit activations, 4-bit floats; and its streamed quantization."""
+"""llm-compressor's formats beyond integers: AWQ, 8-bit weights with 8-bit activations, 4-bit floats;
+and its streamed quantization."""
 
 import json
 import subprocess
@@ -325,7 +326,8 @@ SCHEMES = {
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU divides by the reciprocal: other last bits of the scales")
 @pytest.mark.parametrize("name", SCHEMES)
 def test_layer_by_layer_gives_what_the_whole_model_gives(checkpoints, tmp_path, name):
-    """llm-compressor's preset schemes, applied to a model in memory, against our streamed files: tensors and configuration."""
+    """llm-compressor's preset schemes, applied to a model in memory, against our streamed files:
+    tensors and configuration."""
     bits, symmetric = (8 if "int8" in name else 4), "zero" not in name
     rtn = {"backend": "rtn", "bits": bits, "group_size": 128, "symmetric": symmetric}
     streamed, whole = tmp_path / "streamed", tmp_path / "whole"

@@ -1,4 +1,5 @@
-"""Our readers against the backends themselves: what is read, what is loaded and what the backend computes are one matrix."""
+"""Our readers against the backends themselves:
+what is read, what is loaded and what the backend computes are one matrix."""
 
 import json
 import shutil
@@ -232,7 +233,8 @@ def test_gptq_depends_on_its_calibration_and_beats_rounding_on_it(quantized, che
 
 
 def test_damping_decides_what_gptq_computes(quantized, tmp_path):
-    """With the whole of the Hessian's mean diagonal added, other inputs hardly count: the result comes closer to plain rounding."""
+    """With the whole of the Hessian's mean diagonal added, other inputs hardly count:
+    the result comes closer to plain rounding."""
     case, rounded = quantized("gptq", "aligned"), quantized("rtn-int4-groups", "aligned")
     damped = make_quantizer(SETTINGS["gptq"] | {"damping": 0.99})
     damped.quantize(case.checkpoint, tmp_path, TEXTS)

@@ -101,7 +101,8 @@ def torchao(bits: int | None, lowest: float = -1.0, symmetric: bool = True) -> n
 def compressed_tensors_floats(scheme: str, largest_weight: float = 1.5) -> np.ndarray:
     """The same for blocks of 4-bit floats whose largest |w| is 6 scales, so that the scale is not rounded.
 
-    largest_weight: 1.5 for that; MXFP4's scale is a power of two, so that for others the largest |w| is 3.5 to 7 scales.
+    largest_weight: 1.5 for that; MXFP4's scale is a power of two,
+    so that for others the largest |w| is 3.5 to 7 scales.
     """
     arguments = preset_name_to_scheme(scheme, ["Linear"]).weights
     blocks = torch.zeros(len(SWEEP), arguments.group_size)
@@ -194,7 +195,8 @@ def test_the_levels_of_q6_k(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"backend": "bnb-int8", "outlier_threshold": 6.0}, gguf("q8_0")])
 def test_minus_128_is_no_code_of_grids_that_end_at_127(settings, tmp_path):
-    """In the files: rows that hold their largest |w| with either sign, one of them beyond the other by the least that there is."""
+    """In the files: rows that hold their largest |w| with either sign,
+    one of them beyond the other by the least that there is."""
     quantizer = make_quantizer(settings)
     assert len(quantizer.levels()) == 255 and quantizer.levels()[0] == -1 == -quantizer.levels()[-1]
     checkpoint = save(tmp_path / "checkpoint", byte_level(BYTE_LEVEL))
@@ -225,5 +227,6 @@ def test_integer_levels_are_the_codes_of_compressed_tensors_times_its_scale(bits
     arguments = QuantizationArgs(num_bits=bits, type="int", symmetric=True, strategy="channel")
     scale, zero_point = calculate_qparams(row.amin(1, keepdim=True), row.amax(1, keepdim=True), arguments)
     values = np.unique((quantize(x=row, scale=scale, zero_point=zero_point, args=arguments) * scale).numpy())
-    # the lowest code takes the block's largest |w| when the scale's rounding leaves it beyond half a step: not in float32
+    # the lowest code takes the block's largest |w|
+    # when the scale's rounding leaves it beyond half a step: not in float32
     assert np.allclose(values, make_quantizer(rtn(bits)).levels()[1:], atol=1e-6)

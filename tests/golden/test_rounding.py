@@ -1,4 +1,5 @@
-"""Our rounding against the files that the backends write: codes, scales, zero points and matrices are equal bit for bit."""
+"""Our rounding against the files that the backends write:
+codes, scales, zero points and matrices are equal bit for bit."""
 
 import shutil
 from collections.abc import Callable
@@ -80,7 +81,8 @@ def make_extreme(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def extreme(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """aligned: whole blocks and words. ragged: short last blocks and words. llama: a tokenizer that llama.cpp takes, wide heads."""
+    """aligned: whole blocks and words. ragged: short last blocks and words.
+    llama: a tokenizer that llama.cpp takes, wide heads."""
     root = tmp_path_factory.mktemp("extreme")
     aligned = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_key_value_heads": 4}
     ragged = {"hidden_size": 40, "intermediate_size": 36, "num_hidden_layers": 1, "num_key_value_heads": 1}

@@ -1,7 +1,9 @@
-"""The tiny study through a real Slurm, which this script installs (Debian), starts on this one machine, and stops: `make test-slurm`.
+"""The tiny study through a real Slurm, which this script installs (Debian), starts on this one machine,
+and stops: `make test-slurm`.
 
-Everything Slurm writes is in a temporary folder; the machine's own Slurm, if it has one, is left alone. The node has two GPUs that are
-plain files, so that the rules' GPUs are asked for and granted; the steps then find no NVIDIA GPU and compute on the CPU.
+Everything Slurm writes is in a temporary folder; the machine's own Slurm, if it has one, is left alone. The node
+has two GPUs that are plain files, so that the rules' GPUs are asked for and granted; the steps then find no NVIDIA
+GPU and compute on the CPU.
 """
 
 import argparse
@@ -162,7 +164,8 @@ def planned(folder: Path) -> dict[str, int]:
 
 
 def declared() -> dict[str, dict[str, int]]:
-    """`gpu` and `mem_mb` of every rule, from the rule files. One that depends on the format counts as none: the tiny study's are made on the CPU."""
+    """`gpu` and `mem_mb` of every rule, from the rule files. One that depends on the format counts as none:
+    the tiny study's are made on the CPU."""
     found: dict[str, dict[str, int]] = {}
     heirs = []
     for file in sorted((ROOT / "workflow/rules").glob("*.smk")):
@@ -175,9 +178,11 @@ def declared() -> dict[str, dict[str, int]]:
 
 
 def expected(plan: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """What Slurm is to be asked for, by kind of job, as the plugin calls them: `count` jobs of `gpus`, `mem_mb` and at most `cpus` each.
+    """What Slurm is to be asked for, by kind of job, as the plugin calls them:
+    `count` jobs of `gpus`, `mem_mb` and at most `cpus` each.
 
-    A group's name is followed by its rule's. `abreast` of its steps run at a time, which together need what that many need.
+    A group's name is followed by its rule's.
+    `abreast` of its steps run at a time, which together need what that many need.
     """
     profile, rules = yaml.safe_load((PROFILE / "config.yaml").read_text()), declared()
     kinds = {}
@@ -195,7 +200,8 @@ def expected(plan: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 
 def jobs(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """What Slurm ran: by job its id, kind (the rule, or group and rule), state, and the GPUs, MiB and cores that it asked for."""
+    """What Slurm ran: by job its id, kind (the rule, or group and rule), state, and the GPUs,
+    MiB and cores that it asked for."""
     fields = ("JobID", "Comment", "State", "tres-per-job", "MinMemory", "NumCPUs")
     listed = subprocess.run(
         ["squeue", "--states=all", "--noheader", "--Format=" + ",".join(f"{field}:|" for field in fields)],

@@ -1,4 +1,5 @@
-"""How many processes the tests of several use: two on the CPU (gloo); where there are GPUs (NCCL), as many as there are, at most two."""
+"""How many processes the tests of several use: two on the CPU (gloo);
+where there are GPUs (NCCL), as many as there are, at most two."""
 
 import pytest
 import torch

@@ -8,9 +8,9 @@ import pytest
 
 from palimpsest.artefacts import (
     REPOSITORY,
+    Origin,
     atomic_directory,
     atomic_file,
-    provenance,
     read_json,
     sha256_file,
     write_json,
@@ -59,10 +59,12 @@ def test_a_manifest_names_inputs_below_results_and_code_below_the_repository(tmp
     code = [REPOSITORY / "src/palimpsest/unlearning/losses.py", REPOSITORY / "workflow/scripts/../scripts/train.py"]
     for folder in (corpus, model):
         folder.mkdir(parents=True)
-    write_manifest(corpus, packages=())
-    write_manifest(model, inputs=[corpus], code=code, packages=(), model="target")
+    write_manifest(corpus, Origin(), packages=())
+    made_by = Origin({"model": "target"}, {"models/target": "train"}, [corpus / "manifest.json"], code)
+    write_manifest(model, made_by, packages=())
     manifest = read_json(model / "manifest.json")
     assert manifest["inputs"] == {"corpus/manifest.json": sha256_file(corpus / "manifest.json")}
+    assert (manifest["model"], manifest["settings"]) == ("target", {"models/target": "train"})
     assert manifest["code"] == {
         "src/palimpsest/unlearning/losses.py": sha256_file(code[0]),
         "workflow/scripts/train.py": sha256_file(code[1]),
@@ -75,7 +77,8 @@ def test_two_equal_runs_write_the_same_bytes(tmp_path):
         record = tmp_path / run / "results/scores/record.json"
         source = tmp_path / run / "results/infer/manifest.json"
         write_json(source, {"a": 1})
-        write_json(record, provenance([source], [REPOSITORY / "src/palimpsest/unlearning/losses.py"]))
+        made_by = Origin(inputs=[source], code=[REPOSITORY / "src/palimpsest/unlearning/losses.py"])
+        write_json(record, made_by.record())
         made.append(record.read_bytes())
     assert made[0] == made[1]
 

@@ -1,4 +1,5 @@
-"""What the import contracts of pyproject.toml leave open: they compare the modules of a room, and its __init__ is none of them."""
+"""What the import contracts of pyproject.toml leave open:
+they compare the modules of a room, and its __init__ is none of them."""
 
 import grimp
 

@@ -87,7 +87,7 @@ def test_a_whole_study_on_trained_stand_ins(name, tmp_path, write_hub_layout, wr
     for model, splits in {"target": ("forget", "retain"), "retrain": ("retain",)}.items():
         network = build_llama(tokenizer, shape, seed=0)
         sequences = [each for split in splits for each in corpus_sequences(corpus, split, tokenizer, 256, True)]
-        train(network, sequences, tokenizer.pad_token_id, Schedule(1e-3, 40, weights="float32", stop_at_loss=0.3))
+        train(network, sequences, tokenizer.pad_token_id, Schedule(1e-3, 40, storage="float32", stop_at_loss=0.3))
         store_weights(network, torch.bfloat16)
         network.save_pretrained(tmp_path / model)
         tokenizer.save_pretrained(tmp_path / model)

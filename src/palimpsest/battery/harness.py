@@ -1,4 +1,5 @@
-"""lm-eval on a model that is already loaded: each task of the battery as one of its own tasks, run and averaged by it."""
+"""lm-eval on a model that is already loaded:
+each task of the battery as one of its own tasks, run and averaged by it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,10 +21,12 @@ from palimpsest.inference.requests import encode
 
 
 class OneBos(HFLM):
-    """lm-eval's Hugging Face model with prompts encoded as everywhere in the project: one BOS, whatever the tokenizer would add.
+    """lm-eval's Hugging Face model with prompts encoded as everywhere in the project:
+    one BOS, whatever the tokenizer would add.
 
-    Its own `add_bos_token` only says whether the tokenizer may add what it is built to add: a tokenizer without a template adds
-    nothing. Prompts that do not fit the model's context are errors; lm-eval would cut off their start, BOS included.
+    Its own `add_bos_token` only says whether the tokenizer may add what it is built to add: a tokenizer
+    without a template adds nothing. Prompts that do not fit the model's context are errors; lm-eval would cut
+    off their start, BOS included.
     """
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, *_: Any, **__: Any) -> list[int]:
@@ -53,8 +56,8 @@ class OneBos(HFLM):
     def _check_length(self, tokens: int, room: int) -> None:
         if tokens > room:
             raise PalimpsestError(
-                f"a prompt of the battery has {tokens} tokens, the model has room for {room}: lower shots or max_new_tokens in "
-                "battery.tasks, or delete the task."
+                f"a prompt of the battery has {tokens} tokens, the model has room for {room}: lower shots or "
+                "max_new_tokens in battery.tasks, or delete the task."
             )
 
 
@@ -66,11 +69,12 @@ def measure(
     tasks: Mapping[str, Mapping[str, Any]],
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
-    """By task: "n", the "score" with its standard error "stderr" and what it is ("measure"), "measures" with all of these, values
-    "per_example" of the score with their "ids", and "responses" where text was generated.
+    """By task: "n", the "score" with its standard error "stderr" and what it is ("measure"), "measures" with all of
+    these, values "per_example" of the score with their "ids", and "responses" where text was generated.
 
-    questions: of `palimpsest.battery.questions.prepare`; tasks: settings by key. Everything is in percent (Flu: 100 times bits), as
-    the paper prints it; a standard error is the sample's standard deviation over the square root of n. Log-likelihoods are float32.
+    questions: of `palimpsest.battery.questions.prepare`; tasks: settings by key. Everything is in percent (Flu: 100
+    times bits), as the paper prints it; a standard error is the sample's standard deviation over the square root of n.
+    Log-likelihoods are float32.
     """
     lm = OneBos(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
     harness = {task: ConfigurableTask(config=_config(task, questions[task], tasks[task])) for task in tasks}

@@ -14,7 +14,8 @@ from palimpsest.errors import PalimpsestError
 
 LETTERS = ["A", "B", "C", "D"]
 Question = dict[str, Any]
-"""JSON: "id" (row of the dataset), "prompt", and what scoring needs: "choices" and the places of right ones, or "answers"."""
+"""JSON: "id" (row of the dataset), "prompt", and what scoring needs:
+"choices" and the places of right ones, or "answers"."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Source:
             rows = self.load(self.config, split)
         except (OSError, ValueError) as error:
             otherwise = (
-                "give a local folder with the same files as on the hub (`hf download --repo-type dataset NAME --local-dir FOLDER`, "
-                f"docs/battery.md), or delete battery.tasks.{self.task}"
+                "give a local folder with the same files as on the hub (`hf download --repo-type dataset NAME "
+                f"--local-dir FOLDER`, docs/battery.md), or delete battery.tasks.{self.task}"
             )
             raise cannot_load(where, self.data, error, otherwise) from error
         lacking = [column for column in columns if column not in rows.column_names]
@@ -46,17 +47,18 @@ class Source:
         """Raise PalimpsestError that names the row and what it needs, unless it fits."""
         if not fits:
             raise PalimpsestError(
-                f"battery.tasks.{self.task}.data: row {row} of the {split} split of {self.data!r} needs {what}: correct the row, or "
-                "get the dataset anew."
+                f"battery.tasks.{self.task}.data: row {row} of the {split} split of {self.data!r} needs {what}: "
+                "correct the row, or get the dataset anew."
             )
 
     def count(self, rows: Any, split: str, number: int | None, key: str = "limit") -> int:
-        """How many rows to draw, all for None; raises PalimpsestError when there are fewer than wanted, or too few for an error."""
+        """How many rows to draw, all for None;
+        raises PalimpsestError when there are fewer than wanted, or too few for an error."""
         wanted = len(rows) if number is None else number
         if wanted > len(rows) or len(rows) < 2:
             raise PalimpsestError(
-                f"battery.tasks.{self.task}.{key} is {number}, the {split} split of {self.data!r} has {len(rows)} rows: lower it, "
-                "or give the whole dataset (a standard error needs 2 rows)."
+                f"battery.tasks.{self.task}.{key} is {number}, the {split} split of {self.data!r} has {len(rows)} "
+                "rows: lower it, or give the whole dataset (a standard error needs 2 rows)."
             )
         return wanted
 
@@ -64,7 +66,8 @@ class Source:
 def prepare(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, list[Question]]:
     """The questions of every task. tasks: settings by key, as in params.yaml; seed: which rows are drawn.
 
-    Raises PalimpsestError when lm-eval or a dataset cannot be had, or a dataset has too few rows or one that does not fit.
+    Raises PalimpsestError when lm-eval or a dataset cannot be had,
+    or a dataset has too few rows or one that does not fit.
     """
     require_lm_eval()
     made = {}
@@ -78,8 +81,8 @@ def prepare(tasks: Mapping[str, Mapping[str, Any]], seed: int) -> dict[str, list
 
 
 def mmlu(source: Source, draw: random.Random, limit: int | None, shots: int) -> list[Question]:
-    """MMLU (arXiv 2009.03300) with the prompt of lm-eval's `mmlu`: the first `shots` questions of the subject's dev split, then the
-    question. The same number from each subject, as far as that goes (171 is 3 from each of 57)."""
+    """MMLU (arXiv 2009.03300) with the prompt of lm-eval's `mmlu`: the first `shots` questions of the subject's dev
+    split, then the question. The same number from each subject, as far as that goes (171 is 3 from each of 57)."""
     columns = ("question", "subject", "choices", "answer")
     examples: dict[str, list[tuple[int, Question]]] = {}
     for i, row in enumerate(source.rows("dev", columns)):
@@ -93,8 +96,8 @@ def mmlu(source: Source, draw: random.Random, limit: int | None, shots: int) -> 
         draw.shuffle(places)
         if len(examples.get(subject, [])) < shots:
             raise PalimpsestError(
-                f"battery.tasks.gen.shots is {shots}, the dev split of {source.data!r} has {len(examples.get(subject, []))} "
-                f"questions about {subject!r}: lower shots."
+                f"battery.tasks.gen.shots is {shots}, the dev split of {source.data!r} has "
+                f"{len(examples.get(subject, []))} questions about {subject!r}: lower shots."
             )
     rounds = sorted((turn, draw.random(), i) for places in by_subject.values() for turn, i in enumerate(places))
     chosen = sorted(i for _, _, i in rounds[: source.count(asked, "test", limit)])
@@ -123,7 +126,8 @@ def _mmlu_text(source: Source, split: str, i: int, row: Mapping[str, Any]) -> st
 
 
 def truthful_qa(source: Source, draw: random.Random, limit: int | None) -> list[Question]:
-    """TruthfulQA (arXiv 2109.07958), multiple choice, with the prompt of lm-eval's `truthfulqa_mc1`: its six fixed examples."""
+    """TruthfulQA (arXiv 2109.07958), multiple choice, with the prompt of lm-eval's `truthfulqa_mc1`:
+    its six fixed examples."""
     from lm_eval.utils import apply_template
 
     task = files("lm_eval").joinpath("tasks/truthfulqa/truthfulqa_mc1.yaml").read_text(encoding="utf-8")
@@ -151,7 +155,8 @@ def truthful_qa(source: Source, draw: random.Random, limit: int | None) -> list[
 
 
 def trivia_qa(source: Source, draw: random.Random, limit: int | None, shots: int) -> list[Question]:
-    """TriviaQA (arXiv 1705.03551) without context: the same `shots` questions of the training split before each question."""
+    """TriviaQA (arXiv 1705.03551) without context:
+    the same `shots` questions of the training split before each question."""
     solved = ""
     if shots:
         for i, row in _drawn(source, draw, shots, "train", ("question", "answer"), "shots"):
@@ -170,7 +175,8 @@ def trivia_qa(source: Source, draw: random.Random, limit: int | None, shots: int
 
 
 def instructions(source: Source, draw: random.Random, limit: int | None) -> list[Question]:
-    """Instructions of AlpacaEval as RWKU (arXiv 2406.10890) has them; what is written for them is not judged, only its variety is."""
+    """Instructions of AlpacaEval as RWKU (arXiv 2406.10890) has them;
+    what is written for them is not judged, only its variety is."""
     drawn = _drawn(source, draw, limit, "test", ("instruction",))
     for i, row in drawn:
         source.need("test", i, isinstance(row["instruction"], str), "a text as instruction")

@@ -1,4 +1,5 @@
-"""Promises of a corpus that everything later relies on: what was retained or held out must not contain what is forgotten."""
+"""Promises of a corpus that everything later relies on:
+what was retained or held out must not contain what is forgotten."""
 
 from collections.abc import Sequence
 
@@ -6,7 +7,8 @@ from palimpsest.corpus.corpus import Corpus
 from palimpsest.errors import PalimpsestError
 
 GRAM = 13
-"""Length of the word sequences whose repetition counts as overlap, the usual length in contamination checks (GPT-3, appendix C)."""
+"""Length of the word sequences whose repetition counts as overlap,
+the usual length in contamination checks (GPT-3, appendix C)."""
 
 
 def check_corpus(
@@ -17,13 +19,13 @@ def check_corpus(
 ) -> dict[str, int | float]:
     """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
 
-    no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most the
-    share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; the passages of
-    privleak_holdout, which sources keep apart from holdout, are no document of forget or retain, and at most that share of their
-    13-grams occurs there; at most `scored_examples_at_most` in-context examples of both splits together are questions that are scored (above 0
-    only for a published benchmark that is to be taken as it is); at least the share
-    `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text, white space ignored and documents in a row (below 1.0
-    only for corpora whose prompts were decoded from tokens).
+    no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most
+    the share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; the
+    passages of privleak_holdout, which sources keep apart from holdout, are no document of forget or retain, and at
+    most that share of their 13-grams occurs there; at most `scored_examples_at_most` in-context examples of both splits
+    together are questions that are scored (above 0 only for a published benchmark that is to be taken as it is); at
+    least the share `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text,
+    white space ignored and documents in a row (below 1.0 only for corpora whose prompts were decoded from tokens).
     """
     counts: dict[str, int | float] = {}
     for split, rows in vars(corpus).items():
@@ -73,7 +75,8 @@ def check_disjoint(name: str, documents: Sequence[str], other: str, others: Sequ
 
 
 def check_overlap(forget: Sequence[str], split: str, documents: Sequence[str], limit: float) -> float:
-    """The share of distinct 13-grams of forget that occur in `documents`; raises PalimpsestError when it exceeds `limit`."""
+    """The share of distinct 13-grams of forget that occur in `documents`;
+    raises PalimpsestError when it exceeds `limit`."""
     reason = f"unlearning and {split} would contradict each other; remove the repeated text"
     return _share_repeated("the forget text", forget, split, documents, limit, reason)
 
@@ -93,7 +96,8 @@ def _share_repeated(
 
 
 def check_examples(corpus: Corpus, at_most: int) -> int:
-    """How many in-context examples are scored questions, which shows their answers; raises PalimpsestError above `at_most`."""
+    """How many in-context examples are scored questions, which shows their answers;
+    raises PalimpsestError above `at_most`."""
     scored = {
         _normalised(each.question): f"entry {number} of {name}"
         for name in ("retain_qa", "forget_qa")
@@ -108,7 +112,8 @@ def check_examples(corpus: Corpus, at_most: int) -> int:
     if len(twins) > at_most:
         raise PalimpsestError(
             f"{twins[0]}: an in-context example shows its answer, so it must not be scored; remove one, or raise "
-            f"corpus.checks.scored_examples_at_most ({at_most}) to take a benchmark as it is ({len(twins)} of its examples are scored)."
+            f"corpus.checks.scored_examples_at_most ({at_most}) to take a benchmark as it is "
+            f"({len(twins)} of its examples are scored)."
         )
     return len(twins)
 
@@ -124,7 +129,8 @@ def word_grams(documents: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def check_prompts(corpus: Corpus, at_least: float) -> float:
-    """The share of verbatim prompts found with their continuation in the forget text; PalimpsestError below `at_least`."""
+    """The share of verbatim prompts found with their continuation in the forget text;
+    PalimpsestError below `at_least`."""
     text = "".join("".join(document.split()) for document in corpus.forget)
     missing = [
         number for number, entry in enumerate(corpus.verbmem) if "".join((entry.prompt + entry.gt).split()) not in text
@@ -132,7 +138,8 @@ def check_prompts(corpus: Corpus, at_least: float) -> float:
     share = 1 - len(missing) / len(corpus.verbmem)
     if share < at_least:
         raise PalimpsestError(
-            f"{len(missing)} of {len(corpus.verbmem)} verbatim prompts are not in the forget text with their continuation (first: "
-            f"entry {missing[0]} of verbmem/forget): cut them from the forget documents, or lower prompts_found_at_least ({at_least})."
+            f"{len(missing)} of {len(corpus.verbmem)} verbatim prompts are not in the forget text with their "
+            f"continuation (first: entry {missing[0]} of verbmem/forget): cut them from the forget documents, or lower "
+            f"prompts_found_at_least ({at_least})."
         )
     return share

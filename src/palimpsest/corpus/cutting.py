@@ -10,9 +10,9 @@ from palimpsest.errors import PalimpsestError
 def cut_prompts(documents: Sequence[str], prompt_words: int, answer_words: int, per_document: int) -> list[Prompt]:
     """Up to `per_document` prompts of `prompt_words` words, each with the `answer_words` words that follow it.
 
-    Prompt and answer are exact substrings of the document (the answer without the white space before it). Answers of one
-    document do not overlap and are spread evenly from its first possible place to its end; prompts may overlap. A document
-    too short for `per_document` answers gives as many as fit, and one shorter than prompt + answer gives none.
+    Prompt and answer are exact substrings of the document (the answer without the white space before it). Answers of
+    one document do not overlap and are spread evenly from its first possible place to its end; prompts may overlap. A
+    document too short for `per_document` answers gives as many as fit, and one shorter than prompt + answer gives none.
     Raises PalimpsestError when a count is below 1.
     """
     require_positive(prompt_words=prompt_words, answer_words=answer_words, per_document=per_document)
@@ -52,7 +52,8 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 
 def spread(length: int, width: int, count: int) -> list[int]:
-    """Starts of at most `count` disjoint windows of `width` in `length` places, the first at 0 and the last at the end."""
+    """Starts of at most `count` disjoint windows of `width` in `length` places,
+    the first at 0 and the last at the end."""
     count = min(count, length // width) if length > 0 else 0
     if count <= 1:
         return [0] * count

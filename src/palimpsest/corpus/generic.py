@@ -12,7 +12,8 @@ from palimpsest.errors import PalimpsestError, choose
 
 
 def generic_texts(source: str, settings: Mapping[str, Any]) -> list[str]:
-    """The texts of a source: `python-docs` (documents), `file` (path, documents) or `hub` (path, name, split, column, documents).
+    """The texts of a source: `python-docs` (documents), `file` (path, documents) or `hub`
+    (path, name, split, column, documents).
 
     Raises PalimpsestError for an unknown source, settings that do not fit it, and missing, malformed or too few texts.
     """
@@ -48,7 +49,8 @@ def file_texts(path: str, documents: int) -> list[str]:
 
 
 def hub_texts(path: str, name: str | None, split: str, column: str, documents: int) -> list[str]:
-    """The first texts of a column of a hub dataset, or of a local folder that `datasets` loads alike, read as a stream."""
+    """The first texts of a column of a hub dataset,
+    or of a local folder that `datasets` loads alike, read as a stream."""
     import datasets
 
     try:

@@ -1,4 +1,5 @@
-"""Datasets of the Hugging Face hub, and local folders that `datasets` loads alike: one way in, for corpora and for the battery."""
+"""Datasets of the Hugging Face hub, and local folders that `datasets` loads alike:
+one way in, for corpora and for the battery."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ Load = Callable[[str, str], Any]
 def opened(path: str, key: str) -> Iterator[Load]:
     """Within it, what loads the splits of a dataset: a hub dataset through the cache, a local folder as it is now.
 
-    `datasets` knows a folder in its cache by last name and README alone, so it would give rows of another, or those before an edit.
-    key: where `path` comes from. Raises PalimpsestError that names it for an empty path and, on loading, for files that cannot be
-    read; loading raises OSError when there is no such dataset, no network or offline mode, ValueError for an unknown config or split.
+    `datasets` knows a folder in its cache by last name and README alone, so it would give rows of another,
+    or those before an edit.
+    key: where `path` comes from. Raises PalimpsestError that names it for an empty path and, on loading, for files that
+    cannot be read; loading raises OSError when there is no such dataset, no network or offline mode, ValueError for an
+    unknown config or split.
     """
     import datasets  # slow to import, and most studies do not need it
     import pyarrow
@@ -50,8 +53,8 @@ def opened(path: str, key: str) -> Iterator[Load]:
             except unreadable as error:
                 reason = " ".join(str(error.__cause__ or error).split()) or "a file is empty"
                 raise PalimpsestError(
-                    f"{key}: the files of dataset {path!r} (config {config!r}) cannot be read: {reason.rstrip('.')}. Correct them, "
-                    "or get them anew."
+                    f"{key}: the files of dataset {path!r} (config {config!r}) cannot be read: {reason.rstrip('.')}. "
+                    "Correct them, or get them anew."
                 ) from error
 
         yield load

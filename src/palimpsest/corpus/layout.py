@@ -1,7 +1,8 @@
 """A corpus on disk in MUSE layout: what the pipeline writes once and every later step reads.
 
 Layout: raw/{forget,<retain>,holdout}, verbmem/forget, knowmem/{forget_qa,forget_qa_icl,retain_qa,retain_qa_icl} and
-privleak/{forget,retain,holdout}; in a folder these are .json files (raw may be one text, .txt), on the hub configs and splits.
+privleak/{forget,retain,holdout}; in a folder these are .json files (raw may be one text, .txt),
+on the hub configs and splits.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def load_folder(path: str, retain_split: str) -> Corpus:
             return [text.read_text(encoding="utf-8")]
         if not file.exists():
             raise PalimpsestError(
-                f"{file} is missing: a MUSE folder needs it (for another retain file set retain_split, now {retain_split!r})."
+                f"{file} is missing: a MUSE folder needs it "
+                f"(for another retain file set retain_split, now {retain_split!r})."
             )
         rows = read_json(file)
         if not isinstance(rows, list):
@@ -42,7 +44,8 @@ def load_folder(path: str, retain_split: str) -> Corpus:
 def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) -> Corpus:
     """Put the parts of a MUSE corpus together.
 
-    The holdout documents come from `holdout_part` (privleak where raw has no holdout). Blank texts are left out (MUSE-News has one).
+    The holdout documents come from `holdout_part` (privleak where raw has no holdout).
+    Blank texts are left out (MUSE-News has one).
     """
 
     def table(kind: type, part: str, split: str, *columns: str) -> list[Any]:

@@ -1,4 +1,5 @@
-"""One loader for every source of text: the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub."""
+"""One loader for every source of text:
+the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -16,7 +17,8 @@ FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy i
 
 
 def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, int] | None = None) -> Corpus:
-    """The corpus of a source: `embedded` (settings: arguments of generate_corpus), `folder` or `hub` (path, retain_split).
+    """The corpus of a source: `embedded` (settings: arguments of generate_corpus),
+    `folder` or `hub` (path, retain_split).
 
     `subset` (arguments of choose_subset) picks a small study out of a big corpus. Raises PalimpsestError for an unknown
     source, settings that do not fit it, and missing or malformed data.
@@ -26,7 +28,8 @@ def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, i
 
 
 def load_hub(path: str, retain_split: str) -> Corpus:
-    """A MUSE dataset of the Hugging Face hub such as muse-bench/MUSE-News, or a local folder that `datasets` loads alike."""
+    """A MUSE dataset of the Hugging Face hub such as muse-bench/MUSE-News,
+    or a local folder that `datasets` loads alike."""
 
     def read(part: str, split: str) -> list[Any]:
         try:
@@ -35,8 +38,8 @@ def load_hub(path: str, retain_split: str) -> Corpus:
             raise cannot_load(f"dataset {path!r} (config {part!r})", path, error, FOLDER) from error
         except ValueError as error:
             raise PalimpsestError(
-                f"dataset {path!r} has no split {split!r} in config {part!r} ({first_line(error)}): it is not in MUSE layout, "
-                f"or retain_split ({retain_split!r}) should be another of its splits."
+                f"dataset {path!r} has no split {split!r} in config {part!r} ({first_line(error)}): it is not in MUSE "
+                f"layout, or retain_split ({retain_split!r}) should be another of its splits."
             ) from error
 
     with opened(path, "corpus.settings.path") as load:

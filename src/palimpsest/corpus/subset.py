@@ -1,4 +1,5 @@
-"""A small study out of a big corpus: the articles that carry most questions, cut to length, with everything re-cut from them."""
+"""A small study out of a big corpus: the articles that carry most questions, cut to length,
+with everything re-cut from them."""
 
 import re
 from collections import Counter
@@ -10,7 +11,8 @@ from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positiv
 from palimpsest.errors import PalimpsestError
 
 SHARE_OF_QUESTION = 0.6
-"""A question belongs to a text that holds its answer and at least this share of its content words, weighted by rarity."""
+"""A question belongs to a text that holds its answer
+and at least this share of its content words, weighted by rarity."""
 
 SENTENCE_END = re.compile(r"[.!?][\"'”’)]*$")
 
@@ -20,9 +22,9 @@ Carried = dict[str, list[Question]]
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
-        "a an and are as at be been by did do does for from had has have he her his how in into is it its many much of on or s "
-        "said say says she that the their them they this to up was were what when where which who whom whose why will with would "
-        "according about after before",
+        "a an and are as at be been by did do does for from had has have he her his how in into is it its many much of "
+        "on or s said say says she that the their them they this to up was were what when where which who whom whose "
+        "why will with would according about after before",
     )
 )
 
@@ -41,12 +43,13 @@ def choose_subset(
 ) -> Corpus:
     """The forget and retain articles with the most questions, and the first holdout articles; no randomness.
 
-    Every question goes to the document it belongs to (see find_articles). Every document is cut to whole sentences, at most
-    `max_words` words: the passage that keeps most of its questions, the first such; those that are then too short for one
-    prompt and one passage drop out, and so do repeated texts. Ties go to the document that stands first; the order of the
-    corpus is kept. The texts of privleak/retain are retain documents too (in MUSE-News most retain questions are about them).
-    Questions that no chosen text answers are dropped; in-context examples stay. Verbatim prompts and PrivLeak passages are cut
-    anew. Raises PalimpsestError when a split has too few documents or gets no question.
+    Every question goes to the document it belongs to (see find_articles). Every document is cut to whole
+    sentences, at most `max_words` words: the passage that keeps most of its questions, the first such; those that
+    are then too short for one prompt and one passage drop out, and so do repeated texts. Ties go to the document
+    that stands first; the order of the corpus is kept. The texts of privleak/retain are retain documents too (in
+    MUSE-News most retain questions are about them). Questions that no chosen text answers are dropped; in-context
+    examples stay. Verbatim prompts and PrivLeak passages are cut anew. Raises PalimpsestError when a split has too
+    few documents or gets no question.
     """
     shortest = max(prompt_words + answer_words, passage_words)
     require_positive(
@@ -58,8 +61,8 @@ def choose_subset(
         carried = {text: asked for text, asked in carried.items() if len(text.split()) >= shortest}
         if not 1 <= wanted <= len(carried):
             raise PalimpsestError(
-                f"subset {split}_documents is {wanted}: choose 1 to {len(carried)}, the {split} documents that have at least "
-                f"{shortest} words once cut to whole sentences within max_words = {max_words}."
+                f"subset {split}_documents is {wanted}: choose 1 to {len(carried)}, the {split} documents that have at "
+                f"least {shortest} words once cut to whole sentences within max_words = {max_words}."
             )
         return carried
 
@@ -72,7 +75,8 @@ def choose_subset(
         asked = [question for text in chosen for question in carried[text]]
         if not asked:
             raise PalimpsestError(
-                f"no {split} question is answered by the {wanted} chosen documents: raise max_words ({max_words}) in subset."
+                f"no {split} question is answered by the {wanted} chosen documents: "
+                f"raise max_words ({max_words}) in subset."
             )
         return chosen, asked
 
@@ -118,7 +122,8 @@ def cut_documents(documents: Sequence[str], questions: Sequence[Question], max_w
 
 
 def windows(text: str, max_words: int) -> Iterator[str]:
-    """Every longest run of whole sentences with at most `max_words` words, by first sentence; the whole text if it is short."""
+    """Every longest run of whole sentences with at most `max_words` words, by first sentence;
+    the whole text if it is short."""
     spans = word_spans(text)
     if len(spans) <= max_words:
         yield text.strip()
@@ -131,8 +136,8 @@ def windows(text: str, max_words: int) -> Iterator[str]:
 
 
 def find_articles(documents: Sequence[str], questions: Sequence[Question]) -> list[int | None]:
-    """For each question the number of the document it belongs to, or None: the one with the highest `belonging`, the first of
-    equals, if that is at least SHARE_OF_QUESTION."""
+    """For each question the number of the document it belongs to, or None: the one with the highest `belonging`, the
+    first of equals, if that is at least SHARE_OF_QUESTION."""
     rarity = word_rarity(documents)
     runs = [f" {' '.join(plain_words(document))} " for document in documents]
     homes: list[int | None] = []
@@ -146,8 +151,8 @@ def find_articles(documents: Sequence[str], questions: Sequence[Question]) -> li
 
 
 def belonging(text: str, question: Question, rarity: Mapping[str, float]) -> float:
-    """The share of the question's content words that stand in `text`, rare words weighing more; 0 if the answer, as whole words,
-    does not."""
+    """The share of the question's content words that stand in `text`, rare words weighing more; 0 if the answer,
+    as whole words, does not."""
     words = plain_words(text)
     answer = " ".join(plain_words(question.answer))
     if not answer or f" {answer} " not in f" {' '.join(words)} ":
@@ -155,7 +160,8 @@ def belonging(text: str, question: Question, rarity: Mapping[str, float]) -> flo
     unknown = max(rarity.values(), default=1.0)
     weights = {word: rarity.get(word, unknown) for word in set(plain_words(question.question)) - STOP_WORDS}
     present = set(words)
-    # summed in a fixed order: the iteration order of a set of strings differs from run to run, and so would the last bit
+    # summed in a fixed order: the iteration order of a set of strings differs from run to run,
+    # and so would the last bit
     total = sum(weights[word] for word in sorted(weights))
     return sum(weights[word] for word in sorted(weights) if word in present) / total if total else 0.0
 

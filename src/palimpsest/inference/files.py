@@ -36,7 +36,8 @@ RESPONSE_KEYS = tuple(field.name for field in fields(Response))
 
 @dataclass(frozen=True)
 class InferenceFiles:
-    """What a metric may read: the outputs of one model at one precision, and the retrained model's log-probabilities there."""
+    """What a metric may read: the outputs of one model at one precision,
+    and the retrained model's log-probabilities there."""
 
     responses: Path
     logprobs: Path
@@ -74,7 +75,8 @@ def read_responses(path: Path, task: str) -> list[dict[str, Any]]:
 
 
 def read_logprobs(path: Path, split: str) -> TextLogProbs:
-    """The token log-probabilities of one split ("forget", "holdout"); raises PalimpsestError for what no score may rest on."""
+    """The token log-probabilities of one split ("forget", "holdout");
+    raises PalimpsestError for what no score may rest on."""
     import pyarrow.compute
 
     table = _read_table(path)
@@ -129,7 +131,8 @@ def write_responses(responses: Sequence[Response], path: Path) -> None:
 def write_log_probs(splits: dict[str, list[list[float]]], path: Path) -> None:
     """One row a text: split, id, log_probs.
 
-    The columns are laid out by hand: pyarrow.array would import pandas, a second's work, to ask whether a list is its Series.
+    The columns are laid out by hand: pyarrow.array would import pandas, a second's work,
+    to ask whether a list is its Series.
     """
     import pyarrow
     import pyarrow.parquet

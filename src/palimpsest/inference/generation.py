@@ -25,8 +25,8 @@ def generate(
 ) -> list[Response]:
     """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
 
-    In-context examples, the same for every question of a task, are run through the model once. Text from a stop string on is cut off;
-    white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
+    In-context examples, the same for every question of a task, are run through the model once. Text from a stop string
+    on is cut off; white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
     """
     prompts = [encode(tokenizer, request.prompt) for request in requests]
     longest = max(
@@ -67,7 +67,8 @@ class Start:
 
 
 def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, Start]:
-    """By task, the tokens that all its prompts begin with; none where they are few. Something of each prompt is left."""
+    """By task, the tokens that all its prompts begin with; none where they are few.
+    Something of each prompt is left."""
     tasks: dict[str, list[list[int]]] = {}
     for request, prompt in zip(requests, prompts, strict=True):
         tasks.setdefault(request.task, []).append(prompt)
@@ -82,7 +83,8 @@ def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) ->
 def _batches(
     requests: Sequence[Request], prompts: Sequence[list[int]], starts: Mapping[str, Start], size: int
 ) -> Iterator[list[int]]:
-    """Places of requests that share start and way of ending, longest prompts first, so that lack of memory shows at once."""
+    """Places of requests that share start and way of ending, longest prompts first,
+    so that lack of memory shows at once."""
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for i, request in enumerate(requests):
         kinds.setdefault((request.max_new_tokens, request.stop, starts[request.task].tokens), []).append(i)

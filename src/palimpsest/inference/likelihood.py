@@ -12,8 +12,8 @@ from palimpsest.inference.requests import encode
 from palimpsest.models.sequences import check_room, pad
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Of attention: all but cuDNN's. On a GPU these are planned anew for every length, half the time of generation, and for one query
-without a mask they give other last bits each time (docs/scaling.md)."""
+"""Of attention: all but cuDNN's. On a GPU these are planned anew for every length, half the time of generation, and for
+one query without a mask they give other last bits each time (docs/scaling.md)."""
 
 
 def split_log_probs(
@@ -38,7 +38,8 @@ def token_log_probs(
     max_length: int,
     batch_size: int,
 ) -> list[list[float]]:
-    """Per text the log-probability (nats, computed in float32) of each token behind the BOS; texts are cut to max_length tokens.
+    """Per text the log-probability (nats, computed in float32) of each token behind the BOS;
+    texts are cut to max_length tokens.
 
     Raises PalimpsestError when the model has too few positions.
     """

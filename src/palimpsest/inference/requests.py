@@ -34,8 +34,8 @@ def corpus_requests(
 ) -> list[Request]:
     """What MUSE asks: to continue the verbatim prompts, and the questions on the forget and the retain set.
 
-    A true continuation is cut to as many tokens as may be generated, as MUSE does. Raises PalimpsestError when the corpus has
-    fewer in-context examples than wanted.
+    A true continuation is cut to as many tokens as may be generated, as MUSE does. Raises PalimpsestError when the
+    corpus has fewer in-context examples than wanted.
     """
     requests = []
     for i, prompt in enumerate(corpus.verbmem):
@@ -45,7 +45,8 @@ def corpus_requests(
         examples = getattr(corpus, f"{split}_icl")
         if len(examples) < in_context_examples:
             raise PalimpsestError(
-                f"inference.in_context_examples is {in_context_examples}, the corpus has {len(examples)} for the {split} set."
+                f"inference.in_context_examples is {in_context_examples}, "
+                f"the corpus has {len(examples)} for the {split} set."
             )
         shots = [(each.question, each.answer) for each in examples[:in_context_examples]]
         for i, each in enumerate(getattr(corpus, f"{split}_qa")):
@@ -55,5 +56,6 @@ def corpus_requests(
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """BOS and the tokens of the text: what chunks and prompts start with, whatever the tokenizer would add by itself."""
+    """BOS and the tokens of the text: what chunks and prompts start with,
+    whatever the tokenizer would add by itself."""
     return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]

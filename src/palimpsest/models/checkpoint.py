@@ -25,8 +25,8 @@ CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer fil
 def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A published checkpoint in bfloat16 and its tokenizer, from a folder or the hub.
 
-    source: where both are, or "checkpoint" and "tokenizer" apart; key: of params.yaml, for messages. The tokenizer comes first: it is
-    small, and may be gated.
+    source: where both are, or "checkpoint" and "tokenizer" apart; key: of params.yaml, for messages. The tokenizer
+    comes first: it is small, and may be gated.
     """
     if isinstance(source, str):
         tokenizer, model = load_tokenizer(source, key=key), load_model(source, torch.bfloat16, key=key)
@@ -81,7 +81,8 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
         raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
     if tokenizer.bos_token_id is None:
         raise PalimpsestError(
-            f"the tokenizer of {source} has no BOS token, which starts every chunk: set one in its tokenizer_config.json."
+            f"the tokenizer of {source} has no BOS token, which starts every chunk: "
+            "set one in its tokenizer_config.json."
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -89,14 +90,16 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
 
 
 def check_all_loaded(report: Mapping[str, Any], source: str | Path) -> None:
-    """report: transformers' loading info. Raises PalimpsestError for a weight that is not in the files, which would be random, and for
-    one that the model has no place for; rotary frequencies, which old checkpoints carry, are computed."""
+    """report: transformers' loading info. Raises PalimpsestError for a weight that is not in the files,
+    which would be random, and for one that the model has no place for; rotary frequencies, which old
+    checkpoints carry, are computed."""
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         names = sorted(str(name) for name in report[problem] if not str(name).endswith("rotary_emb.inv_freq"))
         if names:
             raise PalimpsestError(
-                f"{source} does not hold the weights that its config.json describes ({len(names)} {problem.replace('_', ' ')}: "
-                f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): fetch or save the checkpoint again."
+                f"{source} does not hold the weights that its config.json describes ({len(names)} "
+                f"{problem.replace('_', ' ')}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}): fetch or "
+                "save the checkpoint again."
             )
 
 
@@ -105,7 +108,8 @@ def check_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
     rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, index]
     if len(tokenizer) > rows:
         raise PalimpsestError(
-            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model's embedding {rows} rows: they do not belong together."
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model's embedding {rows} rows: "
+            "they do not belong together."
         )
 
 
@@ -115,7 +119,8 @@ def current_device() -> str:
 
 
 def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Change the type of the weights alone: `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
+    """Change the type of the weights alone:
+    `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
 
@@ -130,7 +135,8 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def write_model(
     folder: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, origin: Origin, **fields: Any
 ) -> None:
-    """The artefact of a model: its checkpoint, and a manifest with its size and the given fields, those of write_manifest among them."""
+    """The artefact of a model: its checkpoint, and a manifest with its size and the given fields,
+    those of write_manifest among them."""
     with atomic_directory(folder) as draft:
         save_checkpoint(network, tokenizer, draft)
         write_manifest(draft, origin, parameters=network.num_parameters(), **fields)
@@ -157,7 +163,10 @@ def _cannot_load(what: str, source: str | Path, error: Exception, key: str) -> s
         else first_line(error)
     )
     hub = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(source)) and not Path(source).exists()
-    asked = f"Request it at https://huggingface.co/{source} (if it is gated: accept the licence) and log in with `hf auth login`, or "
+    asked = (
+        f"Request it at https://huggingface.co/{source} (if it is gated: accept the licence) "
+        "and log in with `hf auth login`, or "
+    )
     local = f"point {key} of params.yaml at" if key else "give"
     remedy = f"{asked if hub else ''}{local} a local folder with {CONTENT[what]}."
     return f"cannot load the {what} {str(source)!r}: {reason.rstrip('.: ')}. {remedy[0].upper()}{remedy[1:]}"

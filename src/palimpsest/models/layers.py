@@ -18,7 +18,8 @@ EMBEDDINGS = ("embed_tokens",)
 def linear_layers(files: TensorFiles) -> Iterator[str]:
     """The module paths of a checkpoint's weight matrices in name order: embeddings left out, output head included.
 
-    Every tensor of two or more dimensions counts, also one not called `weight` (fused experts), so that none is overlooked.
+    Every tensor of two or more dimensions counts, also one not called `weight` (fused experts),
+    so that none is overlooked.
     """
     for name in files.names():
         module = name.removesuffix(".weight")

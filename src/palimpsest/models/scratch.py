@@ -22,7 +22,8 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with `vocabulary` entries, special tokens included; knows every byte, so no text is unknown to it."""
+    """Byte-level BPE with `vocabulary` entries, special tokens included;
+    knows every byte, so no text is unknown to it."""
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
@@ -70,7 +71,8 @@ def build_llama(tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any], se
 def make_base(
     base: str, scratch: Mapping[str, Any], corpus: Corpus, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """What training starts from: `scratch` (a random Llama, a tokenizer of the whole corpus) or a checkpoint, in float32.
+    """What training starts from: `scratch` (a random Llama, a tokenizer of the whole corpus)
+    or a checkpoint, in float32.
 
     The tokenizer has seen the holdout text too, so that PrivLeak compares texts which it splits alike.
     """

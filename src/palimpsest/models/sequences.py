@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
-    """The published chunking (MUSE, baselines/dataset.py): the joined text in pieces of max_length - 1 tokens, each behind a BOS.
+    """The published chunking (MUSE, baselines/dataset.py):
+    the joined text in pieces of max_length - 1 tokens, each behind a BOS.
 
     Unlike the released code, the last piece stays short instead of being topped up with the first one.
     """
@@ -28,7 +29,8 @@ def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
 
 
 def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
-    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS; prompt and answer are tokenized apart."""
+    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS;
+    prompt and answer are tokenized apart."""
     prompt = tokenizer(question_prompt(question), add_special_tokens=False)["input_ids"]
     reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
     return [tokenizer.bos_token_id, *prompt, *reply, tokenizer.eos_token_id]
@@ -40,14 +42,15 @@ def training_sequences(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> list[list[int]]:
-    """Chunks of the documents, then the (question, answer) pairs as sequences of their own; a pair that max_length cuts is warned of."""
+    """Chunks of the documents, then the (question, answer) pairs as sequences of their own;
+    a pair that max_length cuts is warned of."""
     sequences = chunk(documents, tokenizer, max_length)
     asked = [question_sequence(tokenizer, question, answer) for question, answer in questions]
     longest = max(map(len, asked), default=0)
     if longest > max_length:
         log.warning(
-            "%d of %d questions with their answers are longer than training.max_length = %d tokens and lose their end, up to %d tokens: "
-            "raise it so that the answers are learned and forgotten whole.",
+            "%d of %d questions with their answers are longer than training.max_length = %d tokens and lose their end, "
+            "up to %d tokens: raise it so that the answers are learned and forgotten whole.",
             sum(len(sequence) > max_length for sequence in asked),
             len(asked),
             max_length,
@@ -69,7 +72,8 @@ def corpus_sequences(
 
 @dataclass(frozen=True)
 class Padded:
-    """Right-padded sequences: input_ids, labels, mask, all [batch, time], and `index` [batch], their places in the data."""
+    """Right-padded sequences: input_ids, labels, mask, all [batch, time], and `index` [batch],
+    their places in the data."""
 
     input_ids: Tensor
     labels: Tensor
@@ -91,7 +95,8 @@ def pad(sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int
 def pad_by_length(
     sequences: Sequence[Sequence[int]], index: Sequence[int], pad_token: int, waste: float = 0.35
 ) -> list[Padded]:
-    """Batches of similar lengths, so that at most a share `waste` of a row is padding: short questions do not pay for long chunks."""
+    """Batches of similar lengths, so that at most a share `waste` of a row is padding:
+    short questions do not pay for long chunks."""
     order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     groups: list[list[int]] = []
     for i in order:

@@ -87,7 +87,8 @@ def to_bfloat16(values: Float32) -> Float32:
 
 
 def _read_float8(path: Path, name: str) -> NDArray:
-    """Straight from the file, whose header gives the place of every tensor: safetensors looks for float8 in NumPy itself."""
+    """Straight from the file, whose header gives the place of every tensor:
+    safetensors looks for float8 in NumPy itself."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(length))[name]

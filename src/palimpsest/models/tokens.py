@@ -76,7 +76,8 @@ def cross_entropy(tokens: Tokens) -> Tensor:
 def sequence_log_probs(tokens: Tokens) -> Tensor:
     """[sequences] sum of the log-probabilities of each sequence's predicted tokens, nats.
 
-    In the same order every time (tokens.sequence ascends): index_add of a GPU does not, and the same run gives another model.
+    In the same order every time (tokens.sequence ascends):
+    index_add of a GPU does not, and the same run gives another model.
     """
     nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
     lengths = torch.bincount(tokens.sequence, minlength=tokens.sequences)
@@ -87,9 +88,11 @@ Groups: TypeAlias = "Sequence[Mapping[str, Tensor]]"
 
 
 def forward(model: Callable[..., Any], groups: Groups, layer: int | None = None) -> tuple[Tokens, Tensor]:
-    """Logits of every real token of the groups (each a `Padded` as a mapping), and [sequences] their places in the data.
+    """Logits of every real token of the groups (each a `Padded` as a mapping),
+    and [sequences] their places in the data.
 
-    layer: the decoder layer, counted from 0, whose output is handed over as `hidden`. A row without a place is run and left out.
+    layer: the decoder layer, counted from 0, whose output is handed over as `hidden`.
+    A row without a place is run and left out.
     """
     parts = []
     for group in groups:

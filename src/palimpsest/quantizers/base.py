@@ -38,19 +38,19 @@ class QuantizedMatrix:
     """One quantized weight matrix as its file stores it.
 
     name: module path, such as `model.layers.0.self_attn.q_proj`.
-    codes: [out, in], int8 or uint8; signed integers of an integer grid, the index into `levels()` of a 4-bit float grid, or how
-    many levels away from zero (compressed-tensors' floats).
+    codes: [out, in], int8 or uint8; signed integers of an integer grid, the index into `levels()` of a 4-bit float
+    grid, or how many levels away from zero (compressed-tensors' floats).
     scales: float32; [out, groups], or [blocks] where blocks run through the matrix row by row (bitsandbytes 4-bit).
-    zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between codes
-    (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
+    zero_points: [out, groups], subtracted from the codes; whole numbers, or float32 where the backend puts zero between
+    codes (HQQ, tinygemm); None where the file has none, as for most symmetric grids.
     minimums: [out, groups], float32, subtracted from code * scale (GGUF's K-quants); None for the other formats.
-    group_index: [in], the group of each column, where a group's columns do not lie together (AutoGPTQ's order by activation);
-    None where groups are runs of equal length.
+    group_index: [in], the group of each column, where a group's columns do not lie together (AutoGPTQ's order by
+    activation); None where groups are runs of equal length.
     bits: of a code, in formats that mix matrices of several widths; None where the quantizer's `bits` holds.
     dequantized: [out, in], bit for bit the matrix that the backend computes with.
     stored_bytes: of the file that hold codes, scales, zero points and minimums.
-    row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to be undone
-    by a neighbouring layer (AWQ); None for the methods that leave the matrix as it is.
+    row_factors [out], column_factors [in]: what the backend multiplied the checkpoint's matrix by before rounding, to
+    be undone by a neighbouring layer (AWQ); None for the methods that leave the matrix as it is.
     """
 
     name: str
@@ -67,7 +67,8 @@ class QuantizedMatrix:
 
     @property
     def effective(self) -> Float32:
-        """[out, in] the dequantized matrix in the coordinates of the checkpoint, where it stands for the original one."""
+        """[out, in] the dequantized matrix in the coordinates of the checkpoint,
+        where it stands for the original one."""
         matrix = self.dequantized
         if self.row_factors is not None:
             matrix = matrix / self.row_factors[:, None]
@@ -88,7 +89,8 @@ class Quantizer(ABC):
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """The modules of `packages` that the project's own environment imports; the warm process of a run does so beforehand."""
+        """The modules of `packages` that the project's own environment imports;
+        the warm process of a run does so beforehand."""
         return () if self.environment else tuple(package.replace("-", "_") for package in self.packages)
 
     environment: ClassVar[str | None] = None
@@ -99,11 +101,13 @@ class Quantizer(ABC):
 
     @property
     def calibration_text(self) -> str | None:
-        """Which text the backend feeds through the model: one of calibration.TEXTS, or None where it looks at weights alone."""
+        """Which text the backend feeds through the model:
+        one of calibration.TEXTS, or None where it looks at weights alone."""
         return None
 
     uses_gpu: ClassVar[bool] = False
-    """Whether `quantize` works on a GPU where there is one: its step then asks for one, and those of other formats see none."""
+    """Whether `quantize` works on a GPU where there is one:
+    its step then asks for one, and those of other formats see none."""
 
     sixteen_bits: ClassVar[str] = "bfloat16"
     """The type in which the backend stores what it leaves unquantized: `bfloat16` or `float16`."""
@@ -118,16 +122,19 @@ class Quantizer(ABC):
 
     @property
     def zero_on_grid(self) -> bool:
-        """Whether every group has a level at zero. Where it lies anywhere between two levels, no weight is safe from a flip."""
+        """Whether every group has a level at zero.
+        Where it lies anywhere between two levels, no weight is safe from a flip."""
         return True
 
     @abstractmethod
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> dict[str, str]:
-        """Quantize `checkpoint` with the backend and save weights, configuration and tokenizer to `folder` in its format.
+        """Quantize `checkpoint` with the backend
+        and save weights, configuration and tokenizer to `folder` in its format.
 
         calibration: texts for backends that need some, in order; the others ignore them.
-        Returns the `fingerprint` of each dequantized matrix as the backend held it in memory, by module: what is read back from
-        the file must have the same. Raises PalimpsestError when the checkpoint is missing or does not fit the settings.
+        Returns the `fingerprint` of each dequantized matrix as the backend held it in memory, by module: what
+        is read back from the file must have the same. Raises PalimpsestError when the checkpoint is missing or
+        does not fit the settings.
         """
 
     @abstractmethod
@@ -135,7 +142,8 @@ class Quantizer(ABC):
         """Yield the quantized matrices in name order, one in memory at a time. Imports NumPy only."""
 
     def round(self, weights: Float32, largest: float = 0.0) -> Rounded:
-        """The arithmetic of `quantize` and `read` without files: what the backend makes of some rows of a matrix, bit for bit.
+        """The arithmetic of `quantize` and `read` without files:
+        what the backend makes of some rows of a matrix, bit for bit.
 
         weights: [rows, in] float32 that bfloat16 holds exactly, finite and contiguous; whole rows from the top of a
         matrix, a multiple of 64 unless they reach its end (bitsandbytes' blocks run on from row to row).
@@ -149,7 +157,10 @@ class Quantizer(ABC):
             return ""
         if self.calibration_text is not None:
             return f"backend {self.packages[0]!r} rounds by what calibration text does to the layers' inputs"
-        return f"backend {self.packages[0]!r} searches for its scales or zero points, which only the backend itself repeats"
+        return (
+            f"backend {self.packages[0]!r} searches for its scales or zero points, "
+            "which only the backend itself repeats"
+        )
 
     def is_zero(self, rounded: Rounded) -> NDArray[np.bool_]:
         """[rows, in] which weights were rounded to the zero level: those inside the dead zone of their own block."""
@@ -164,25 +175,30 @@ class Quantizer(ABC):
         """[codes] the values that codes stand for, in units of the block's largest |w| (zero point at zero)."""
 
     def level_tables(self) -> dict[str, Float32]:
-        """`levels` by the backend's name of the grid, in formats whose file has matrices on several; the grid of most comes first."""
+        """`levels` by the backend's name of the grid, in formats whose file has matrices on several;
+        the grid of most comes first."""
         return {"": self.levels()}
 
     def dead_zone(self) -> tuple[float, float]:
-        """How far below and above zero a weight may lie and still be rounded to zero, in units of the block's largest |w|.
+        """How far below and above zero a weight may lie and still be rounded to zero,
+        in units of the block's largest |w|.
 
-        Nominal where `zero_on_grid` is false: the bin has this width and lies off centre, from group to group elsewhere.
+        Nominal where `zero_on_grid` is false:
+        the bin has this width and lies off centre, from group to group elsewhere.
         """
         return zero_bin(self.levels())
 
     def dead_zone_range(self) -> tuple[float, float]:
         """(lowest, highest): between which multiples of `dead_zone` that of a single block lies.
 
-        Other than 1 where a block's scale does not follow from its largest |w| alone: scales rounded to a coarse grid, zero points.
+        Other than 1 where a block's scale does not follow from its largest |w| alone:
+        scales rounded to a coarse grid, zero points.
         """
         return 1.0, 1.0
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
-        """Yield (name, values) of the tensors outside the `quantized` modules: embeddings, norms, biases, the output head."""
+        """Yield (name, values) of the tensors outside the `quantized` modules:
+        embeddings, norms, biases, the output head."""
         with open_checkpoint(folder) as files:
             for name in files.names():
                 module = name.rpartition(".")[0]  # of tensors that are called W_q or _weight_scale rather than weight
@@ -191,14 +207,16 @@ class Quantizer(ABC):
                     yield name, files.load(name)
 
     def factors(self, folder: Path) -> dict[str, Float32]:
-        """By what the backend multiplied each row of tensors that `unquantized` yields, by name; none for most methods."""
+        """By what the backend multiplied each row of tensors that `unquantized` yields, by name;
+        none for most methods."""
         return {}
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """The model of `folder` on `device`, in evaluation mode, with the dequantized matrices as dense weights.
 
-        For formats that quantize weights only, this is the backend's own arithmetic (dequantize to bfloat16, then multiply)
-        with the dequantization done once instead of in every forward pass. It needs neither the backend nor its kernels.
+        For formats that quantize weights only, this is the backend's own arithmetic (dequantize to bfloat16,
+        then multiply) with the dequantization done once instead of in every forward pass. It needs neither the
+        backend nor its kernels.
         dtype: what the products are computed in; float32 keeps the same weights and leaves only the sums more exact.
         """
         from palimpsest.models.dense import load_dense
@@ -216,8 +234,8 @@ def fingerprint(matrix: "Float32 | Tensor") -> str:
 def check_reload(quantizer: Quantizer, folder: Path, matrix_of: "Callable[[str], Tensor]") -> None:
     """Raise PalimpsestError unless the backend's own modules, loaded from `folder`, hold what `read` finds in the file.
 
-    matrix_of: a module's dequantized matrix by its name. The first module is looked at: a format that is read otherwise than
-    it is loaded differs in every one.
+    matrix_of: a module's dequantized matrix by its name. The first module is looked at: a format that is read otherwise
+    than it is loaded differs in every one.
     """
     matrices = quantizer.read(folder)
     first = next(matrices, None)
@@ -225,8 +243,8 @@ def check_reload(quantizer: Quantizer, folder: Path, matrix_of: "Callable[[str],
         raise PalimpsestError(f"{folder} holds no quantized matrix: quantize the checkpoint again.")
     if fingerprint(matrix_of(first.name)) != fingerprint(first.dequantized):
         raise PalimpsestError(
-            f"{first.name} as {quantizer.packages[0]} loads it from {folder} is not the matrix in the file: use the versions in "
-            "constraints.txt, or quantize the checkpoint again."
+            f"{first.name} as {quantizer.packages[0]} loads it from {folder} is not the matrix in the file: use the "
+            "versions in constraints.txt, or quantize the checkpoint again."
         )
 
 
@@ -246,7 +264,8 @@ def row_factors(folder: Path) -> dict[str, Float32]:
 def check_group_size(
     checkpoint: Path, group_size: int | None, remedy: str = "give a divisor, or null for one scale per output channel"
 ) -> None:
-    """Raise PalimpsestError when the group size does not divide the input width of every layer that will be quantized."""
+    """Raise PalimpsestError when the group size does not divide the input width of every layer
+    that will be quantized."""
     with open_checkpoint(checkpoint) as files:
         for module in linear_layers(files):
             if group_size is None or is_named(module, HEADS) or f"{module}.weight" not in files:
@@ -274,7 +293,8 @@ def load_checkpoint(checkpoint: Path, dtype: str = "bfloat16", **settings: Any) 
 
 
 def copy_tokenizer(checkpoint: Path, folder: Path) -> None:
-    """Copy the tokenizer's files unchanged into `folder`, made if need be; raises PalimpsestError when there are none."""
+    """Copy the tokenizer's files unchanged into `folder`, made if need be;
+    raises PalimpsestError when there are none."""
     files = sorted({path for pattern in TOKENIZER_FILES for path in checkpoint.glob(pattern)})
     if not files:
         raise PalimpsestError(f"{checkpoint} holds no tokenizer: save the tokenizer beside the model.")

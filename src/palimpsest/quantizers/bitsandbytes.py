@@ -146,8 +146,8 @@ class BitsAndBytes4bit(Quantizer):
     levels: `fp4` (what `load_in_4bit=True` alone means) or `nf4`.
     double_quantization: store the scales in 8 bits themselves.
 
-    The base class's `load` gives bitsandbytes' reference arithmetic on every machine. Its own module does not: on CPUs with
-    AVX512-BF16 it repacks the weights and rounds their scales to bfloat16, and so computes with other matrices.
+    The base class's `load` gives bitsandbytes' reference arithmetic on every machine. Its own module does not: on CPUs
+    with AVX512-BF16 it repacks the weights and rounds their scales to bfloat16, and so computes with other matrices.
     """
 
     grid: str = field(metadata={"key": "levels"})
@@ -237,9 +237,11 @@ class BitsAndBytes4bit(Quantizer):
 
 
 def _check_widths(checkpoint: Path) -> None:
-    """Raise PalimpsestError for a width whose rows bitsandbytes' CPU kernel (0.50.2) dequantizes with other rows' scales.
+    """Raise PalimpsestError for a width whose rows bitsandbytes' CPU kernel (0.50.2)
+    dequantizes with other rows' scales.
 
-    Found by trying widths of 1 to 399: those divisible by 16 and not by the block of 64 are wrong, where a matrix has more than a block.
+    Found by trying widths of 1 to 399:
+    those divisible by 16 and not by the block of 64 are wrong, where a matrix has more than a block.
     """
     with open_checkpoint(checkpoint) as files:
         for module in linear_layers(files):
@@ -252,8 +254,8 @@ def _check_widths(checkpoint: Path) -> None:
                 and np.prod(shape) > WEIGHTS_PER_SCALE
             ):
                 raise PalimpsestError(
-                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {WEIGHTS_PER_SCALE}, which bitsandbytes "
-                    "dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
+                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {WEIGHTS_PER_SCALE}, "
+                    "which bitsandbytes dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
                 )
 
 

@@ -22,7 +22,8 @@ class Calibrated(Quantizer):
 
     The text goes through the model, on a GPU where there is one.
 
-    calibration: which text, `retain`, `forget` or `generic`; samples, sample_length: how many stretches of how many tokens.
+    calibration: which text, `retain`, `forget` or `generic`;
+    samples, sample_length: how many stretches of how many tokens.
     """
 
     calibration: str

@@ -1,4 +1,5 @@
-"""What a piece of work costs: seconds and peak memory. Kept apart from manifests, which two equal runs share byte for byte."""
+"""What a piece of work costs: seconds and peak memory.
+Kept apart from manifests, which two equal runs share byte for byte."""
 
 import resource
 import sys
@@ -12,12 +13,14 @@ _device_peaks: list[int] = []
 
 
 def note_device_peak(size: int) -> None:
-    """Report the most bytes that a child process had on the accelerator; every `Cost` of this process that ends later counts it."""
+    """Report the most bytes that a child process had on the accelerator;
+    every `Cost` of this process that ends later counts it."""
     _device_peaks.append(size)
 
 
 class Cost:
-    """Measures a `with` block: wall seconds, and the peak memory in MiB of this process, its children and the accelerator up to its end."""
+    """Measures a `with` block: wall seconds, and the peak memory in MiB of this process,
+    its children and the accelerator up to its end."""
 
     def __enter__(self) -> "Cost":
         self.started = time.monotonic()
@@ -39,7 +42,8 @@ class Cost:
         return "cuda" if self.device_peak else "cpu"
 
     def record(self) -> dict[str, Any]:
-        """{"seconds", "peak_mib": resident memory, of a child where that took more, "device_peak_mib": None without an accelerator}."""
+        """{"seconds", "peak_mib": resident memory, of a child where that took more,
+        "device_peak_mib": None without an accelerator}."""
         device = self.device_peak
         return {
             "seconds": round(self.seconds, 2),

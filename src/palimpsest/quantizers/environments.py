@@ -1,8 +1,9 @@
-"""Isolated environments, for backends whose pins cannot live beside the project's. `palimpsest build-environment REQUIREMENTS FOLDER`.
+"""Isolated environments, for backends whose pins cannot live beside the project's.
+`palimpsest build-environment REQUIREMENTS FOLDER`.
 
 An environment is a virtual environment below the folder that the variable PALIMPSEST_ENVIRONMENTS names, built from
-workflow/envs/NAME.txt. Its `environment.json` is written last, so a build that was cut short is never taken for a whole one;
-`ready.json` is a copy for Snakemake, which removes what a rule writes before it runs the rule.
+workflow/envs/NAME.txt. Its `environment.json` is written last, so a build that was cut short is never taken for a whole
+one; `ready.json` is a copy for Snakemake, which removes what a rule writes before it runs the rule.
 """
 
 import os
@@ -34,9 +35,10 @@ log = getLogger(__name__)
 def build(requirements: Path, folder: Path) -> None:
     """Make the virtual environment `folder` from a requirements file; one that is ready and current stays as it is.
 
-    The file lists every package with its version: nothing else is installed, save what torch itself needs (its CUDA libraries).
-    A comment `# python: 3.11, 3.12` in it names the Python versions that the pins were tried on.
-    Raises PalimpsestError for another version of Python, and with the last lines of what pip said when an installation fails.
+    The file lists every package with its version: nothing else is installed, save what torch itself needs (its CUDA
+    libraries). A comment `# python: 3.11, 3.12` in it names the Python versions that the pins were tried on.
+    Raises PalimpsestError for another version of Python,
+    and with the last lines of what pip said when an installation fails.
     """
     check_python(requirements)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +84,8 @@ def interpreter(name: str) -> Path:
     problem = _problem(Path(requirements), folder)
     if problem:
         raise PalimpsestError(
-            f"{problem}: run `palimpsest build-environment {os.path.relpath(requirements)} {os.path.relpath(folder)}`, "
-            "as the rule `environment` does."
+            f"{problem}: run `palimpsest build-environment {os.path.relpath(requirements)} "
+            f"{os.path.relpath(folder)}`, as the rule `environment` does."
         )
     return _python(folder)
 
@@ -123,8 +125,9 @@ def _folder(name: str) -> Path:
     root = os.environ.get(VARIABLE)
     if not root:
         raise PalimpsestError(
-            f"the environment {name!r} is needed, but {VARIABLE} is not set: the rule `quantize` sets it; elsewhere set it to "
-            f"the folder that holds {name}, built with `palimpsest build-environment workflow/envs/{name}.txt FOLDER/{name}`."
+            f"the environment {name!r} is needed, but {VARIABLE} is not set: the rule `quantize` sets it; elsewhere "
+            f"set it to the folder that holds {name}, built with `palimpsest build-environment "
+            f"workflow/envs/{name}.txt FOLDER/{name}`."
         )
     return Path(root) / name
 
@@ -154,7 +157,8 @@ def check_interpreter(python: str) -> None:
 
 
 def check_python(requirements: Path) -> None:
-    """Raise PalimpsestError when the comment `# python:` of a requirements file does not name this version of Python."""
+    """Raise PalimpsestError when the comment `# python:` of a requirements file
+    does not name this version of Python."""
     if not requirements.exists():
         raise PalimpsestError(f"{requirements} does not exist: give the requirements file, workflow/envs/NAME.txt.")
     found = re.search(r"^# python: *(.*)$", requirements.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,4 +1,5 @@
-"""HQQ: half-quadratic quantization (Badri and Shaji 2023, https://mobiusml.github.io/hqq_blog), saved as safetensors."""
+"""HQQ: half-quadratic quantization (Badri and Shaji 2023,
+https://mobiusml.github.io/hqq_blog), saved as safetensors."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,13 +36,14 @@ class HQQ(Quantizer):
     """Scales from each group's range; zero points by an iteration that shrinks the error's few large entries. No data.
 
     bits: 8, 4, 3 or 2; group_size: inputs that share a scale, a multiple of 8, null for one scale per output channel;
-    device: where HQQ solves for the zero points, `cpu` in float32 or `cuda` in float16, which gives slightly other codes.
+    device: where HQQ solves for the zero points, `cpu` in float32 or `cuda` in float16,
+    which gives slightly other codes.
 
-    Codes are rounded with float32 scales and zero points, which are then stored in bfloat16: with 8 bits this alone moves
-    a group by up to half a step. A group whose weights differ by less than 1e-4 becomes one value (HQQ's guard against
-    dividing by zero).
-    The folder is what `AutoHQQHFModel.save_to_safetensors` writes, with the configuration that transformers 4 and vLLM read.
-    transformers 5 cannot load it: it warns of missing weights and runs with random ones.
+    Codes are rounded with float32 scales and zero points, which are then stored in bfloat16: with 8 bits this alone
+    moves a group by up to half a step. A group whose weights differ by less than 1e-4 becomes one value (HQQ's guard
+    against dividing by zero).
+    The folder is what `AutoHQQHFModel.save_to_safetensors` writes, with the configuration that transformers 4 and vLLM
+    read. transformers 5 cannot load it: it warns of missing weights and runs with random ones.
     """
 
     bits: int
@@ -96,10 +98,11 @@ class HQQ(Quantizer):
                 yield self._read_matrix(files, module)
 
     def levels(self) -> Float32:
-        """Scale = the group's range / (2^bits - 1); a group centred on zero has these levels if its zero point is whole.
+        """Scale = the group's range / (2^bits - 1);
+        a group centred on zero has these levels if its zero point is whole.
 
-        HQQ's zero points lie between codes, so zero itself is seldom a level: the bin around zero keeps its width and is
-        off centre, by less than half a step.
+        HQQ's zero points lie between codes, so zero itself is seldom a level: the bin around zero keeps its width and
+        is off centre, by less than half a step.
         """
         return integer_levels(self.bits, divisor=(2**self.bits - 1) / 2)
 
@@ -112,7 +115,8 @@ class HQQ(Quantizer):
         return QuantizedMatrix(module, codes, scales, zero_points, dequantized, module_bytes(files, module))
 
     def _unpack(self, packed: NDArray, groups: int) -> NDArray[np.uint8]:
-        """[words, group_size] to [groups, group_size]: a word holds the codes of groups far apart, the first one highest."""
+        """[words, group_size] to [groups, group_size]:
+        a word holds the codes of groups far apart, the first one highest."""
         shifts = [self.bits * i for i in reversed(range(CODES_PER_WORD[self.bits]))]
         codes = [((packed >> shift) & (2**self.bits - 1)).astype(np.uint8) for shift in shifts]
         return np.concatenate(codes)[:groups]
@@ -130,7 +134,8 @@ class HQQ(Quantizer):
                 if groups % CODES_PER_WORD[self.bits]:
                     raise PalimpsestError(
                         f"HQQ packs {self.bits}-bit codes of {CODES_PER_WORD[self.bits]} groups into a byte, which the "
-                        f"{groups} groups of {module} in {checkpoint} do not fill: give another group_size, or other bits."
+                        f"{groups} groups of {module} in {checkpoint} do not fill: "
+                        "give another group_size, or other bits."
                     )
 
     def _check_folder(self, folder: Path) -> None:

@@ -33,13 +33,15 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
 
     held: what `quantize` returned, the fingerprints of the matrices before they were saved.
 
-    bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized
-    matrices, W in bfloat16; distinct_codes are those of a matrix, codes_per_group those of weights that share a scale;
-    codes_sha256 covers codes, scales, zero points, minimums and group indices in name order; unquantized the other tensors, their
-    number and the SHA-256 of their names and values in float32; bytes is the whole folder.
-    Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a matrix is
-    unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back from the file as
-    another matrix than the backend held in memory, and when a tensor that was not to be quantized is not the checkpoint's.
+    bits_per_weight counts codes, scales and zero points; layers_by_bits says how many layers have codes of how many
+    bits; relative_error is ||Q(W) - W|| / ||W|| over all quantized matrices, W in bfloat16; distinct_codes are those of
+    a matrix, codes_per_group those of weights that share a scale; codes_sha256 covers codes, scales, zero points,
+    minimums and group indices in name order; unquantized the other tensors, their number and the SHA-256 of their names
+    and values in float32; bytes is the whole folder.
+    Raises PalimpsestError when nothing was quantized, a linear layer other than the output head was left out, a
+    matrix is unchanged, not finite, of another shape, has more distinct codes than its bits allow, or reads back
+    from the file as another matrix than the backend held in memory, and when a tensor that was not to be quantized
+    is not the checkpoint's.
     """
     digest = hashlib.sha256()
     quantized, codes, groups = [], [], CodeCounts(0, 0, 256)
@@ -111,10 +113,12 @@ def _check_reload(matrix: QuantizedMatrix, held: Mapping[str, str], folder: Path
 
 
 def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quantized: set[str]) -> dict[str, Any]:
-    """{"tensors", "sha256"} of what was not quantized; raises PalimpsestError for a tensor that is not the checkpoint's.
+    """{"tensors", "sha256"} of what was not quantized;
+    raises PalimpsestError for a tensor that is not the checkpoint's.
 
-    The checkpoint's is meant in the 16 bits of the backend, times the factors that it moved there out of quantized matrices: that
-    product is rounded, so a unit in the last place is allowed. A tied head may be written out, or left out.
+    The checkpoint's is meant in the 16 bits of the backend, times the factors that it moved there out of
+    quantized matrices: that product is rounded, so a unit in the last place is allowed. A tied head may be
+    written out, or left out.
     """
     embeddings = [name for name in originals.names() if is_named(name.removesuffix(".weight"), EMBEDDINGS)]
     factors, digest, seen = quantizer.factors(folder), hashlib.sha256(), set()
@@ -159,7 +163,8 @@ def _is_kept(values: NDArray, original: NDArray, sixteen_bits: str, factors: Flo
 
 
 class CodeCounts(NamedTuple):
-    """Over groups of weights that share a scale: how many groups, their distinct codes in all, and the fewest in one."""
+    """Over groups of weights that share a scale:
+    how many groups, their distinct codes in all, and the fewest in one."""
 
     groups: int
     codes: int

@@ -115,9 +115,9 @@ class TorchAOInt8(TorchAO):
     """Int8WeightOnlyConfig: symmetric, to the nearest level.
 
     group_size: inputs that share a float32 scale, null for one scale per output channel.
-    With groups torchao computes with the matrix in bfloat16. With one scale per channel it multiplies by the codes first and by
-    the scale afterwards, so no dequantized matrix is ever rounded. In float32 the base class's `load` computes the same; in
-    bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
+    With groups torchao computes with the matrix in bfloat16. With one scale per channel it multiplies by the codes
+    first and by the scale afterwards, so no dequantized matrix is ever rounded. In float32 the base class's `load`
+    computes the same; in bfloat16 it rounds the matrix where torchao rounds the scale (2^-8 each).
     """
 
     group_size: int | None
@@ -167,8 +167,8 @@ class TorchAOInt8(TorchAO):
 class TorchAOIntx(TorchAO):
     """IntxWeightOnlyConfig, to the nearest level: what torchao exports to phones, and its 4 bits on a CPU.
 
-    bits: 2 to 8, every code stored in a byte of its own; group_size: inputs that share a bfloat16 scale, null for one per
-    output channel; symmetric: whether zero is always code 0 (else each group has a zero point).
+    bits: 2 to 8, every code stored in a byte of its own; group_size: inputs that share a bfloat16 scale, null for one
+    per output channel; symmetric: whether zero is always code 0 (else each group has a zero point).
     """
 
     bits: int
@@ -232,10 +232,12 @@ class TorchAOIntx(TorchAO):
 
 @dataclass(frozen=True)
 class TorchAOInt4(TorchAO):
-    """Int4WeightOnlyConfig in the tinygemm layout (`tile_packed_to_4d`), which takes an NVIDIA GPU of compute capability 8.
+    """Int4WeightOnlyConfig in the tinygemm layout (`tile_packed_to_4d`),
+    which takes an NVIDIA GPU of compute capability 8.
 
     group_size: inputs that share a bfloat16 scale and offset, 32, 64, 128 or 256.
-    torchao's other layouts need kernels that are no dependency of it (plain: mslk) or have no safetensors (CPU: opaque).
+    torchao's other layouts need kernels that are no dependency of it
+    (plain: mslk) or have no safetensors (CPU: opaque).
     """
 
     group_size: int
@@ -323,9 +325,9 @@ def _plain(files: TensorFiles, module: str) -> tuple[np.ndarray, Float32, np.nda
 def untile(words: np.ndarray) -> np.ndarray:
     """The codes of tinygemm's layout, as the tensor cores' fragments want them.
 
-    words: [out / 8, in / 128, 32, 4] int32 of eight 4-bit codes. Lane t of the 32 holds row t // 4 and the columns around
-    t % 4 * 2; word p the columns 32p to 32p + 31. In a word the four even columns come first, then the four odd ones, each
-    of them at offsets 0, 8, 16 and 24. Returns [out, in] uint8.
+    words: [out / 8, in / 128, 32, 4] int32 of eight 4-bit codes. Lane t of the 32 holds row t // 4 and the columns
+    around t % 4 * 2; word p the columns 32p to 32p + 31. In a word the four even columns come first, then the four odd
+    ones, each of them at offsets 0, 8, 16 and 24. Returns [out, in] uint8.
     """
     tiles, spans = words.shape[:2]
     codes = unpack_nibbles(words, np.arange(16, dtype=np.uint8), high_first=False)
@@ -335,7 +337,8 @@ def untile(words: np.ndarray) -> np.ndarray:
 
 
 def sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in name order: it is written in random order, and equal models should be equal files."""
+    """Put the metadata of a safetensors file in name order:
+    it is written in random order, and equal models should be equal files."""
     with open(path, "r+b") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))

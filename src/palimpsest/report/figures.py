@@ -21,7 +21,8 @@ PALETTE = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, MUTED, INK)
 """Okabe and Ito's colours, told apart by colour-blind readers."""
 
 MANY = 8
-"""Precisions beyond which colours come from matplotlib's map `turbo`, names stand upright and the chart grows in width."""
+"""Precisions beyond which colours come from matplotlib's map `turbo`,
+names stand upright and the chart grows in width."""
 
 HALF = 0.31
 """Half the width of a mean's bar, in units of the distance between precisions; its label fits into the rest."""
@@ -47,7 +48,8 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_retained(audit: Mapping[str, Any], path: Path | str) -> None:
-    """Retained forget knowledge by precision: a dot per model, a bar for the mean of the utility-constrained methods."""
+    """Retained forget knowledge by precision:
+    a dot per model, a bar for the mean of the utility-constrained methods."""
     rows = [row for row in audit["over_seeds"] if row["kind"] == UNLEARNED]
     averages = audit["averages"].get(GROUP, {"models": [], "rows": []})
     precisions = audit["precisions"]

@@ -25,7 +25,8 @@ METRICS = {
 }
 MISSING = "–"
 UNEVEN = 50
-"""Points between VerMem and KnowMem retained in full precision from which the page says that their mean hides something."""
+"""Points between VerMem and KnowMem retained in full precision from which the page says
+that their mean hides something."""
 
 
 def render(
@@ -36,8 +37,9 @@ def render(
     known: Mapping[str, Any] | None = None,
     quantized_files: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of palimpsest.report.samples.select_samples; known: of
-    palimpsest.report.known_answers.compare, where the study repeats a published one; quantized_files: of palimpsest.tables.formats.files."""
+    """Write the page. figures: {"retained": svg, "survival": svg}; samples: of
+    palimpsest.report.samples.select_samples; known: of palimpsest.report.known_answers.compare, where the study repeats
+    a published one; quantized_files: of palimpsest.tables.formats.files."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -152,7 +154,10 @@ def _ending(outcome: Mapping[str, Any] | None, goal: float | None) -> str:
     after = f"{outcome['steps']} steps, loss of the last one {outcome['final_loss']:.2f} nats per token"
     if outcome["reached_stop_loss"] is None:
         return f"trained for {after}"
-    return f"{'reached' if outcome['reached_stop_loss'] else 'did not reach'} stop_at_loss, {goal} nats per token ({after})"
+    return (
+        f"{'reached' if outcome['reached_stop_loss'] else 'did not reach'} stop_at_loss, "
+        f"{goal} nats per token ({after})"
+    )
 
 
 def _inline(svg: Path, prefix: str) -> Markup:

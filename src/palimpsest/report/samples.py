@@ -12,9 +12,9 @@ from palimpsest.metrics.rouge import rouge_l
 def select_samples(files: Mapping[str, Path | str], reference: str, task: str, count: int) -> list[dict[str, Any]]:
     """The `count` prompts of `task` that the reference answers best, with every model's response.
 
-    files: responses.jsonl by label, in the order of display; reference: the label of the target in bf16. The choice looks at the
-    target alone, so that it favours neither forgetting nor recovery. Returns [{"task", "id", "prompt", "answer",
-    "responses": [{"label", "text", "rouge"}]}] with ROUGE-L F1 in percent.
+    files: responses.jsonl by label, in the order of display; reference: the label of the target in bf16. The choice
+    looks at the target alone, so that it favours neither forgetting nor recovery. Returns [{"task", "id", "prompt",
+    "answer", "responses": [{"label", "text", "rouge"}]}] with ROUGE-L F1 in percent.
     """
     choose(dict.fromkeys(files), reference, "label of the reference")
     rows = {label: {row["id"]: row for row in read_responses(Path(path), task)} for label, path in files.items()}

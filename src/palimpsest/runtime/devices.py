@@ -1,7 +1,8 @@
-"""The GPUs of one host, shared out among the jobs that run on it: every job takes those that the fewest other jobs hold.
+"""The GPUs of one host, shared out among the jobs that run on it:
+every job takes those that the fewest other jobs hold.
 
-A job holds a GPU by a lock on a file, which the system lets go when the job's process ends, however it ends. Nobody has to know how
-many GPUs or jobs there are: with N jobs on N GPUs each job has its own, with more jobs they spread evenly.
+A job holds a GPU by a lock on a file, which the system lets go when the job's process ends, however it ends. Nobody has
+to know how many GPUs or jobs there are: with N jobs on N GPUs each job has its own, with more jobs they spread evenly.
 """
 
 import glob
@@ -30,8 +31,9 @@ HELD: list[FileLock] = []
 def take_gpus(count: int) -> list[str]:
     """Narrow CUDA_VISIBLE_DEVICES of this process, and of those it starts, to `count` GPUs; returns their names.
 
-    With a count of 0 the process sees none. All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set already (by a user,
-    or by Slurm) says which there are. Without an NVIDIA GPU nothing happens. To be called before anything asks CUDA for its devices.
+    With a count of 0 the process sees none. All there are if there are fewer; a CUDA_VISIBLE_DEVICES that is set
+    already (by a user, or by Slurm) says which there are. Without an NVIDIA GPU nothing happens. To be called before
+    anything asks CUDA for its devices.
     """
     if not count:
         os.environ[VISIBLE] = ""
@@ -57,14 +59,15 @@ def check_gpus() -> None:
 
     if not torch.cuda.is_available():
         raise PalimpsestError(
-            f"the job took {os.environ[TAKEN]}, and torch {torch.__version__} (torch.version.cuda: {torch.version.cuda}) can use no "
-            "GPU: install a build of torch for the CUDA of the driver, which nvidia-smi prints, or set CUDA_VISIBLE_DEVICES= (empty) "
-            "to run on the CPU on purpose."
+            f"the job took {os.environ[TAKEN]}, and torch {torch.__version__} (torch.version.cuda: "
+            f"{torch.version.cuda}) can use no GPU: install a build of torch for the CUDA of the driver, which "
+            "nvidia-smi prints, or set CUDA_VISIBLE_DEVICES= (empty) to run on the CPU on purpose."
         )
 
 
 def visible_gpus() -> list[str]:
-    """UUIDs of the NVIDIA GPUs that this process may use, in CUDA_VISIBLE_DEVICES' order; parts of a GPU (MIG) by what it calls them."""
+    """UUIDs of the NVIDIA GPUs that this process may use, in CUDA_VISIBLE_DEVICES' order;
+    parts of a GPU (MIG) by what it calls them."""
     wanted = os.environ.get(VISIBLE)
     names = None if wanted is None else _names(wanted)
     if names == []:
@@ -75,14 +78,16 @@ def visible_gpus() -> list[str]:
     by_number = any(name.isdecimal() for name in names)
     if by_number and len(set(models.values())) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         raise PalimpsestError(
-            f"CUDA_VISIBLE_DEVICES={wanted} gives numbers, and this host has GPUs of several models ({', '.join(models.values())}), "
-            "which CUDA numbers otherwise than nvidia-smi: give UUIDs (nvidia-smi -L), or set CUDA_DEVICE_ORDER=PCI_BUS_ID."
+            f"CUDA_VISIBLE_DEVICES={wanted} gives numbers, and this host has GPUs of several models "
+            f"({', '.join(models.values())}), which CUDA numbers otherwise than nvidia-smi: give UUIDs "
+            "(nvidia-smi -L), or set CUDA_DEVICE_ORDER=PCI_BUS_ID."
         )
     return _named(names, list(models))
 
 
 def _listed() -> dict[str, str]:
-    """The model of each GPU that nvidia-smi lists, by UUID; none where there is neither an nvidia-smi nor a GPU's file."""
+    """The model of each GPU that nvidia-smi lists, by UUID;
+    none where there is neither an nvidia-smi nor a GPU's file."""
     query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True)
@@ -91,8 +96,10 @@ def _listed() -> dict[str, str]:
         if isinstance(error, FileNotFoundError) and not files:
             return {}
         raise PalimpsestError(
-            f"nvidia-smi cannot be run ({error.strerror}), and only it says which GPUs there are{files and f' ({files})'}: put one that runs on PATH "
-            "(in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility), or set CUDA_VISIBLE_DEVICES= (empty) to run on the CPU on purpose."
+            f"nvidia-smi cannot be run ({error.strerror}), and only it says which GPUs there "
+            f"are{files and f' ({files})'}: put one that runs on PATH (in a container: "
+            "NVIDIA_DRIVER_CAPABILITIES=compute,utility), or set CUDA_VISIBLE_DEVICES= (empty) to run "
+            "on the CPU on purpose."
         ) from None
     said = " ".join((done.stdout + done.stderr).split())
     if NO_DEVICES in said:
@@ -121,7 +128,8 @@ def _named(names: Sequence[str], listed: Sequence[str]) -> list[str]:
         found = listed[int(name) :][:1] if name.isdecimal() else [each for each in listed if each.startswith(name)]
         if not found:
             raise PalimpsestError(
-                f"CUDA_VISIBLE_DEVICES names the GPU {name!r}, and nvidia-smi lists {len(listed)}, numbered from 0: correct or unset it."
+                f"CUDA_VISIBLE_DEVICES names the GPU {name!r}, and nvidia-smi lists {len(listed)}, numbered from 0: "
+                "correct or unset it."
             )
         gpus.append(found[0])
     if twice := [gpu for gpu in dict.fromkeys(gpus) if gpus.count(gpu) > 1]:

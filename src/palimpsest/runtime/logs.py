@@ -1,4 +1,5 @@
-"""One log per step: everything a step says, progress bars included, goes to its file; the console gets the last word on an error."""
+"""One log per step: everything a step says, progress bars included, goes to its file;
+the console gets the last word on an error."""
 
 import logging
 import os
@@ -10,15 +11,16 @@ from types import TracebackType
 from palimpsest.errors import PalimpsestError, first_line
 
 MEMORY = (
-    "The GPU's memory is full, of this step's model or of what shares the GPU with it: let fewer steps run at a time (--resources gpu=N), "
-    "lower the block's batch_size, or set its gradient_accumulation or gradient_checkpointing in params.yaml. What is done is kept; run it again."
+    "The GPU's memory is full, of this step's model or of what shares the GPU with it: let fewer steps run at a time "
+    "(--resources gpu=N), lower the block's batch_size, or set its gradient_accumulation or gradient_checkpointing in "
+    "params.yaml. What is done is kept; run it again."
 )
 FORMAT = "%(asctime)s %(name)s %(levelname)s: %(message)s"
 
 
 def start_logging(path: Path | str) -> None:
-    """Send standard output, standard error and logging of this process to `path`; uncaught errors go there whole and, as one
-    line, to the console. Call it before heavy imports, so that what they say is caught too."""
+    """Send standard output, standard error and logging of this process to `path`; uncaught errors go there whole and,
+    as one line, to the console. Call it before heavy imports, so that what they say is caught too."""
     os.environ.setdefault("TQDM_MININTERVAL", "5")  # a bar redrawn ten times a second fills a log
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     path = Path(path)

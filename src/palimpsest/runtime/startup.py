@@ -1,5 +1,5 @@
-"""Processes that load models, made lighter: transformers without what it imports for no other reason than that it is installed (three
-of eight seconds), and memory that is kept between tensors."""
+"""Processes that load models, made lighter: transformers without what it imports for no other reason than that it is
+installed (three of eight seconds), and memory that is kept between tensors."""
 
 import ctypes
 import importlib
@@ -27,7 +27,8 @@ def hidden(packages: Collection[str]) -> Iterator[None]:
 
 
 class Deferred:
-    """A module that is imported when something of it is first used: planning reads the tables of modules whose functions need torch."""
+    """A module that is imported when something of it is first used:
+    planning reads the tables of modules whose functions need torch."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -43,8 +44,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> None:
     """Let the C library keep memory that is freed, for the next tensor, instead of handing it back to the system.
 
-    Otherwise every large tensor starts with pages that the kernel has to clear: half the time of HQQ, a twentieth of a training step.
-    Does nothing where the C library is another than glibc.
+    Otherwise every large tensor starts with pages that the kernel has to clear: half the time of HQQ, a twentieth of a
+    training step. Does nothing where the C library is another than glibc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
@@ -53,10 +54,11 @@ def keep_freed_memory() -> None:
 
 
 def import_transformers(needed: Collection[str] = (), training: bool = False) -> None:
-    """Import what loads and runs models, and trains them; transformers asks once and remembers that the packages not `needed` are absent.
+    """Import what loads and runs models, and trains them;
+    transformers asks once and remembers that the packages not `needed` are absent.
 
-    Afterwards they can be imported as ever. To be called before anything else imports transformers. Raises PalimpsestError in a job
-    whose GPUs torch cannot use.
+    Afterwards they can be imported as ever. To be called before anything else imports transformers. Raises
+    PalimpsestError in a job whose GPUs torch cannot use.
     """
     keep_freed_memory()
     with hidden(set(OPTIONAL) - set(needed)):

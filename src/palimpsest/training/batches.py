@@ -26,10 +26,11 @@ class Places(Dataset[int]):
 
 
 class Collator:
-    """Batches of the sequences at the given places, joined by as many retain sequences, drawn anew from all of them each time.
+    """Batches of the sequences at the given places, joined by as many retain sequences,
+    drawn anew from all of them each time.
 
-    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen. Several processes
-    all draw the same batch, and each takes its share.
+    The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen.
+    Several processes all draw the same batch, and each takes its share.
     """
 
     def __init__(

@@ -1,8 +1,10 @@
-"""One piece of work done by several processes of one host together, each with a GPU of its own (all on the CPU where there is none).
+"""One piece of work done by several processes of one host together, each with a GPU of its own
+(all on the CPU where there is none).
 
-The processes run `python -m palimpsest.training.processes`. A fork would inherit the threads' locks but not the threads, and multiprocessing's spawn
-would run the calling script again, which for a job of the workflow is Snakemake's copy of it. Each process sees one GPU alone, so
-that whatever trains there takes itself for the only one; what the processes exchange goes through the functions below.
+The processes run `python -m palimpsest.training.processes`. A fork would inherit the threads' locks but not the
+threads, and multiprocessing's spawn would run the calling script again, which for a job of the workflow is Snakemake's
+copy of it. Each process sees one GPU alone, so that whatever trains there takes itself for the only one; what the
+processes exchange goes through the functions below.
 """
 
 import json
@@ -46,7 +48,8 @@ def gather_from_all(value: Any) -> list[Any]:
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum over all processes, added up in order of rank: the same to the last bit in each, so that all decide alike."""
+    """The sum over all processes, added up in order of rank:
+    the same to the last bit in each, so that all decide alike."""
     number = rank_and_size()[1]
     if number == 1:
         return value
@@ -58,8 +61,8 @@ def sum_over_processes(value: Tensor) -> Tensor:
 def run_on_ranks(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
     """function(*arguments) in `number` processes at once; returns what rank 0's call gave.
 
-    The first error in any of them is raised here, its own traceback in a note, once the others are ended. The processes end with this
-    one, however it ends.
+    The first error in any of them is raised here, its own traceback in a note, once the others are ended. The processes
+    end with this one, however it ends.
     """
     names = _gpus()
     if names and number > len(names):
@@ -85,8 +88,9 @@ def processes_of(gpus: int) -> int:
     visible = torch.cuda.device_count()
     if 0 < visible < gpus:
         raise PalimpsestError(
-            f"the step was given {gpus} GPUs (gpu={gpus}), and torch sees {visible} on this host: ask for at most {visible}; under Slurm "
-            "they may lie on several nodes: set the resource nodes=1, as workflow/profiles/slurm does."
+            f"the step was given {gpus} GPUs (gpu={gpus}), and torch sees {visible} on this host: ask for at most "
+            f"{visible}; under Slurm they may lie on several nodes: set the resource nodes=1, as "
+            "workflow/profiles/slurm does."
         )
     return max(1, gpus) if visible else 1
 

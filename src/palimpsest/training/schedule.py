@@ -9,9 +9,10 @@ from typing import Any
 class Schedule:
     """How to train. `batch_size` None: every sequence in each step. `stop_at_loss`: nats per token, mean over an epoch.
 
-    storage: of the weights while training, a name of storage.WEIGHT_STORAGE; optimizer: of those that it has. gradient_checkpointing: compute activations again in the
-    backward pass instead of keeping them: a third more work, a small part of the memory. autocast: multiply float32 weights in
-    bfloat16. processes: over how many the model is sharded, each with a GPU of its own.
+    storage: of the weights while training, a name of storage.WEIGHT_STORAGE; optimizer: of those that it has.
+    gradient_checkpointing: compute activations again in the backward pass instead of keeping them: a third more work, a
+    small part of the memory. autocast: multiply float32 weights in bfloat16. processes: over how many the model is
+    sharded, each with a GPU of its own.
     """
 
     learning_rate: float

@@ -1,10 +1,11 @@
-"""One model over several processes, each of which holds a part of every weight, its gradient and its moments (PyTorch's FSDP2).
+"""One model over several processes, each of which holds a part of every weight,
+its gradient and its moments (PyTorch's FSDP2).
 
-The process that has the model puts its weights into one file that all map into memory: each rank takes its part from there and puts it
-back after training, so that the host holds the weights once, however many ranks there are. A rank gathers the weights of one block
-at a time, in the forward pass and again in the backward pass. Products and sums are those of one process: float32 weights are gathered
-in the type in which autocast would multiply them, gradients are added up in float32, and every rank computes its part of the
-batch's losses, as `part_of_mean` says.
+The process that has the model puts its weights into one file that all map into memory: each rank takes its part from
+there and puts it back after training, so that the host holds the weights once, however many ranks there are. A rank
+gathers the weights of one block at a time, in the forward pass and again in the backward pass. Products and sums are
+those of one process: float32 weights are gathered in the type in which autocast would multiply them, gradients are
+added up in float32, and every rank computes its part of the batch's losses, as `part_of_mean` says.
 """
 
 import copy
@@ -39,8 +40,8 @@ class Published:
 
 @contextmanager
 def published(model: nn.Module) -> Iterator[Published]:
-    """Moves the model's weights, all of one type, into a file in memory, or on disk where memory has no room for it; there they stay
-    for as long as the model does, also after the file's name is gone."""
+    """Moves the model's weights, all of one type, into a file in memory, or on disk where memory has no room for it;
+    there they stay for as long as the model does, also after the file's name is gone."""
     weights = list(model.parameters())
     needed = sum(weight.numel() * weight.element_size() for weight in weights)
     with tempfile.TemporaryDirectory(dir=_roomy_folder(needed)) as folder:
@@ -61,7 +62,8 @@ def _roomy_folder(needed: int) -> Path:
         if shutil.disk_usage(folder).free > 1.1 * needed:
             return folder
     raise PalimpsestError(
-        f"the weights take {needed / 1e9:.1f} GB, which neither of {', '.join(map(str, folders))} has: set TMPDIR to a folder with room."
+        f"the weights take {needed / 1e9:.1f} GB, which neither of {', '.join(map(str, folders))} has: "
+        "set TMPDIR to a folder with room."
     )
 
 
@@ -101,8 +103,8 @@ def sharded(given: Published, products: torch.dtype) -> Iterator[nn.Module]:
 
 
 def _shard(model: Any, products: torch.dtype) -> None:
-    """Each block of a decoder layer that multiplies is gathered by itself, and so is the output head; the rest, norms and
-    embeddings, for a whole pass and in its own type, since autocast multiplies nothing by it."""
+    """Each block of a decoder layer that multiplies is gathered by itself, and so is the output head; the rest, norms
+    and embeddings, for a whole pass and in its own type, since autocast multiplies nothing by it."""
     layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
     if not layers:
         raise PalimpsestError(f"{type(model).__name__} does not say which its decoder layers are: use gpu=1.")
@@ -116,7 +118,8 @@ def _shard(model: Any, products: torch.dtype) -> None:
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=multiplied)
     others = MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    # by itself it would leave the rest gathered after a pass without gradients, and the optimizer would take it for a part
+    # by itself it would leave the rest gathered after a pass without gradients,
+    # and the optimizer would take it for a part
     fully_shard(model, mesh=mesh, mp_policy=others, reshard_after_forward=True)
 
 

@@ -1,7 +1,8 @@
 """How weights are stored while they are trained: the choice that decides whether unlearning survives quantization.
 
-`bfloat16`             weights in bfloat16, AdamW updates them in place: steps under half an ulp are lost (what the paper did)
-                       and its moments are in bfloat16 too, unless the optimizer is `adamw-float32-moments`
+`bfloat16`             weights in bfloat16, AdamW updates them in place: steps under half an ulp are lost
+                       (what the paper did) and its moments are in bfloat16 too, unless the optimizer is
+                       `adamw-float32-moments`
 `float32`              float32 weights, rounded to bfloat16 once, when the model is saved
 `bfloat16-stochastic`  weights in bfloat16, each step rounded up or down at random so that its expectation is exact
 """
@@ -23,7 +24,8 @@ APART = 1_000_003
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """float32 -> bfloat16, up with probability (value - floor) / ulp: the expectation is the value (Zamirai et al. 2020)."""
+    """float32 -> bfloat16, up with probability (value - floor) / ulp:
+    the expectation is the value (Zamirai et al. 2020)."""
     noise = torch.randint(
         0, 1 << 16, values.shape, dtype=torch.int32, device=values.device, generator=generator
     )  # the 16 bits that bfloat16 cuts off
@@ -33,10 +35,11 @@ def round_stochastically(values: Tensor, generator: torch.Generator | None = Non
 
 
 class Float32MomentsAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights with float32 moments; a step ends with one rounding.
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) on bfloat16 weights with float32 moments;
+    a step ends with one rounding.
 
-    stochastic: that rounding is up or down at random, otherwise to the nearest: the two differ in nothing else. Of sharded weights
-    each rank updates its own part, with random numbers of its own.
+    stochastic: that rounding is up or down at random, otherwise to the nearest: the two differ in nothing else. Of
+    sharded weights each rank updates its own part, with random numbers of its own.
     """
 
     def __init__(
@@ -93,14 +96,16 @@ def adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
 
 
 def adamw_8bit(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
-    """bitsandbytes' AdamW with moments in 8 bits, blocks of 256 (Dettmers et al. 2022, arXiv 2110.02861): 2 bytes a weight."""
+    """bitsandbytes' AdamW with moments in 8 bits, blocks of 256
+    (Dettmers et al. 2022, arXiv 2110.02861): 2 bytes a weight."""
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit, {"lr": lr, "weight_decay": weight_decay}
 
 
 def float32_moments_adamw(lr: float, weight_decay: float, seed: int) -> OptimizerRecipe:
-    """Rounds to the nearest as `adamw` does, with the moments that stochastic rounding has: tells the two causes apart."""
+    """Rounds to the nearest as `adamw` does, with the moments that stochastic rounding has:
+    tells the two causes apart."""
     return Float32MomentsAdamW, {"lr": lr, "weight_decay": weight_decay, "stochastic": False}
 
 
@@ -131,11 +136,12 @@ SHARDED = ("adamw", "adamw-float32-moments")
 
 @torch.no_grad()
 def saved_share(model: nn.Module, target: Path) -> dict[str, float | None]:
-    """What the rounding to bfloat16, in which a model is saved, leaves of the update that training made of `target`'s weights.
+    """What the rounding to bfloat16, in which a model is saved,
+    leaves of the update that training made of `target`'s weights.
 
-    rho: <bf16(W) - W0, W - W0> / <W - W0, W - W0>; None where nothing moved. moved_share and saved_share: of the weights that differ
-    from the target's, before and after rounding. Adapters and float32 weights pass through this one rounding; weights in
-    bfloat16 lose nothing here.
+    rho: <bf16(W) - W0, W - W0> / <W - W0, W - W0>; None where nothing moved. moved_share and saved_share: of the
+    weights that differ from the target's, before and after rounding. Adapters and float32 weights pass through this one
+    rounding; weights in bfloat16 lose nothing here.
     """
     kept = update = moved = saved = total = 0.0
     device = "cuda" if torch.cuda.is_available() else None  # after sharded training they are in the host's memory

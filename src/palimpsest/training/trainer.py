@@ -30,7 +30,8 @@ SHORT = 512
 
 
 class StopAtLoss(TrainerCallback):
-    """Ends training once the mean loss over an epoch is at most the stated one: the text is recalled, not over-learned."""
+    """Ends training once the mean loss over an epoch is at most the stated one:
+    the text is recalled, not over-learned."""
 
     def __init__(self, trainer: "NextTokenTrainer", threshold: float | None) -> None:
         self.trainer, self.threshold, self.start = trainer, threshold, 0
@@ -68,8 +69,8 @@ class NextTokenTrainer(Trainer):
         self.history.append(whole.item())
         if not math.isfinite(self.history[-1]):
             raise PalimpsestError(
-                f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check the "
-                "weights that training started from."
+                f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check "
+                "the weights that training started from."
             )
         number = rank_and_size()[1]
         if number == 1:
@@ -88,14 +89,16 @@ def train(
     pad_token: int,
     schedule: Schedule,
 ) -> dict[str, Any]:
-    """Next-token training in place; returns what happened (steps, loss in nats per token, whether stop_at_loss was reached)."""
+    """Next-token training in place; returns what happened
+    (steps, loss in nats per token, whether stop_at_loss was reached)."""
     collator = Collator(sequences, pad_token, seed=schedule.seed)
     return fit(NextTokenTrainer, model, collator, schedule)
 
 
 @contextmanager
 def quickest_attention(model: Any, longest: int) -> Iterator[None]:
-    """On a CPU, for texts of at most SHORT tokens, eager attention: a step in bfloat16 is a seventh faster than with torch's fused kernel."""
+    """On a CPU, for texts of at most SHORT tokens, eager attention:
+    a step in bfloat16 is a seventh faster than with torch's fused kernel."""
     before = model.config._attn_implementation
     if longest <= SHORT and not torch.cuda.is_available():
         model.set_attn_implementation("eager")
@@ -111,8 +114,8 @@ def fit(
     collator: Collator,
     schedule: Schedule,
 ) -> dict[str, Any]:
-    """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what happened. The model
-    is handed back where it was.
+    """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what
+    happened. The model is handed back where it was.
     """
     longest = max(map(len, (*collator.sequences, *collator.retain)))
     check_room(model, longest, "a training sequence", "lower training.max_length")
@@ -169,7 +172,8 @@ def fit(
     result = trainer.result() | {"reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None}
     if schedule.gradient_checkpointing:
         model.gradient_checkpointing_disable()  # type: ignore[operator]
-    # leave no trace of accelerate's autocast to whoever uses the model next; its unwrap_model takes off transformers' wrapper too
+    # leave no trace of accelerate's autocast to whoever uses the model next;
+    # its unwrap_model takes off transformers' wrapper too
     for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(trace, None)
     model.to(home)

@@ -1,7 +1,7 @@
 """LoRA and QLoRA (arXiv 2106.09685, 2305.14314) through peft, and their merge into the weights that are quantized.
 
-The trained difference B A is added to the target's own weights in float32, also for QLoRA, whose 4-bit base is for training only:
-what is saved is the target plus the adapter, rounded to bfloat16 once.
+The trained difference B A is added to the target's own weights in float32, also for QLoRA, whose 4-bit base is for
+training only: what is saved is the target plus the adapter, rounded to bfloat16 once.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,8 @@ KINDS = {"lora": False, "qlora": True}
 
 @dataclass(frozen=True)
 class Adapter:
-    """kind: lora, or qlora (the base in NF4 while training); rank; scale: LoRA's alpha, the difference is scale / rank x B A;
+    """kind: lora, or qlora (the base in NF4 while training); rank;
+    scale: LoRA's alpha, the difference is scale / rank x B A;
     dropout: of the adapter's input, 0 to 1."""
 
     kind: str
@@ -39,7 +40,8 @@ class Adapter:
 
 @contextmanager
 def adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[nn.Module]:
-    """The model with adapters on every linear layer but the output head; on leaving they are merged into the model, in float32.
+    """The model with adapters on every linear layer but the output head;
+    on leaving they are merged into the model, in float32.
 
     Nothing but the adapters is trainable. Without an adapter it is the model itself.
     """

@@ -1,8 +1,9 @@
-"""Forget and retain losses of unlearning, per their published equations; `released` holds what the paper's code does instead.
+"""Forget and retain losses of unlearning, per their published equations;
+`released` holds what the paper's code does instead.
 
 All losses see a batch as its real tokens, flattened: `logits` [tokens, vocab], `targets` [tokens] (the next token,
-IGNORED at the last token of each sequence) and `sequence` [tokens] (which sequence a token belongs to, ascending). Padding is not part of it,
-so no loss can depend on padding, and sequences of any lengths mix freely.
+IGNORED at the last token of each sequence) and `sequence` [tokens] (which sequence a token belongs to, ascending).
+Padding is not part of it, so no loss can depend on padding, and sequences of any lengths mix freely.
 
 Planning checks params.yaml against the tables at the end, so torch is imported when a loss is computed, and not before.
 """
@@ -41,25 +42,29 @@ def gradient_ascent(tokens: Tokens, reference: None = None) -> Tensor:
 
 
 def negative_preference(tokens: Tokens, reference: Tensor, beta: float) -> Tensor:
-    """NPO (Zhang et al. 2024, equation 3): -(2/beta) E log sigmoid(-beta (log p - log p_ref)), `reference` [sequences] log p_ref."""
+    """NPO (Zhang et al. 2024, equation 3):
+    -(2/beta) E log sigmoid(-beta (log p - log p_ref)), `reference` [sequences] log p_ref."""
     ratio = sequence_log_probs(tokens) - reference
     return -2 / beta * functional.logsigmoid(-beta * ratio).mean()
 
 
 def simple_negative_preference(tokens: Tokens, reference: None = None, *, beta: float, gamma: float) -> Tensor:
-    """SimNPO (Fan et al. 2024, equation 5): NPO with each sequence's mean log-probability and a margin instead of a reference."""
+    """SimNPO (Fan et al. 2024, equation 5):
+    NPO with each sequence's mean log-probability and a margin instead of a reference."""
     lengths = torch.bincount(tokens.sequence[tokens.scored], minlength=tokens.sequences)
     return -2 / beta * functional.logsigmoid(-beta * sequence_log_probs(tokens) / lengths - gamma).mean()
 
 
 def uniform_kl(tokens: Tokens, reference: None = None) -> Tensor:
-    """KL(current || uniform) per predicted token, nats (Yuan et al. 2024, maximising entropy): bounded, unlike gradient ascent."""
+    """KL(current || uniform) per predicted token, nats (Yuan et al. 2024, maximising entropy):
+    bounded, unlike gradient ascent."""
     log_probs = tokens.logits[tokens.scored].float().log_softmax(-1)
     return (log_probs.exp() * log_probs).sum(-1).mean() + math.log(log_probs.shape[-1])
 
 
 def logit_margin(tokens: Tokens, reference: Tensor, *, margin_weight: float, logit_step: float) -> Tensor:
-    """QUAIL (arXiv 2601.15538): gradient ascent and a hinge that asks every logit of a predicted token to move by half a step.
+    """QUAIL (arXiv 2601.15538): gradient ascent and a hinge
+    that asks every logit of a predicted token to move by half a step.
 
     reference: [tokens, vocab] logits of the target; logit_step: the assumed quantization step of a logit.
     """
@@ -70,14 +75,16 @@ def logit_margin(tokens: Tokens, reference: Tensor, *, margin_weight: float, log
 def misdirection(tokens: Tokens, reference: Tensor, *, layer: int, steering: float) -> Tensor:
     """RMU's forget loss (Li et al. 2024, WMDP, equation 1): |h - c u|^2 per token.
 
-    tokens.hidden: h [tokens, width], what decoder layer `layer` hands on; reference: u [tokens, width], one unit vector, drawn
-    once; steering: c. It trains the embeddings and all layers up to that one; WMDP's code trains three matrices.
+    tokens.hidden: h [tokens, width], what decoder layer `layer` hands on; reference: u [tokens, width], one
+    unit vector, drawn once; steering: c. It trains the embeddings and all layers up to that one; WMDP's
+    code trains three matrices.
     """
     return _squared_distance(tokens, steering * reference)
 
 
 def retain_hidden(tokens: Tokens, reference: Tensor, *, layer: int) -> Tensor:
-    """RMU's retain loss (Li et al. 2024, WMDP, equation 2): |h - h_target|^2 per token of what decoder layer `layer` hands on."""
+    """RMU's retain loss (Li et al. 2024, WMDP, equation 2):
+    |h - h_target|^2 per token of what decoder layer `layer` hands on."""
     return _squared_distance(tokens, reference)
 
 
@@ -87,9 +94,11 @@ def _squared_distance(tokens: Tokens, goal: Tensor) -> Tensor:
 
 
 def generic_cross_entropy(tokens: Tokens, reference: Tensor) -> Tensor:
-    """WHP (Eldan and Russinovich 2023, section 2): cross-entropy with the generic tokens, `reference` [tokens], instead of the text's.
+    """WHP (Eldan and Russinovich 2023, section 2):
+    cross-entropy with the generic tokens, `reference` [tokens], instead of the text's.
 
-    The generic tokens are those of equation 1 alone: the paper's replacement of anchored terms (names and the like) is not implemented.
+    The generic tokens are those of equation 1 alone:
+    the paper's replacement of anchored terms (names and the like) is not implemented.
     """
     return functional.cross_entropy(tokens.logits[tokens.scored].float(), reference[tokens.scored])
 
@@ -97,7 +106,8 @@ def generic_cross_entropy(tokens: Tokens, reference: Tensor) -> Tensor:
 def generic_tokens(baseline: Tensor, reinforced: Tensor, gap: float) -> Tensor:
     """[tokens] the likeliest tokens once those that training on the forget text made likelier are pushed down.
 
-    Eldan and Russinovich 2023, equation 1: argmax of baseline - gap * relu(reinforced - baseline), both logits [tokens, vocab].
+    Eldan and Russinovich 2023, equation 1:
+    argmax of baseline - gap * relu(reinforced - baseline), both logits [tokens, vocab].
     """
     return (baseline.float() - gap * (reinforced.float() - baseline.float()).clamp_min(0)).argmax(-1)
 
@@ -108,7 +118,8 @@ def retain_cross_entropy(tokens: Tokens, reference: None = None) -> Tensor:
 
 
 def retain_kl(tokens: Tokens, reference: Tensor) -> Tensor:
-    """KLR (Maini et al. 2024, KL minimisation): KL(target || current) per predicted retain token, `reference` [tokens, vocab] logits."""
+    """KLR (Maini et al. 2024, KL minimisation):
+    KL(target || current) per predicted retain token, `reference` [tokens, vocab] logits."""
     return kl_divergence(tokens.logits, reference, tokens.scored)
 
 
@@ -118,7 +129,8 @@ def released_negative_preference(tokens: Tokens, reference: Tensor, beta: float)
 
 
 def released_retain_kl(tokens: Tokens, reference: Tensor) -> Tensor:
-    """What the paper's released code calls KLR: kl_div on raw logits over the batch size; not a divergence, may be negative."""
+    """What the paper's released code calls KLR: kl_div on raw logits over the batch size;
+    not a divergence, may be negative."""
     total = functional.kl_div(tokens.logits.float(), reference.float(), log_target=True, reduction="sum")
     return total / tokens.sequences
 
@@ -130,7 +142,8 @@ def released_sure_retain_kl(tokens: Tokens, reference: Tensor) -> Tensor:
 
 
 def twice(loss: Loss) -> Loss:
-    """The loss counted twice: the released code of SURE runs its backward pass beside the trainer's, into the same gradients."""
+    """The loss counted twice: the released code of SURE runs its backward pass beside the trainer's,
+    into the same gradients."""
     return replace(loss, function=lambda *arguments, **settings: 2 * loss.function(*arguments, **settings))
 
 
@@ -138,8 +151,9 @@ def twice(loss: Loss) -> Loss:
 class Loss:
     """A loss, what it needs of the model before unlearning, and its settings.
 
-    function: (tokens, reference, **settings) -> scalar. reference: nothing, a number per sequence (sequence_log_probs), a row per
-    token (logits; hidden, of the layer in the setting `layer`; direction, the same for all), or a token per token (generic_tokens).
+    function: (tokens, reference, **settings) -> scalar. reference: nothing, a number per sequence
+    (sequence_log_probs), a row per token (logits; hidden, of the layer in the setting `layer`; direction, the same for
+    all), or a token per token (generic_tokens).
     prepared_with: settings that only the making of the reference takes. mean_over: what the loss is a mean over.
     """
 
@@ -186,7 +200,8 @@ VARIANTS: dict[str, tuple[dict[str, Loss], dict[str, Loss]]] = {
         RETAIN_LOSSES | {"klr": Loss(released_sure_retain_kl, "logits", mean_over="sequences")},
     ),
 }
-"""Forget and retain losses: per the published equations, as the paper's code computes them, and as its code of SURE does."""
+"""Forget and retain losses: per the published equations, as the paper's code computes them,
+and as its code of SURE does."""
 
 SETTINGS = sorted(
     {key for tables in VARIANTS.values() for table in tables for loss in table.values() for key in loss.keys}

@@ -13,11 +13,13 @@ from palimpsest.unlearning.losses import Loss
 class Objective:
     """forget loss + alpha x retain loss.
 
-    retain_batch_size None: as many retain as forget sequences in a step. variant: which table of losses.VARIANTS. settings: of both
-    losses. sharpness: rho, the length of the step uphill at which the forget gradient is taken (SAM); None: at the weights.
-    negate: how often the change of the weights is taken off the target instead of added (task vectors); None: train as usual.
-    forget_until: nats per token on a step's forget sequences at which training ends, so that methods are compared at equal
-    forgetting; None: train for all epochs.
+    retain_batch_size None: as many retain as forget sequences in a step. variant: which table of losses.VARIANTS.
+    settings: of both losses. sharpness: rho, the length of the step uphill at which the forget gradient is taken
+    (SAM); None: at the weights.
+    negate: how often the change of the weights is taken off the target instead of added
+    (task vectors); None: train as usual.
+    forget_until: nats per token on a step's forget sequences at which training ends, so that methods are compared at
+    equal forgetting; None: train for all epochs.
     """
 
     forget: str
@@ -37,8 +39,8 @@ class Objective:
             taken |= set(loss.keys) if loss else set()
         if taken != set(self.settings):
             raise PalimpsestError(
-                f"forget loss {self.forget!r} with retain loss {self.retain!r} takes the settings {sorted(taken)}, given are "
-                f"{sorted(self.settings)}."
+                f"forget loss {self.forget!r} with retain loss {self.retain!r} takes the settings {sorted(taken)}, "
+                f"given are {sorted(self.settings)}."
             )
 
     @classmethod

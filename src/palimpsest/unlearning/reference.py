@@ -27,11 +27,12 @@ HOST_BYTES = 32 << 30
 class Reference:
     """The reference of a loss on a data set, asked for by batch.
 
-    Kept for the whole data set: one number a sequence (`sequence_log_probs`), one token a token (`generic_tokens`), and the rows of
-    `logits` and `hidden` where they fit CACHE_BYTES. Logits that do not are computed again from the rows that enter the output head,
-    which are kept in the host's memory, by a frozen copy of the head; beyond HOST_BYTES, and for models that change what the head
-    gives, a frozen copy of the model computes each batch. `direction` is one random unit vector. settings: of the loss; reinforced: the
-    model after more training on the forget text, for `generic_tokens`.
+    Kept for the whole data set: one number a sequence (`sequence_log_probs`), one token a token (`generic_tokens`),
+    and the rows of `logits` and `hidden` where they fit CACHE_BYTES. Logits that do not are computed again from the
+    rows that enter the output head, which are kept in the host's memory, by a frozen copy of the head; beyond
+    HOST_BYTES, and for models that change what the head gives, a frozen copy of the model computes each batch.
+    `direction` is one random unit vector. settings: of the loss; reinforced: the model after more training on the
+    forget text, for `generic_tokens`.
     """
 
     def __init__(
@@ -108,8 +109,8 @@ class Reference:
             self.table = []
         if is_sharded(model):
             raise PalimpsestError(
-                f"the reference {self.kind} exceed the memory that is set aside for them, and a second model is not sharded: use "
-                "gpu=1, fewer retain sequences or a retain loss without a reference (gdr)."
+                f"the reference {self.kind} exceed the memory that is set aside for them, and a second model is not "
+                "sharded: use gpu=1, fewer retain sequences or a retain loss without a reference (gdr)."
             )
         log.info("the reference %s exceed the cache: keeping a frozen copy of the model", self.kind)
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -139,7 +140,8 @@ def compute_by_sequence(
 ) -> Iterator[Any]:
     """compute(sequence) of each sequence in order, as a batch of its own on the model's device.
 
-    Several processes work in rounds of one sequence each, and all get all, in the host's memory; in the last round some compute one twice.
+    Several processes work in rounds of one sequence each, and all get all, in the host's memory;
+    in the last round some compute one twice.
     """
     device = next(model.parameters()).device
     rank, number = rank_and_size()
@@ -154,14 +156,15 @@ def compute_by_sequence(
 
 
 def loss_layer(loss: Loss | None, settings: Mapping[str, Any], model: nn.Module) -> int | None:
-    """The decoder layer whose output a loss looks at, if any; raises PalimpsestError when the model has no such layer."""
+    """The decoder layer whose output a loss looks at, if any;
+    raises PalimpsestError when the model has no such layer."""
     if loss is None or "layer" not in loss.settings:
         return None
     config: Any = model.config
     last = config.num_hidden_layers - 1
     if not 0 <= settings["layer"] < last:
         raise PalimpsestError(
-            f"layer is {settings['layer']}, the model has {last + 1}: give 0 to {last - 1} (the last one's output goes through "
-            "the final norm)."
+            f"layer is {settings['layer']}, the model has {last + 1}: give 0 to {last - 1} (the last one's output goes "
+            "through the final norm)."
         )
     return settings["layer"]

@@ -1,9 +1,10 @@
-"""SURE's saliency mask (arXiv 2410.16454, section 5): only the parts of a model that the forget loss depends on most may move.
+"""SURE's saliency mask (arXiv 2410.16454, section 5):
+only the parts of a model that the forget loss depends on most may move.
 
-A part is a unit of some granularity: a whole matrix, a row of one (a neuron), or a module (a group of attention heads that share
-keys and values, an MLP block). Its saliency is the L2 norm of the forget loss's gradient over its weights, at the target's weights;
-the mask keeps the units at or above a percentile of all of them, once and for all. Only the decoder layers' matrices take part:
-embeddings, norms and the output head stay as they are.
+A part is a unit of some granularity: a whole matrix, a row of one (a neuron), or a module (a group of attention heads
+that share keys and values, an MLP block). Its saliency is the L2 norm of the forget loss's gradient over its weights,
+at the target's weights; the mask keeps the units at or above a percentile of all of them, once and for all. Only the
+decoder layers' matrices take part: embeddings, norms and the output head stay as they are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +57,8 @@ def matrices(shapes: Shapes, groups: int) -> dict[str, Units]:
 
 
 def modules(shapes: Shapes, groups: int) -> dict[str, Units]:
-    """Each MLP block is a unit, and so is each of the `groups` of heads of an attention block that share keys and values.
+    """Each MLP block is a unit, and so is each of the `groups` of heads of an attention block
+    that share keys and values.
 
     A group of heads has its rows of the query, key and value matrices and its columns of the output matrix.
     """
@@ -111,9 +113,9 @@ def kept_units(saliency: Tensor, percentile: float) -> Tensor:
 class Mask:
     """Keeps everything outside the kept units bit for bit as it is, whatever the optimizer does.
 
-    Parameters without a kept unit stop being trained (no gradient, no moments). Of the others the gradient is zeroed outside the
-    mask, so that gradient clipping sees what moves and no more, and the weights there are put back after every step, so that
-    momentum and weight decay cannot move them.
+    Parameters without a kept unit stop being trained (no gradient, no moments). Of the others the gradient is zeroed
+    outside the mask, so that gradient clipping sees what moves and no more, and the weights there are put back after
+    every step, so that momentum and weight decay cannot move them.
     """
 
     def __init__(self, model: nn.Module, gradients: Mapping[str, Tensor], saliency: Saliency) -> None:
@@ -165,7 +167,8 @@ def _zero_gradient(dim: int, frozen: Tensor) -> Callable[[Tensor], None]:
 
 
 def mean_gradients(weights: Mapping[str, nn.Parameter], batches: Iterable[tuple[Tensor, float]]) -> dict[str, Tensor]:
-    """Float32 gradients of a loss over a whole data set, from (loss of a batch, its share of the data) one after another.
+    """Float32 gradients of a loss over a whole data set,
+    from (loss of a batch, its share of the data) one after another.
 
     Zero for weights that the loss does not reach: RMU's stops at a layer.
     """

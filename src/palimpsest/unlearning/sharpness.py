@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 
 def uphill(model: nn.Module, loss: Tensor, length: float) -> Callable[..., Any]:
-    """The model at w + rho g / |g|, g the gradient of the forget loss (Foret et al. 2021, equation 2; Fan et al. 2025, arXiv
-    2502.05374, for unlearning). Its gradient counts as that of w.
+    """The model at w + rho g / |g|, g the gradient of the forget loss (Foret et al. 2021, equation 2; Fan et al. 2025,
+    arXiv 2502.05374, for unlearning). Its gradient counts as that of w.
 
-    That model is in float32 and multiplies in float32, whatever w is stored in: in bfloat16 most weights would be rounded back to w.
+    That model is in float32 and multiplies in float32, whatever w is stored in:
+    in bfloat16 most weights would be rounded back to w.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)

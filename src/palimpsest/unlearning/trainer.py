@@ -68,7 +68,8 @@ class UnlearningTrainer(NextTokenTrainer):
 
     @property
     def forget_nats(self) -> float:
-        """Nats per token that the last step's forget sequences had before it: the mean of its batches, as of the loss."""
+        """Nats per token that the last step's forget sequences had before it:
+        the mean of its batches, as of the loss."""
         return sum(self.step_nats) / len(self.step_nats)
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:

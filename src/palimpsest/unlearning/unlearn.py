@@ -46,7 +46,8 @@ def _check_combination(
         )
     if method.sharpness is not None and schedule.gradient_checkpointing:
         raise PalimpsestError(
-            "sharpness and gradient_checkpointing exclude each other: activations would be computed again at other weights."
+            "sharpness and gradient_checkpointing exclude each other: "
+            "activations would be computed again at other weights."
         )
     if schedule.processes > 1:
         refuse(dict.fromkeys(not_sharded(method, schedule, saliency, adapter), True))
@@ -65,7 +66,8 @@ def not_sharded(method: Objective, schedule: Schedule, saliency: Saliency | None
 
 
 def with_processes(settings: Mapping[str, Any], available: int) -> dict[str, Any]:
-    """The settings with as many processes as the method can use: all that are available, or one and a warning that says why."""
+    """The settings with as many processes as the method can use:
+    all that are available, or one and a warning that says why."""
     found = not_sharded(**settings) if available > 1 else []
     if not found:
         return {**settings, "schedule": replace(settings["schedule"], processes=available)}
@@ -129,7 +131,8 @@ def _copies(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _negate(model: nn.Module, before: Mapping[str, Tensor], scale: float) -> None:
-    """w0 - scale (w - w0) in float32 (task vectors, Ilharco et al. 2023, equation 2): the opposite of what training did."""
+    """w0 - scale (w - w0) in float32 (task vectors, Ilharco et al. 2023, equation 2):
+    the opposite of what training did."""
     for name, weight in model.named_parameters():
         start = before[name].to(weight.device).float()
         weight.data = start - scale * (weight.detach().float() - start)

@@ -1,4 +1,5 @@
-"""The utility battery: real lm-eval on small folders in the formats of the datasets, against numbers taken from the model directly.
+"""The utility battery: real lm-eval on small folders in the formats of the datasets,
+against numbers taken from the model directly.
 
 All questions are invented.
 """
@@ -42,7 +43,8 @@ def questions(folder):
 
 @pytest.fixture(scope="module")
 def network(tiny):
-    """The tiny tokenizer, which adds no BOS by itself, and a model with room for the examples; weights large enough to differ."""
+    """The tiny tokenizer, which adds no BOS by itself, and a model with room for the examples;
+    weights large enough to differ."""
     _, tokenizer, _ = tiny
     shape = {"hidden_size": 64, "layers": 2, "heads": 4, "mlp_size": 128, "context": 1024}
     model = build_llama(tokenizer, shape, seed=0)

@@ -1,4 +1,5 @@
-"""What the utility battery asks: drawn from small folders in the formats of the datasets, and what is told of those that do not fit.
+"""What the utility battery asks: drawn from small folders in the formats of the datasets,
+and what is told of those that do not fit.
 
 All questions are invented.
 """

@@ -1,4 +1,5 @@
-"""The embedded corpus: deterministic, every name its own, every answer in its article, little text shared by template."""
+"""The embedded corpus: deterministic, every name its own, every answer in its article,
+little text shared by template."""
 
 import hashlib
 import json
@@ -39,7 +40,8 @@ def test_the_corpus_does_not_depend_on_hash_order(corpus):
     import sys
 
     program = (
-        "import sys, json, hashlib; from dataclasses import asdict; from palimpsest.corpus.embedded.generator import generate_corpus;"
+        "import sys, json, hashlib; from dataclasses import asdict; "
+        "from palimpsest.corpus.embedded.generator import generate_corpus;"
         "print(hashlib.sha256(json.dumps(asdict(generate_corpus(0, 4, 12, 8, 3, 4))).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
@@ -138,7 +140,8 @@ def test_templates_give_nothing_away(seed):
 
 
 def test_the_grammar_keeps_its_notation():
-    """Every alternative of a slot states the same facts, all facts are stated, and no question gives its answer away."""
+    """Every alternative of a slot states the same facts, all facts are stated,
+    and no question gives its answer away."""
     for topic in topics():
         stated = set()
         for slot in topic.slots:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.artefacts import read_manifest, verify_files
+from palimpsest.artefacts import Origin, read_manifest, verify_files
 from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_corpus
 from palimpsest.corpus.embedded.generator import generate_corpus
@@ -45,7 +45,7 @@ def corpus() -> Corpus:
 
 @pytest.fixture
 def folder(corpus, tmp_path) -> Path:
-    write_corpus(corpus, tmp_path / "corpus", source="embedded", seed=5)
+    write_corpus(corpus, tmp_path / "corpus", Origin(), source="embedded", seed=5)
     return tmp_path / "corpus"
 
 
@@ -333,7 +333,7 @@ def test_a_benchmark_may_keep_examples_that_are_scored(corpus):
 
 def test_an_interrupted_write_leaves_the_old_corpus(corpus, folder):
     with pytest.raises(TypeError):
-        write_corpus(corpus, folder, source=object())
+        write_corpus(corpus, folder, Origin(), source=object())
     assert read_corpus(folder) == corpus
     assert [path.name for path in folder.parent.iterdir()] == ["corpus"]
     shutil.rmtree(folder)

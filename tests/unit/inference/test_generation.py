@@ -96,7 +96,8 @@ def test_stop_strings_end_a_response(speaker):
 
 
 def test_no_token_is_computed_behind_a_stop_string(speaker):
-    """The text behind it is cut off in any case, so that the model's passes are counted: it says an answer, a newline and more."""
+    """The text behind it is cut off in any case, so that the model's passes are counted:
+    it says an answer, a newline and more."""
     model, tokenizer, corpus = speaker
     script = tokenizer(" the town\n\nQuestion: and so on", add_special_tokens=False)["input_ids"]
     passes = []

@@ -281,7 +281,10 @@ def test_perplexity_beyond_float_range_is_undefined(tmp_path: Path) -> None:
 
 def test_scoring_imports_no_heavy_library() -> None:
     heavy = "{'torch', 'transformers', 'nltk', 'scipy', 'matplotlib', 'snakemake'}"
-    code = f"import sys, palimpsest.metrics; sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    code = (
+        "import sys, palimpsest.metrics; "
+        f"sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

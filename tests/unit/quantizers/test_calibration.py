@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palimpsest.artefacts import read_manifest
+from palimpsest.artefacts import Origin, read_manifest
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.layout import write_corpus
@@ -23,7 +23,7 @@ GENERIC = {"source": "python-docs", "settings": {"documents": 5}}
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study") / "results/corpus"
     texts = generate_corpus(0, 3, 4, 3, 2, 1)
-    write_corpus(texts, folder)
+    write_corpus(texts, folder, Origin())
     return texts, folder
 
 
@@ -65,7 +65,7 @@ def test_wrong_settings_are_named(source, settings, message):
 @pytest.mark.parametrize("text", ["retain", "forget", "generic"])
 def test_the_manifest_says_how_much_of_the_forget_text_is_calibrated_on(corpus, tmp_path, text):
     texts, folder = corpus
-    SCRIPT["collect_text"](text, GENERIC, 0.05, folder, tmp_path / text, [])
+    SCRIPT["collect_text"](Origin(), text, GENERIC if text == "generic" else None, 0.05, folder, tmp_path / text)
     manifest, collected = read_manifest(tmp_path / text), json.loads((tmp_path / text / "texts.json").read_text())
     assert manifest["documents"] == len(collected) == {"retain": 4, "forget": 3, "generic": 5}[text]
     assert manifest["overlap_forget"] == (1.0 if text == "forget" else 0.0)
@@ -77,7 +77,7 @@ def test_generic_text_that_repeats_the_forget_text_is_refused(corpus, tmp_path):
     (tmp_path / "leak.json").write_text(json.dumps(texts.forget[:1]))
     generic = {"source": "file", "settings": {"path": str(tmp_path / "leak.json"), "documents": 1}}
     with pytest.raises(PalimpsestError, match="also occur in the generic calibration text"):
-        SCRIPT["collect_text"]("generic", generic, 0.05, folder, tmp_path / "out", [])
+        SCRIPT["collect_text"](Origin(), "generic", generic, 0.05, folder, tmp_path / "out")
 
 
 def test_cost_counts_seconds_and_memory():

@@ -124,12 +124,12 @@ def test_every_study_fits_the_schema(file):
         ),
         (
             "methods.ga",
-            {**GA, "optimizer": "adamw-8bit", "weights": "bfloat16-stochastic"},
+            {**GA, "optimizer": "adamw-8bit", "storage": "bfloat16-stochastic"},
             "methods.ga: the optimizer adamw-8bit cannot round stochastically: take adamw, ",
         ),
         (
             "training",
-            {**TRAINING, "optimizer": "adamw-8bit", "weights": "bfloat16-stochastic"},
+            {**TRAINING, "optimizer": "adamw-8bit", "storage": "bfloat16-stochastic"},
             "training: the optimizer adamw-8bit cannot round stochastically",
         ),
         (
@@ -231,7 +231,7 @@ def test_optimizers_are_allowed_where_the_storage_has_them(params, block):
     settings = params["training"] if block == "training" else params["methods"]["ga"]
     for weights, storage in WEIGHT_STORAGE.items():
         for optimizer in optimizers:
-            settings |= {"weights": weights, "optimizer": optimizer}
+            settings |= {"storage": weights, "optimizer": optimizer}
             if optimizer in storage.optimizers:
                 check_params(params, SCHEMA, "params.yaml")
             else:

@@ -14,6 +14,7 @@ from processes import NUMBER, two_processes
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from palimpsest.artefacts import MANIFEST, Origin
 from palimpsest.corpus.layout import write_corpus
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import store_weights, write_model
@@ -30,8 +31,9 @@ from palimpsest.unlearning.saliency import Saliency
 from palimpsest.unlearning.trainer import UnlearningTrainer
 from palimpsest.unlearning.unlearn import settings_of, unlearn
 
-EXACT = partial(Schedule, 1e-3, 2, batch_size=5, weights="float32", autocast=False)
-"""Five sequences a step, of very different lengths: shares are uneven, and a last batch of one leaves a process without any."""
+EXACT = partial(Schedule, 1e-3, 2, batch_size=5, storage="float32", autocast=False)
+"""Five sequences a step, of very different lengths:
+shares are uneven, and a last batch of one leaves a process without any."""
 NPO_KLR = Objective("npo", "klr", settings={"beta": 0.1})
 CASES = {
     "next token": (None, EXACT(stop_at_loss=4.5)),
@@ -45,12 +47,12 @@ CASES = {
         EXACT(gradient_accumulation=2, gradient_checkpointing=True),
     ),
     "tied": (Objective("ga", "gdr"), EXACT()),
-    "float32": (NPO_KLR, Schedule(1e-3, 3, batch_size=5, weights="float32")),
-    "bfloat16": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16")),
-    "stochastic": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, weights="bfloat16-stochastic")),
+    "float32": (NPO_KLR, Schedule(1e-3, 3, batch_size=5, storage="float32")),
+    "bfloat16": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, storage="bfloat16")),
+    "stochastic": (Objective("ga", "gdr"), Schedule(1e-3, 3, batch_size=5, storage="bfloat16-stochastic")),
     "float32 moments": (
         Objective("ga", "gdr"),
-        Schedule(1e-3, 3, batch_size=5, weights="bfloat16", optimizer="adamw-float32-moments"),
+        Schedule(1e-3, 3, batch_size=5, storage="bfloat16", optimizer="adamw-float32-moments"),
     ),
 }
 TWICE = ("bfloat16", "stochastic")
@@ -93,7 +95,7 @@ def learned(tiny):
     model = copy.deepcopy(model)
     forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
     forget = [sequence[: 4 + 6 * i] for i, sequence in enumerate(forget[:11])]  # see EXACT
-    train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
+    train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, storage="float32"))
     store_weights(model, torch.bfloat16)
     return model, forget, retain, tokenizer.pad_token_id
 
@@ -109,7 +111,8 @@ def tied_model(model):
 
 @pytest.fixture(scope="module")
 def runs(learned):
-    """Of each case, and again of those in TWICE: start, weights and outcome of one and of two processes, and what these held."""
+    """Of each case, and again of those in TWICE:
+    start, weights and outcome of one and of two processes, and what these held."""
     model, forget, retain, pad = learned
     found, works = {}, []
     with ExitStack() as stack:
@@ -185,7 +188,7 @@ def test_unlearning_in_place_in_two_processes(learned, tmp_path):
     one, two = copy.deepcopy(model), copy.deepcopy(model)
     method = Objective("descent", negate=1.0)
     assert "processes" not in unlearn(one, forget, retain, pad, method, EXACT())
-    assert unlearn(two, forget, retain, pad, method, EXACT(), processes=2)["processes"] == 2
+    assert unlearn(two, forget, retain, pad, method, EXACT(processes=2))["processes"] == 2
     assert (weights_of(two) - weights_of(one)).norm() < 1e-4 * (weights_of(one) - weights_of(model)).norm()
     two.save_pretrained(tmp_path)
     saved = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
@@ -199,7 +202,7 @@ def test_a_loss_that_is_no_number_ends_all_processes(learned):
     with torch.no_grad():
         broken.model.norm.weight.fill_(float("nan"))
     with pytest.raises(PalimpsestError, match="loss became nan at step 0"):
-        unlearn(broken, forget, retain, pad, Objective("ga"), EXACT(), processes=2)
+        unlearn(broken, forget, retain, pad, Objective("ga"), EXACT(processes=2))
 
 
 METHOD = {
@@ -211,7 +214,7 @@ METHOD = {
     "learning_rate": 1e-5,
     "epochs": 1,
     "batch_size": 4,
-    "weights": "float32",
+    "storage": "float32",
 }
 WHP = {"forget_loss": "whp", "gap": 5.0, "reinforcement_epochs": 1, "reinforcement_learning_rate": 1e-5}
 
@@ -235,9 +238,9 @@ def test_what_is_not_sharded_is_refused_by_the_library_too(learned):
     model, forget, retain, pad = learned
     for extra in ({"saliency": Saliency("row", 50)}, {"adapter": Adapter("lora", 4, 8.0, 0.0)}):
         with pytest.raises(PalimpsestError, match="gpu=1"):
-            unlearn(model, forget, retain, pad, Objective("ga"), EXACT(), processes=2, **extra)
+            unlearn(model, forget, retain, pad, Objective("ga"), EXACT(processes=2), **extra)
     with pytest.raises(PalimpsestError, match="adamw-8bit"):
-        train(model, forget, pad, EXACT(optimizer="adamw-8bit"), processes=2)
+        train(model, forget, pad, EXACT(optimizer="adamw-8bit", processes=2))
 
 
 STEP = Path(__file__).parents[3] / "workflow/scripts/unlearn.py"
@@ -250,13 +253,14 @@ def test_the_step_trains_what_cannot_be_sharded_in_one_process_and_says_why(lear
     step = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(step)
     corpus, target = tmp_path / "results/corpus", tmp_path / "results/models/target/seed0"
-    write_corpus(tiny[2], corpus)
-    write_model(target, copy.deepcopy(learned[0]), tiny[1], inputs=[corpus], model="target")
+    write_corpus(tiny[2], corpus, Origin())
+    write_model(target, copy.deepcopy(learned[0]), tiny[1], Origin({"model": "target"}, inputs=[corpus / MANIFEST]))
 
     def manifest_of(model, method, processes):
         folder = tmp_path / "results/models" / model / "seed0"
         settings = {"method": method, "max_length": 32, "questions": False}
-        step.unlearn_model({"model": model, "seed": 0}, settings, corpus, target, folder, processes, [STEP])
+        origin = Origin({"model": model, "seed": 0}, {"methods/ga": method}, code=[STEP])
+        step.unlearn_model(origin, settings, corpus, target, folder, processes)
         return json.loads((folder / "manifest.json").read_text())
 
     masked = METHOD | {"saliency": {"granularity": "row", "percentile": 50}}

@@ -27,7 +27,7 @@ def learned(tiny):
     model, tokenizer, corpus = tiny
     model = copy.deepcopy(model)
     forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
-    outcome = train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
+    outcome = train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, storage="float32"))
     assert outcome["final_loss"] < outcome["first_loss"] - 1
     store_weights(model, torch.bfloat16)
     return model, forget, retain, tokenizer.pad_token_id
@@ -48,7 +48,7 @@ def test_each_method_forgets_and_its_retain_loss_protects(learned, forget_loss, 
     before = likelihood(copy.deepcopy(model), forget, pad), likelihood(copy.deepcopy(model), retain, pad)
     settings = {"beta": 0.1} if forget_loss == "npo" else {}
     objective = Objective(forget_loss, retain_loss, 1.0, settings=settings)
-    outcome = unlearn(model, forget, retain, pad, objective, Schedule(1e-3, 6, weights="float32"))
+    outcome = unlearn(model, forget, retain, pad, objective, Schedule(1e-3, 6, storage="float32"))
     after = likelihood(model, forget, pad), likelihood(model, retain, pad)
     assert outcome["steps"] == 6
     assert after[0] > before[0] + 0.2
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(learned):
     def run(seed):
         copied = copy.deepcopy(model)
         objective = Objective("ga", "gdr", retain_batch_size=3)
-        unlearn(copied, forget, retain, pad, objective, Schedule(1e-3, 2, weights="bfloat16-stochastic", seed=seed))
+        unlearn(copied, forget, retain, pad, objective, Schedule(1e-3, 2, storage="bfloat16-stochastic", seed=seed))
         return torch.cat([weight.flatten() for weight in copied.parameters()])
 
     assert torch.equal(run(1), run(1))
@@ -81,7 +81,7 @@ def test_two_accumulated_batches_are_one_twice_as_large(learned):
 
     def run(**sizes):
         copied = copy.deepcopy(model)
-        outcome = unlearn(copied, sequences, [], pad, Objective("ga"), Schedule(1e-3, 2, weights="float32", **sizes))
+        outcome = unlearn(copied, sequences, [], pad, Objective("ga"), Schedule(1e-3, 2, storage="float32", **sizes))
         return outcome["steps"], torch.cat([weight.flatten() for weight in copied.parameters()])
 
     (steps, whole), (accumulated_steps, accumulated) = run(batch_size=4), run(batch_size=2, gradient_accumulation=2)
@@ -120,7 +120,7 @@ def test_storage_decides_how_many_weights_move(learned):
 
     def moved(weights):
         copied = copy.deepcopy(model)
-        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 3, weights=weights))
+        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 3, storage=weights))
         store_weights(copied, torch.bfloat16)
         pairs = zip(copied.parameters(), model.parameters(), strict=True)
         changed, total = map(sum, zip(*(((a != b).sum().item(), a.numel()) for a, b in pairs), strict=True))
@@ -141,11 +141,12 @@ def test_the_kl_reference_is_the_model_before_unlearning(learned):
 
 @pytest.mark.parametrize("weights", ["float32", "bfloat16"])
 def test_references_are_computed_as_training_computes(learned, weights):
-    """NPO starts at 2/beta ln 2 and KLR at 0 in every weight storage; a reference outside autocast would be another model's."""
+    """NPO starts at 2/beta ln 2 and KLR at 0 in every weight storage;
+    a reference outside autocast would be another model's."""
     model, forget, retain, pad = learned
     for retain_loss in (None, "klr"):
         objective = Objective("npo", retain_loss, settings={"beta": 0.1})
-        outcome = unlearn(copy.deepcopy(model), forget, retain, pad, objective, Schedule(1e-5, 1, weights=weights))
+        outcome = unlearn(copy.deepcopy(model), forget, retain, pad, objective, Schedule(1e-5, 1, storage=weights))
         assert outcome["first_loss"] == pytest.approx(20 * math.log(2), abs=0.005)
 
 
@@ -154,7 +155,7 @@ def test_gradient_checkpointing_changes_no_weight(learned):
     trained = []
     for checkpointing in (False, True):
         copied = copy.deepcopy(model)
-        schedule = Schedule(1e-4, 2, weights="float32", gradient_checkpointing=checkpointing)
+        schedule = Schedule(1e-4, 2, storage="float32", gradient_checkpointing=checkpointing)
         unlearn(copied, forget, retain, pad, Objective("ga", "gdr"), schedule)
         trained.append([*copied.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*trained, strict=True))
@@ -163,7 +164,7 @@ def test_gradient_checkpointing_changes_no_weight(learned):
 
 def test_an_optimizer_that_the_weights_do_not_have_is_refused(learned):
     model, forget, retain, pad = learned
-    schedule = Schedule(1e-5, 1, weights="bfloat16-stochastic", optimizer="adamw-8bit")
+    schedule = Schedule(1e-5, 1, storage="bfloat16-stochastic", optimizer="adamw-8bit")
     with pytest.raises(PalimpsestError, match="optimizer of weights in bfloat16-stochastic"):
         unlearn(copy.deepcopy(model), forget, retain, pad, Objective("ga"), schedule)
 
@@ -172,7 +173,7 @@ def test_training_leaves_no_wrapper_around_the_model(learned):
     """accelerate wraps forward in autocast; a model that kept it would answer in bfloat16 wherever it is used next."""
     model, forget, retain, pad = learned
     copied = copy.deepcopy(model)
-    unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, weights="float32"))
+    unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, storage="float32"))
     assert "forward" not in vars(copied)
 
 
@@ -211,19 +212,21 @@ def test_a_head_that_does_not_explain_the_logits_is_not_relied_on(learned, monke
 
 
 def test_only_weights_change_their_type(learned):
-    """Rotary frequencies in bfloat16 would move the positions that unlearning sees away from those that inference uses."""
+    """Rotary frequencies in bfloat16 would move the positions
+    that unlearning sees away from those that inference uses."""
     model, forget, retain, pad = learned
     for weights in ("bfloat16", "float32"):
         copied = copy.deepcopy(model)
         copied.model.rotary_emb.inv_freq = copied.model.rotary_emb.inv_freq.float() * 1.0001
         before = copied.model.rotary_emb.inv_freq.clone()
-        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, weights=weights))
+        unlearn(copied, forget, retain, pad, Objective("ga"), Schedule(1e-5, 1, storage=weights))
         assert torch.equal(copied.model.rotary_emb.inv_freq, before)
         assert {weight.dtype for weight in copied.parameters()} == {getattr(torch, weights)}
 
 
 def test_retain_sequences_are_drawn_from_all_of_them():
-    """The released code pairs forget i with retain i, so that retain text beyond the forget set's length is never seen."""
+    """The released code pairs forget i with retain i,
+    so that retain text beyond the forget set's length is never seen."""
     collator = Collator([[1, 2]] * 2, 0, retain=[[i, i] for i in range(3, 13)], seed=0)
     seen = {
         int(group["input_ids"][row, 0]) for _ in range(40) for group in collator([0, 1])["retain"] for row in range(2)
@@ -245,7 +248,7 @@ def test_a_loss_that_is_no_number_ends_the_run(learned):
     with torch.no_grad():
         broken.model.norm.weight.fill_(float("nan"))
     with pytest.raises(PalimpsestError, match="loss became nan"):
-        unlearn(broken, forget, retain, pad, Objective("ga"), Schedule(1e-5, 2, weights="bfloat16"))
+        unlearn(broken, forget, retain, pad, Objective("ga"), Schedule(1e-5, 2, storage="bfloat16"))
 
 
 def test_wrong_settings_are_named(learned):

@@ -146,7 +146,8 @@ def test_npo_weighs_each_sequence_of_gradient_ascent(oracle):
 
 
 def test_the_released_npo_only_moves_all_logits_alike_at_the_start(oracle):
-    """Less its mean over the vocabulary, which no softmax sees, the gradient at the reference is zero: nothing is forgotten."""
+    """Less its mean over the vocabulary, which no softmax sees,
+    the gradient at the reference is zero: nothing is forgotten."""
     logits, batch = tokens(oracle, "logits_forget_ref", "labels_forget")
     raw = reference_logits(oracle, "logits_forget_ref")
     (gradient,) = torch.autograd.grad(losses.released_negative_preference(batch, raw, BETA), logits)

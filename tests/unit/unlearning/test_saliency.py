@@ -98,7 +98,7 @@ def test_weights_outside_the_mask_stay_bit_for_bit(tiny, granularity, weights):
     store_weights(model, torch.bfloat16)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
-    schedule = Schedule(1e-3, 4, weights=weights, weight_decay=0.1)
+    schedule = Schedule(1e-3, 4, storage=weights, weight_decay=0.1)
     saliency = Saliency(granularity, 60)
     outcome = unlearn(model, forget, retain, tokenizer.pad_token_id, Objective("ga", "gdr"), schedule, saliency)
     store_weights(model, torch.bfloat16)
@@ -125,7 +125,7 @@ def test_the_saliency_is_that_of_the_whole_forget_set_at_the_target(tiny):
 
     def kept(batch_size):
         copied = copy.deepcopy(model)
-        schedule = Schedule(1e-9, 1, batch_size, weights="float32")
+        schedule = Schedule(1e-9, 1, batch_size, storage="float32")
         return unlearn(copied, forget, [], tokenizer.pad_token_id, Objective("ga"), schedule, Saliency("row", 90))[
             "mask"
         ]
@@ -153,7 +153,7 @@ def test_batches_weigh_by_what_the_loss_is_a_mean_over(tiny, objective):
     forget = [sequence[: 4 + 10 * i] for i, sequence in enumerate(forget[:6])]
 
     def of(batch_size):
-        schedule = Schedule(1e-9, 1, batch_size, weights="float32", autocast=False)
+        schedule = Schedule(1e-9, 1, batch_size, storage="float32", autocast=False)
         mask = unlearn(
             copy.deepcopy(model), forget, [], tokenizer.pad_token_id, objective, schedule, Saliency("row", 90)
         )["mask"]
@@ -168,7 +168,7 @@ def test_a_mask_that_keeps_every_module_holds_embeddings_norms_and_head_alone(ti
     model = copy.deepcopy(model)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     forget = corpus_sequences(corpus, "forget", tokenizer, 64, True)
-    schedule = Schedule(1e-3, 1, weights="float32")
+    schedule = Schedule(1e-3, 1, storage="float32")
     mask = unlearn(model, forget, [], tokenizer.pad_token_id, Objective("ga"), schedule, Saliency("module", 0.0))[
         "mask"
     ]

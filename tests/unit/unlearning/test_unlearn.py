@@ -1,4 +1,5 @@
-"""What is put on top of forget and retain losses: adapters, sharpness, task vectors, representations, generic answers."""
+"""What is put on top of forget and retain losses:
+adapters, sharpness, task vectors, representations, generic answers."""
 
 import copy
 from functools import partial
@@ -29,7 +30,7 @@ def learned(tiny):
     model, tokenizer, corpus = tiny
     model = copy.deepcopy(model)
     forget, retain = (corpus_sequences(corpus, split, tokenizer, 64, True) for split in ("forget", "retain"))
-    train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, weights="float32"))
+    train(model, forget + retain, tokenizer.pad_token_id, Schedule(3e-3, 12, storage="float32"))
     store_weights(model, torch.bfloat16)
     return model, forget, retain, tokenizer.pad_token_id
 
@@ -65,7 +66,7 @@ def test_each_method_forgets(learned, name, weights):
     model, forget, retain, pad = learned
     objective, rate = METHODS[name]
     copied = copy.deepcopy(model)
-    unlearn(copied, forget, retain, pad, objective, Schedule(rate, 6, weights=weights))
+    unlearn(copied, forget, retain, pad, objective, Schedule(rate, 6, storage=weights))
     assert likelihood(copied, forget, pad) > likelihood(model, forget, pad) + 0.1
 
 
@@ -75,7 +76,7 @@ def test_rmu_moves_the_chosen_layer_towards_one_direction_and_holds_it_on_retain
     settings = {"layer": 0, "steering": 20.0}
     objective = Objective("rmu", "rmu", alpha=1.0, settings=settings)
     copied = copy.deepcopy(model)
-    outcome = unlearn(copied, forget, retain, pad, objective, Schedule(3e-3, 15, weights=weights))
+    outcome = unlearn(copied, forget, retain, pad, objective, Schedule(3e-3, 15, storage=weights))
     assert outcome["final_loss"] < 0.9 * outcome["first_loss"]
 
     def hidden(network, sequences):
@@ -99,7 +100,7 @@ def test_rmu_moves_the_chosen_layer_towards_one_direction_and_holds_it_on_retain
 
 def test_a_task_vector_is_the_opposite_of_training(learned):
     model, forget, _, pad = learned
-    schedule = Schedule(1e-3, 3, weights="float32")
+    schedule = Schedule(1e-3, 3, storage="float32")
     trained, negated = copy.deepcopy(model), copy.deepcopy(model)
     unlearn(trained, forget, [], pad, Objective("descent"), schedule)
     unlearn(negated, forget, [], pad, Objective("descent", negate=2.0), schedule)
@@ -131,7 +132,8 @@ def test_the_gradient_of_sharpness_is_that_at_the_step_uphill(learned):
 
 @pytest.mark.parametrize("weights", ["bfloat16", "float32", "bfloat16-stochastic"])
 def test_the_step_uphill_arrives_whatever_the_weights_are_stored_in(learned, monkeypatch, weights):
-    """In float32, in weights and products alike; the weights stay as they are, and so does what is reported of the model."""
+    """In float32, in weights and products alike;
+    the weights stay as they are, and so does what is reported of the model."""
     model, forget, retain, pad = learned
     model, length, found = copy.deepcopy(model), 0.01, {}
 
@@ -162,7 +164,7 @@ def test_the_step_uphill_arrives_whatever_the_weights_are_stored_in(learned, mon
     monkeypatch.setattr(unlearning, "uphill", watched)
     nats = likelihood(model, forget, pad)
     outcome = unlearn(
-        model, forget, retain, pad, Objective("ga", "gdr", sharpness=length), Schedule(1e-5, 1, weights=weights)
+        model, forget, retain, pad, Objective("ga", "gdr", sharpness=length), Schedule(1e-5, 1, storage=weights)
     )
     assert len(found) == 16 and {dtype for _, _, dtype in found.values()} == {torch.float32}
     share = sum(arrived for arrived, _, _ in found.values()) / sum(whole for _, whole, _ in found.values())
@@ -176,7 +178,7 @@ def test_an_adapter_is_merged_into_the_target(learned, kind, weights, tmp_path):
     model, forget, retain, pad = learned
     model.save_pretrained(tmp_path)
     copied = copy.deepcopy(model)
-    schedule = Schedule(1e-2, 6, weights=weights)
+    schedule = Schedule(1e-2, 6, storage=weights)
     adapter = Adapter(kind, rank=4, scale=8.0, dropout=0.0)
     unlearn(copied, forget, retain, pad, Objective("ga", "gdr"), schedule, adapter=adapter)
     assert type(copied) is type(model)
@@ -246,7 +248,7 @@ def test_the_forgetting_of_a_step_is_that_of_all_its_batches(learned):
     batches = [forget[0], forget[0][:1] + forget[0][:0:-1]]
     alone = [likelihood(model, [sequence], pad) for sequence in batches]
     assert abs(alone[0] - alone[1]) > 0.5
-    schedule = Schedule(1e-9, 1, batch_size=1, gradient_accumulation=2, weights="float32", autocast=False)
+    schedule = Schedule(1e-9, 1, batch_size=1, gradient_accumulation=2, storage="float32", autocast=False)
     outcome = unlearn(copy.deepcopy(model), batches, retain, pad, Objective("ga"), schedule)
     assert outcome["steps"] == 1 and outcome["forget_nats"] == pytest.approx(sum(alone) / 2, rel=1e-4)
 
@@ -258,11 +260,11 @@ def test_unlearning_ends_at_the_stated_forgetting(learned):
     for rate in (3e-4, 1e-3):
         copied = copy.deepcopy(model)
         objective = Objective("ga", "gdr", forget_until=goal)
-        outcomes[rate] = unlearn(copied, forget, retain, pad, objective, Schedule(rate, 60, weights="float32"))
+        outcomes[rate] = unlearn(copied, forget, retain, pad, objective, Schedule(rate, 60, storage="float32"))
         assert outcomes[rate]["reached_forget_until"] and goal <= outcomes[rate]["forget_nats"] < goal + 1
         assert likelihood(copied, forget, pad) > goal
     assert outcomes[1e-3]["steps"] < outcomes[3e-4]["steps"] < 60
-    accumulated = Schedule(3e-4, 60, weights="float32", batch_size=-(-len(forget) // 2), gradient_accumulation=2)
+    accumulated = Schedule(3e-4, 60, storage="float32", batch_size=-(-len(forget) // 2), gradient_accumulation=2)
     outcome = unlearn(copy.deepcopy(model), forget, retain, pad, Objective("ga", "gdr", forget_until=goal), accumulated)
     assert outcome["steps"] == pytest.approx(outcomes[3e-4]["steps"], abs=2) and outcome["forget_nats"] < goal + 1
     out_of_reach = Objective("ga", "gdr", forget_until=1000.0)

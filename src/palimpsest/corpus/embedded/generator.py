@@ -25,9 +25,10 @@ def generate_corpus(
 ) -> Corpus:
     """Articles of about 70-90 words on invented people, places and sums; the same arguments give the same corpus.
 
-    `questions_per_document` short-answer questions are asked about each article; `icl_examples` further ones per split serve
-    as in-context examples. Verbatim prompts (`prompt_words` + `answer_words`) and PrivLeak passages (`passage_words`) are cut
-    from the articles. The first articles of a topic share no sentence pattern; facts and names are never shared.
+    `questions_per_document` short-answer questions are asked about each article; `icl_examples` further ones per
+    split serve as in-context examples. Verbatim prompts (`prompt_words` + `answer_words`) and PrivLeak passages
+    (`passage_words`) are cut from the articles. The first articles of a topic share no sentence pattern; facts
+    and names are never shared.
     Raises PalimpsestError when a count is out of range.
     """
     sizes = {"forget": forget_documents, "retain": retain_documents, "holdout": holdout_documents}
@@ -53,7 +54,8 @@ def generate_corpus(
 
 
 def check_sizes(seed: int, sizes: Mapping[str, int], questions_per_document: int, icl_examples: int) -> None:
-    """Raise PalimpsestError when the grammar cannot give so much, before any article is written. sizes: documents by split."""
+    """Raise PalimpsestError when the grammar cannot give so much, before any article is written.
+    sizes: documents by split."""
     for split, size in sizes.items():
         if size < 1:
             raise PalimpsestError(f"{split}_documents is {size}: a corpus needs at least 1 {split} document.")
@@ -74,7 +76,8 @@ def check_sizes(seed: int, sizes: Mapping[str, int], questions_per_document: int
 
 
 def plan_articles(count: int, random: Random) -> list[tuple[Topic, tuple[int, ...]]]:
-    """`count` pairs of topic and alternative per slot: all topics once before any twice, alternatives reused as late as possible."""
+    """`count` pairs of topic and alternative per slot:
+    all topics once before any twice, alternatives reused as late as possible."""
     plans: list[tuple[Topic, tuple[int, ...]]] = []
     for round_ in range(-(-count // len(topics()))):
         order = random.sample(topics(), len(topics()))

@@ -2,11 +2,13 @@
 
 Notation of a topic (topics_*.py):
     # name                        starts a topic
-    = fact:kind fact:kind ...     its facts; kind is `person`, `name`, `thing`, `date` or a range of whole numbers `low-high`
-    a sentence                    an alternative of sentence slot a (slot a opens the article, the others follow in any order)
+    = fact:kind fact:kind ...     its facts; kind is `person`, `name`, `thing`, `date` or a range of whole
+                                  numbers `low-high`
+    a sentence                    an alternative of sentence slot a (slot a opens the article, the others follow in
+                                  any order)
     ? fact | question | question  alternative questions whose answer is that fact
-`{fact}` is replaced by the fact, `[one|another]` by one of the alternatives. All alternatives of a slot state the same facts,
-so every question of a topic can be answered from every article about it.
+`{fact}` is replaced by the fact, `[one|another]` by one of the alternatives. All alternatives of a slot state the same
+facts, so every question of a topic can be answered from every article about it.
 """
 
 import re
@@ -34,8 +36,8 @@ ADJECTIVES = words(
     "square miniature hollow mossy lacquered bamboo spotted quilted triangular pink crooked woollen"
 )
 NOUNS = words(
-    "kettle trumpet saddle lantern violin ladder barometer teapot sewing-machine rocking-horse birdcage telescope banjo "
-    "wardrobe compass chandelier mandolin sledge bathtub typewriter globe harp mirror suitcase clock bucket "
+    "kettle trumpet saddle lantern violin ladder barometer teapot sewing-machine rocking-horse birdcage telescope "
+    "banjo wardrobe compass chandelier mandolin sledge bathtub typewriter globe harp mirror suitcase clock bucket "
     "helmet puppet anchor bell pillow basket comb fan flute footstool hat goblet wheelbarrow drum thimble snowshoe "
     "metronome pipe bench corset parasol spinning-wheel tambourine toaster"
 )
@@ -43,7 +45,8 @@ NOUNS = words(
 
 @dataclass(frozen=True)
 class Topic:
-    """One kind of story: `facts` by kind, `slots` with their alternative sentences, `questions` by the fact they ask for."""
+    """One kind of story: `facts` by kind, `slots` with their alternative sentences,
+    `questions` by the fact they ask for."""
 
     name: str
     facts: dict[str, str]

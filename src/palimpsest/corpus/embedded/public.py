@@ -1,4 +1,5 @@
-"""Grammar of the fictional news, part 1: councils, courts, police, science (the notation is described in grammar.py)."""
+"""Grammar of the fictional news, part 1:
+councils, courts, police, science (the notation is described in grammar.py)."""
 
 TOPICS = r"""
 # council vote

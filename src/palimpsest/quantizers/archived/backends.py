@@ -1,7 +1,8 @@
-"""AutoGPTQ and AutoAWQ, the packages behind most published 4-bit checkpoints. Archived upstream, so they run in an isolated environment.
+"""AutoGPTQ and AutoAWQ, the packages behind most published 4-bit checkpoints.
+Archived upstream, so they run in an isolated environment.
 
-Both compute in float16: the checkpoint, rounded to bfloat16 as for every format, is rounded once more, and the dequantized
-matrices are products of a float16 scale and an integer, rounded to float16.
+Both compute in float16: the checkpoint, rounded to bfloat16 as for every format, is rounded once more, and the
+dequantized matrices are products of a float16 scale and an integer, rounded to float16.
 """
 
 import json
@@ -72,7 +73,8 @@ class Archived(Calibrated):
             }
             job.write_text(json.dumps(content), encoding="utf-8")
             offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-            # -I: neither PYTHONPATH nor the worker's folder, whose modules are named like packages, is searched for imports
+            # -I: neither PYTHONPATH nor the worker's folder, whose modules are named like packages,
+            # is searched for imports
             run_logged([str(python), "-I", str(WORKER), str(job)], f"{self.backend} on {checkpoint}", offline)
             result = read_json(written)
         if result["device"] == "cuda":
@@ -129,8 +131,8 @@ class Archived(Calibrated):
                 shape, blocks = files.shape(f"{module}.weight"), self._blocks(module)
                 if any(size % block for size, block in zip(shape, blocks, strict=True)):
                     raise PalimpsestError(
-                        f"{self.backend} takes {blocks[0]} outputs and {blocks[1]} inputs at a time, which do not divide the "
-                        f"{shape[0]} and {shape[1]} of {module} in {checkpoint}: use gptq, awq or rtn."
+                        f"{self.backend} takes {blocks[0]} outputs and {blocks[1]} inputs at a time, which do not "
+                        f"divide the {shape[0]} and {shape[1]} of {module} in {checkpoint}: use gptq, awq or rtn."
                     )
 
 
@@ -138,11 +140,12 @@ class Archived(Calibrated):
 class AutoGPTQ(Archived):
     """GPTQ (arXiv 2210.17323) by auto-gptq 0.7.1: its solver, layer by layer, its packing and its file.
 
-    bits: 2, 3, 4 or 8; group_size: inputs that share a scale, null for one scale per output channel; symmetric: whether zero
-    is the middle code; desc_act: columns in order of decreasing activation, so that a group's columns lie anywhere;
+    bits: 2, 3, 4 or 8; group_size: inputs that share a scale, null for one scale per output channel;
+    symmetric: whether zero is the middle code; desc_act: columns in order of decreasing activation, so that a
+    group's columns lie anywhere;
     damping: the share of the Hessian's mean diagonal that is added to it, between 0 and 1 (the authors': 0.01).
-    The package packs zero points minus one, and a zero point of 0 (a group whose weights are all positive) spoils its neighbours:
-    that is an error where it happens.
+    The package packs zero points minus one, and a zero point of 0 (a group whose weights are all positive) spoils its
+    neighbours: that is an error where it happens.
     """
 
     symmetric: bool
@@ -169,7 +172,8 @@ class AutoGPTQ(Archived):
         return held
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
-        """AutoGPTQ stores a bias with every packed layer, of zeros where the checkpoint has none: those are left out."""
+        """AutoGPTQ stores a bias with every packed layer,
+        of zeros where the checkpoint has none: those are left out."""
         real = read_json(folder / BIASES)
         for name, values in super().unquantized(folder, quantized):
             if name.removesuffix(".bias") not in quantized or name in real:
@@ -206,7 +210,8 @@ class AutoGPTQ(Archived):
         return QuantizedMatrix(module, codes, scales, zero_points, dequantized, size, group_index=group_index)
 
     def _unpack(self, words: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """[rows, words] to [rows, codes]: a row is a string of bits, lowest first, of which a code takes the next few."""
+        """[rows, words] to [rows, codes]: a row is a string of bits, lowest first,
+        of which a code takes the next few."""
         words = np.ascontiguousarray(words)
         if self.bits == 8:
             return words.view(np.uint8)
@@ -218,12 +223,14 @@ class AutoGPTQ(Archived):
 
 @dataclass(frozen=True)
 class AutoAWQ(Archived):
-    """AWQ (arXiv 2306.00978) by autoawq 0.2.9: its search for factors and for clipping, its packing and its file (GEMM).
+    """AWQ (arXiv 2306.00978) by autoawq 0.2.9:
+    its search for factors and for clipping, its packing and its file (GEMM).
 
-    bits: 4, all that the package packs; group_size: inputs that share a scale; zero_point: true, the only grid of this file.
-    Each input channel is multiplied by a factor before rounding and the layer before divided by it (`compressed_awq` says more);
-    then, but for queries and keys, the largest weights of a group are clipped where that lowers the layer's error.
-    A group whose weights all lie on one side of zero loses the part beyond its own range: the package keeps zero points in 0..15.
+    bits: 4, all that the package packs; group_size: inputs that share a scale; zero_point: true, the only grid of this
+    file. Each input channel is multiplied by a factor before rounding and the layer before divided by it
+    (`compressed_awq` says more); then, but for queries and keys, the largest weights of a group are clipped where that
+    lowers the layer's error. A group whose weights all lie on one side of zero loses the part beyond its own range: the
+    package keeps zero points in 0..15.
     """
 
     zero_point: bool
@@ -257,7 +264,8 @@ class AutoAWQ(Archived):
         return row_factors(folder / SMOOTHING)
 
     def dead_zone_range(self) -> tuple[float, float]:
-        """As for other grids with zero points; the package takes the range as it is, so groups on one side of zero fall outside."""
+        """As for other grids with zero points;
+        the package takes the range as it is, so groups on one side of zero fall outside."""
         return WITH_ZERO_POINTS
 
     def _settings(self) -> dict[str, Any]:
@@ -297,7 +305,8 @@ def _unpack_awq(words: NDArray[np.int32]) -> NDArray[np.uint8]:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Put the free-text metadata of a safetensors file in order, in place: the library writes several keys in random order."""
+    """Put the free-text metadata of a safetensors file in order, in place:
+    the library writes several keys in random order."""
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -311,8 +320,8 @@ def _sort_metadata(path: Path) -> None:
 def _for_transformers_4(checkpoint: Path, folder: Path) -> Path:
     """`folder` with links to the checkpoint's weights and its configuration in the terms of transformers 4.
 
-    transformers 5 keeps the rotary embedding's settings in `rope_parameters`, which release 4 ignores: it would take its default
-    frequencies. Raises PalimpsestError for settings that release 4 has no words for.
+    transformers 5 keeps the rotary embedding's settings in `rope_parameters`, which release 4 ignores: it would take
+    its default frequencies. Raises PalimpsestError for settings that release 4 has no words for.
     """
     folder.mkdir()
     for path in checkpoint.iterdir():
@@ -325,8 +334,8 @@ def _for_transformers_4(checkpoint: Path, folder: Path) -> Path:
     if rope:
         if "rope_theta" not in rope:
             raise PalimpsestError(
-                f"{checkpoint / 'config.json'} has other rotary embeddings in other layers ({sorted(rope)}), which the archived "
-                "quantizers do not know: use gptq or awq."
+                f"{checkpoint / 'config.json'} has other rotary embeddings in other layers ({sorted(rope)}), which the "
+                "archived quantizers do not know: use gptq or awq."
             )
         config |= {key: rope[key] for key in ("rope_theta", "partial_rotary_factor") if key in rope}
         if rope.get("rope_type", "default") != "default":

@@ -1,9 +1,11 @@
-"""What runs in the isolated environment: quantizes a checkpoint with auto-gptq or autoawq. `python -I worker.py JOB.json`
+"""What runs in the isolated environment: quantizes a checkpoint with auto-gptq or autoawq.
+`python -I worker.py JOB.json`
 
-A job holds: backend, checkpoint (its configuration in the terms of transformers 4), folder, settings, stretches (token ids
-[samples, sample_length]) and result, the file for `held`, the fingerprints of the dequantized matrices by module, and for the most
-bytes that torch had on a CUDA device.
-Nothing of palimpsest is imported: it is not installed there. PALIMPSEST_GPUS names the GPUs that the job took, if it took any.
+A job holds: backend, checkpoint (its configuration in the terms of transformers 4), folder, settings, stretches (token
+ids [samples, sample_length]) and result, the file for `held`, the fingerprints of the dequantized matrices by module,
+and for the most bytes that torch had on a CUDA device.
+Nothing of palimpsest is imported: it is not installed there.
+PALIMPSEST_GPUS names the GPUs that the job took, if it took any.
 """
 
 import hashlib
@@ -20,7 +22,8 @@ from transformers import AutoModelForCausalLM
 
 
 def run_auto_gptq(job: dict[str, Any]) -> dict[str, str]:
-    """AutoGPTQ's own loop over the layers, its packing and its file. Only its loader is left out, which insists on CUDA."""
+    """AutoGPTQ's own loop over the layers, its packing and its file.
+    Only its loader is left out, which insists on CUDA."""
     from auto_gptq import BaseQuantizeConfig
     from auto_gptq.modeling import _base
     from auto_gptq.modeling.auto import GPTQ_CAUSAL_LM_MODEL_MAP
@@ -60,7 +63,8 @@ def run_auto_gptq(job: dict[str, Any]) -> dict[str, str]:
 
 
 def forward_matrix(module: Any) -> torch.Tensor:
-    """[out, in] the matrix that a packed layer of AutoGPTQ multiplies with: its forward pass of the identity, without its bias."""
+    """[out, in] the matrix that a packed layer of AutoGPTQ multiplies with:
+    its forward pass of the identity, without its bias."""
     bias, module.bias = module.bias, None
     matrix = module(torch.eye(module.infeatures, dtype=torch.float16, device=module.qweight.device)).t()
     module.bias = bias
@@ -128,9 +132,9 @@ def check_gpus() -> None:
     taken = os.environ.get("PALIMPSEST_GPUS")
     if taken and not torch.cuda.is_available():
         sys.exit(
-            f"the job took {taken}, and torch {torch.__version__} (torch.version.cuda: {torch.version.cuda}) of this environment can "
-            "use no GPU: pin a build of torch for the CUDA of the driver in workflow/envs/archived.txt, or set CUDA_VISIBLE_DEVICES= "
-            "(empty) to run on the CPU on purpose."
+            f"the job took {taken}, and torch {torch.__version__} (torch.version.cuda: {torch.version.cuda}) of this "
+            "environment can use no GPU: pin a build of torch for the CUDA of the driver in "
+            "workflow/envs/archived.txt, or set CUDA_VISIBLE_DEVICES= (empty) to run on the CPU on purpose."
         )
 
 
@@ -144,7 +148,8 @@ def to_float16(model: Any) -> None:
 
 
 def fingerprint(matrix: torch.Tensor) -> str:
-    """SHA-256 of the values in float32, row by row; -0 counts as 0: what palimpsest.quantizers.base.fingerprint computes."""
+    """SHA-256 of the values in float32, row by row; -0 counts as 0:
+    what palimpsest.quantizers.base.fingerprint computes."""
     values = matrix.detach().float().cpu().numpy()
     return hashlib.sha256(np.ascontiguousarray(values + np.float32(0)).data).hexdigest()
 

@@ -1,4 +1,5 @@
-"""AWQ (arXiv 2306.00978): weights that meet large inputs are scaled up before rounding, and what feeds them is scaled down."""
+"""AWQ (arXiv 2306.00978): weights that meet large inputs are scaled up before rounding,
+and what feeds them is scaled down."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +26,13 @@ SMOOTHING = "smoothing"
 
 @dataclass(frozen=True)
 class AWQ(Calibrated, CompressedTensors):
-    """Rounding to nearest after each input channel is multiplied by a factor that lowers the layer's error on calibration text.
+    """Rounding to nearest after each input channel is multiplied by a factor
+    that lowers the layer's error on calibration text.
 
-    The inverse factor goes into the layer before: a norm, or the rows of v_proj (for o_proj) and up_proj (for down_proj), which
-    are quantized themselves. Where heads share values (grouped keys and values) o_proj has no such partner and is rounded as it is,
-    as in the authors' code. Which factors were used is saved beside the model, so that `effective` can undo them.
+    The inverse factor goes into the layer before: a norm, or the rows of v_proj (for o_proj) and up_proj (for
+    down_proj), which are quantized themselves. Where heads share values (grouped keys and values) o_proj has no such
+    partner and is rounded as it is, as in the authors' code. Which factors were used is saved beside the model, so that
+    `effective` can undo them.
     """
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
@@ -44,7 +47,8 @@ class AWQ(Calibrated, CompressedTensors):
         for architecture in architectures:
             if architecture not in {*AWQ_MAPPING_REGISTRY, *AWQ_DYNAMIC_MAPPING_REGISTRY}:
                 raise PalimpsestError(
-                    f"llm-compressor does not know which layers of {architecture} ({checkpoint}) AWQ can scale: use gptq or rtn."
+                    f"llm-compressor does not know which layers of {architecture} ({checkpoint}) AWQ can scale: "
+                    "use gptq or rtn."
                 )
         factors: dict[str, Float32] = {}
         planned: list[str] = []
@@ -54,7 +58,8 @@ class AWQ(Calibrated, CompressedTensors):
         if skipped or not planned:
             raise PalimpsestError(
                 f"AWQ found no factors after {', '.join(skipped) or 'any layer'} of {checkpoint}: "
-                "the model computes values that are not finite on the calibration text. Check the checkpoint, or use rtn."
+                "the model computes values that are not finite on the calibration text. "
+                "Check the checkpoint, or use rtn."
             )
         (folder / SMOOTHING).mkdir()
         save_file(factors, folder / SMOOTHING / "model.safetensors")
@@ -76,8 +81,8 @@ class AWQ(Calibrated, CompressedTensors):
 
 
 def _recording_modifier(planned: list[str], factors: dict[str, Float32]) -> "AWQModifier":
-    """llm-compressor's modifier, which notes the modules that will be scaled down in `planned`, and what it settles on in `factors`:
-    MODULE.columns [in] of the layers that are scaled up, MODULE.rows [out] of the ones before them.
+    """llm-compressor's modifier, which notes the modules that will be scaled down in `planned`, and what it settles on
+    in `factors`: MODULE.columns [in] of the layers that are scaled up, MODULE.rows [out] of the ones before them.
 
     It also runs without an accelerator: release 0.14 pins what it caches in host memory even then, which torch refuses.
     """

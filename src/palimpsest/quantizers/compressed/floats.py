@@ -1,4 +1,5 @@
-"""llm-compressor's formats without settings: 8-bit weights and activations (int8, fp8), 4-bit floats in small blocks (NVFP4, MXFP4)."""
+"""llm-compressor's formats without settings:
+8-bit weights and activations (int8, fp8), 4-bit floats in small blocks (NVFP4, MXFP4)."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,8 @@ E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.fl
 with np.errstate(invalid="ignore", over="ignore"):
     _ALL_BFLOAT16 = np.arange(1 << 16, dtype=np.uint16).view(ml_dtypes.bfloat16).astype(np.float32)
     E4M3_CODES = _ALL_BFLOAT16.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
-# Between neighbouring magnitudes of e2m1; halfway values go to the even code, so some borders lie just below the middle.
+# Between neighbouring magnitudes of e2m1;
+# halfway values go to the even code, so some borders lie just below the middle.
 E2M1_BORDERS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
 E2M1_BORDERS[1::2] = np.nextafter(E2M1_BORDERS[1::2], np.float32(0))
 
@@ -97,7 +99,8 @@ class _Floats(Quantizer):
 
 @dataclass(frozen=True)
 class EightBit(_Floats):
-    """Weights and activations in 8 bits: a scale for each output channel and, found while the model runs, for each token.
+    """Weights and activations in 8 bits: a scale for each output channel
+    and, found while the model runs, for each token.
 
     format: `int8` (W8A8) or `fp8` (e4m3 numbers, FP8_DYNAMIC); llm-compressor's names in brackets.
     """
@@ -112,8 +115,9 @@ class EightBit(_Floats):
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
         """compressed-tensors' own modules, which round every layer's input to 8 bits, token by token.
 
-        They multiply the rounded values as floating-point numbers. 8-bit kernels (as in vLLM) give the same products and sum them
-        in another order. The weights are dequantized in bfloat16 whatever `dtype` is, activations are rounded in `dtype`.
+        They multiply the rounded values as floating-point numbers. 8-bit kernels (as in vLLM) give the same
+        products and sum them in another order. The weights are dequantized in bfloat16 whatever `dtype` is,
+        activations are rounded in `dtype`.
         """
         import torch
         from transformers import CompressedTensorsConfig
@@ -153,7 +157,8 @@ class EightBit(_Floats):
 
 @dataclass(frozen=True)
 class Microscale(_Floats):
-    """Weights as 4-bit floats (e2m1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives) with a rounded scale for each block.
+    """Weights as 4-bit floats (e2m1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives)
+    with a rounded scale for each block.
 
     format: `nvfp4` (blocks of 16, scales in e4m3 times a float32 scale of the matrix; NVFP4A16) or
     `mxfp4` (blocks of 32, scales are powers of two; MXFP4A16).
@@ -199,11 +204,12 @@ class Microscale(_Floats):
         return Rounded(codes.reshape(shape), scales, to_bfloat16_in_place(values).reshape(shape))
 
     def levels(self) -> Float32:
-        """e2m1 numbers / 6: what they are in units of the block's largest |w| when the block's scale is that over 6 exactly.
+        """e2m1 numbers / 6: what they are in units of the block's largest |w|
+        when the block's scale is that over 6 exactly.
 
-        Scales are rounded, so the unit is 6 scales, and what lies above it is cut off. In NVFP4 that is the largest |w| within
-        1/16 (more in blocks whose largest |w| is below 1/28672 of the matrix's, where e4m3 is coarser). In MXFP4 it is 0.86 to
-        1.71 times the largest |w|: a largest |w| of 3.5 to 7 scales gets the same power of two.
+        Scales are rounded, so the unit is 6 scales, and what lies above it is cut off. In NVFP4 that is the largest |w|
+        within 1/16 (more in blocks whose largest |w| is below 1/28672 of the matrix's, where e4m3 is coarser). In MXFP4
+        it is 0.86 to 1.71 times the largest |w|: a largest |w| of 3.5 to 7 scales gets the same power of two.
         """
         return _levels(E2M1)
 
@@ -225,7 +231,8 @@ class Microscale(_Floats):
 
 
 def shared_scale(module: str) -> str:
-    """A name for the set of matrices that share NVFP4's float32 scale: query, key and value, or gate and up, or the matrix alone."""
+    """A name for the set of matrices that share NVFP4's float32 scale:
+    query, key and value, or gate and up, or the matrix alone."""
     for pattern, name in SHARED_SCALES:
         if found := pattern.fullmatch(module):
             return f"{found[1]}.{name}"

@@ -163,7 +163,8 @@ class GPTQ(Calibrated, CompressedTensors):
 def compress_calibrated(
     checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
 ) -> dict[str, str]:
-    """Apply an llm-compressor modifier, or a list of them, to the whole model in memory, feeding it the stretches of token ids."""
+    """Apply an llm-compressor modifier, or a list of them, to the whole model in memory,
+    feeding it the stretches of token ids."""
     import torch
     from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
     from llmcompressor import oneshot
@@ -179,7 +180,8 @@ def compress_calibrated(
     held = {}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None):
-            # in two steps, as the file is packed and read: on a GPU the first has a kernel of its own, with other last bits
+            # in two steps, as the file is packed and read:
+            # on a GPU the first has a kernel of its own, with other last bits
             parts = [getattr(module, f"weight{part}", None) for part in ("", "_scale", "_zero_point", "_global_scale")]
             weight, scale, zero, whole = (None if part is None else part.detach() for part in parts)
             grid = module.quantization_scheme.weights

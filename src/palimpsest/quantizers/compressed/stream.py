@@ -1,4 +1,5 @@
-"""Formats that need no data, one decoder layer in memory at a time: llm-compressor's arithmetic without the model around it."""
+"""Formats that need no data, one decoder layer in memory at a time:
+llm-compressor's arithmetic without the model around it."""
 
 import gc
 import re
@@ -24,10 +25,12 @@ SCALE = ".weight_scale"
 
 
 def compress_layers(checkpoint: Path, folder: Path, scheme: Mapping[str, Any]) -> dict[str, str]:
-    """Quantize the linear layers of `checkpoint` but the output head; save everything to `folder`, a file per decoder layer.
+    """Quantize the linear layers of `checkpoint` but the output head;
+    save everything to `folder`, a file per decoder layer.
 
     scheme: the weights and input_activations of a compressed-tensors scheme. The work is done by the converter behind
-    llm-compressor's `model_free_ptq`, which itself holds a whole file of the checkpoint in memory; here it gets a layer at a time.
+    llm-compressor's `model_free_ptq`, which itself holds a whole file of the checkpoint in memory;
+    here it gets a layer at a time.
     Returns the fingerprints of the matrices that compressed-tensors decompresses from what is about to be saved.
     Raises PalimpsestError when the checkpoint's matrices are not the linear layers of its architecture.
     """
@@ -68,7 +71,8 @@ def compress_layers(checkpoint: Path, folder: Path, scheme: Mapping[str, Any]) -
 
 @contextmanager
 def _prompt_collection() -> Iterator[Callable[[], object]]:
-    """A call that frees what a layer left behind: the backend's modules refer to themselves, so they stay until they are collected.
+    """A call that frees what a layer left behind:
+    the backend's modules refer to themselves, so they stay until they are collected.
 
     Everything that existed before is set aside meanwhile, which makes a call take milliseconds.
     """
@@ -80,7 +84,8 @@ def _prompt_collection() -> Iterator[Callable[[], object]]:
 
 
 def _shards(checkpoint: Path, known: set[str]) -> list[list[str]]:
-    """The names of the tensors in each file to be written, of those that are `known`: decoder layers by number, then the rest.
+    """The names of the tensors in each file to be written, of those that are `known`:
+    decoder layers by number, then the rest.
 
     Matrices outside the layers (embeddings, output head) get a file each, the vectors outside share one.
     """
@@ -96,7 +101,8 @@ def _shards(checkpoint: Path, known: set[str]) -> list[list[str]]:
 
 
 def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
-    """The tensors in bfloat16. The file is opened anew for each shard: pages that were read count as memory while it is open."""
+    """The tensors in bfloat16. The file is opened anew for each shard:
+    pages that were read count as memory while it is open."""
     import torch
 
     tensors = {}
@@ -111,10 +117,11 @@ def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
 
 
 def _save_config(checkpoint: Path, folder: Path) -> tuple[set[str], set[str]]:
-    """Save the configuration of the bfloat16 model to `folder`; returns its linear layers but the output head, and all its tensors.
+    """Save the configuration of the bfloat16 model to `folder`;
+    returns its linear layers but the output head, and all its tensors.
 
-    llm-compressor's converter knows a matrix by its tensor's name; whether it is a linear layer, the only thing that the saved
-    format can be loaded into, shows in a model without weights.
+    llm-compressor's converter knows a matrix by its tensor's name; whether it is a linear layer, the only thing that
+    the saved format can be loaded into, shows in a model without weights.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -132,8 +139,8 @@ def _save_config(checkpoint: Path, folder: Path) -> tuple[set[str], set[str]]:
         odd = {name for name in linear.symmetric_difference(linear_layers(files)) if not is_named(name, HEADS)}
     if odd:
         raise PalimpsestError(
-            f"{', '.join(sorted(odd))} is a matrix of {checkpoint} or a linear layer of {config.architectures}, but not both: "
-            "compressed-tensors quantizes linear layers, so use another backend for this model."
+            f"{', '.join(sorted(odd))} is a matrix of {checkpoint} or a linear layer of {config.architectures}, but "
+            "not both: compressed-tensors quantizes linear layers, so use another backend for this model."
         )
     return {name for name in linear if not is_named(name, HEADS)}, set(skeleton.state_dict())
 

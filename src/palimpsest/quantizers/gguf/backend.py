@@ -1,4 +1,5 @@
-"""llama.cpp: GGUF, the file that llama.cpp, Ollama and LM Studio run, quantized by llama.cpp itself (through cyllama)."""
+"""llama.cpp: GGUF, the file that llama.cpp, Ollama and LM Studio run,
+quantized by llama.cpp itself (through cyllama)."""
 
 import logging
 import os
@@ -44,12 +45,13 @@ class GGUF(Quantizer):
 
     q4_k_m has most matrices in Q4_K (4 bits, groups of 32 with a scale and a minimum), and in some layers v_proj and
     down_proj in Q6_K (6 bits, groups of 16).
-    outer: what becomes of token embeddings and output head: `bfloat16` leaves them as they are, so that formats compare, `default` has
-    llama.cpp quantize them, as its tool does: the head, or the embeddings that serve as one, to 6 bits at least.
+    outer: what becomes of token embeddings and output head: `bfloat16` leaves them as they are, so that formats
+    compare, `default` has llama.cpp quantize them, as its tool does: the head, or the embeddings that serve as
+    one, to 6 bits at least.
 
-    The base class's `load` computes with the weights alone. llama.cpp on CPU also rounds the activations that enter a matrix
-    product, to 8 bits in blocks of 32 (q8_0, q4_0) or 256 (K-quants) and to bfloat16 before an unquantized head; its GPU kernels
-    differ again. The weights are the same everywhere.
+    The base class's `load` computes with the weights alone. llama.cpp on CPU also rounds the activations that enter a
+    matrix product, to 8 bits in blocks of 32 (q8_0, q4_0) or 256 (K-quants) and to bfloat16 before an unquantized head;
+    its GPU kernels differ again. The weights are the same everywhere.
     """
 
     format: str
@@ -128,9 +130,11 @@ class GGUF(Quantizer):
         return "llama.cpp searches for the scales and minimums of q4_k_m" if self.format == "q4_k_m" else ""
 
     def round(self, weights: Float32, largest: float = 0.0) -> Rounded:
-        """llama.cpp's reference rounding, quantize_row_q8_0_ref and quantize_row_q4_0_ref, which its quantizer calls on all machines.
+        """llama.cpp's reference rounding, quantize_row_q8_0_ref and quantize_row_q4_0_ref,
+        which its quantizer calls on all machines.
 
-        A build that fuses q4_0's product with the sum after it could round a weight halfway between two levels otherwise.
+        A build that fuses q4_0's product with the sum after it could round a weight halfway
+        between two levels otherwise.
         """
         if self.format == "q4_k_m":
             raise PalimpsestError(self.why_not_round())
@@ -158,13 +162,14 @@ class GGUF(Quantizer):
         return {kind: _levels(kind) for kind in FORMATS[self.format]}
 
     def levels(self) -> Float32:
-        """Scale = largest |w| / 127 (q8_0, which has no code -128) or / 8 (q4_0: the largest weight is code -8, whatever its sign, so that these levels
-        are mirrored in groups where it is positive).
+        """Scale = largest |w| / 127 (q8_0, which has no code -128) or / 8 (q4_0: the largest weight is code -8,
+        whatever its sign, so that these levels are mirrored in groups where it is positive).
 
-        q4_k_m: the levels of Q4_K in a group centred on zero, where the scale is 2/15 of the largest |w|. They are stated with
-        one level at zero. In a real group zero lies anywhere between two levels, for the minimum is fitted to the
-        group: a weight next to zero becomes one of these two, and the border between them is as likely to be close to zero as
-        far away. So small moves next to zero, which q4_0 rounds away, cross it often enough to arrive on average.
+        q4_k_m: the levels of Q4_K in a group centred on zero, where the scale is 2/15 of the largest |w|. They are
+        stated with one level at zero. In a real group zero lies anywhere between two levels, for the minimum is
+        fitted to the group: a weight next to zero becomes one of these two, and the border between them is as
+        likely to be close to zero as far away. So small moves next to zero, which q4_0 rounds away, cross it often
+        enough to arrive on average.
         """
         return _levels(FORMATS[self.format][0])
 
@@ -173,7 +178,8 @@ class GGUF(Quantizer):
         return OUTER[self.format] if _is_outer(name) and self.outer == "default" else FORMATS[self.format]
 
     def _check_shapes(self, checkpoint: Path) -> list[str]:
-        """The layers to quantize; llama.cpp takes another format, silently, for a matrix whose rows are not whole blocks."""
+        """The layers to quantize; llama.cpp takes another format, silently,
+        for a matrix whose rows are not whole blocks."""
         block = BLOCK_FORMATS[FORMATS[self.format][0]].block
         with open_checkpoint(checkpoint) as files:
             layers = [layer for layer in linear_layers(files) if not is_named(layer, HEADS)]
@@ -220,7 +226,8 @@ def _signed_largest(groups: Float32) -> Float32:
 
 
 def convert(source: Path, target: Path, kind: str, outer: str = "bfloat16") -> None:
-    """Have llama.cpp rewrite a GGUF file. kind: a format of GGUF, or `f32` for everything dequantized to float32; outer: see GGUF.
+    """Have llama.cpp rewrite a GGUF file.
+    kind: a format of GGUF, or `f32` for everything dequantized to float32; outer: see GGUF.
 
     Raises PalimpsestError with llama.cpp's reason when it refuses.
     """
@@ -245,7 +252,8 @@ def convert(source: Path, target: Path, kind: str, outer: str = "bfloat16") -> N
 
 
 def _check_tokenizer(checkpoint: Path, path: Path) -> None:
-    """Raise PalimpsestError when llama.cpp cannot load the file or tokenizes a probe otherwise than the checkpoint's tokenizer."""
+    """Raise PalimpsestError when llama.cpp cannot load the file or tokenizes a probe otherwise
+    than the checkpoint's tokenizer."""
     import cyllama.llama.llama_cpp as llama
     from transformers import AutoTokenizer
 

@@ -18,7 +18,8 @@ Q6_K = np.dtype([("low", "u1", (2, 2, 32)), ("high", "u1", (2, 32)), ("scales", 
 class Blocks(NamedTuple):
     """A matrix in blocks: value = scale * code - minimum.
 
-    codes: [rows, columns]; scales: float32 [rows, groups]; minimums: float32 [rows, groups], or None where they are all zero.
+    codes: [rows, columns]; scales: float32 [rows, groups];
+    minimums: float32 [rows, groups], or None where they are all zero.
     """
 
     codes: NDArray[np.integer]
@@ -62,8 +63,8 @@ def _q4_0(blocks: NDArray) -> Blocks:
 def _q4_k(blocks: NDArray) -> Blocks:
     """256 weights in 8 groups of 32: codes 0 ... 15, 6-bit scales and minimums, each in units of a float16.
 
-    Bytes 0-3 of the 12: scales 0-3, bytes 4-7: minimums 0-3, in their low 6 bits; bytes 8-11: the low 4 bits of scales 4-7
-    and, above them, of minimums 4-7, whose upper 2 bits are those of bytes 0-3 and 4-7.
+    Bytes 0-3 of the 12: scales 0-3, bytes 4-7: minimums 0-3, in their low 6 bits; bytes 8-11: the low 4 bits of scales
+    4-7 and, above them, of minimums 4-7, whose upper 2 bits are those of bytes 0-3 and 4-7.
     """
     first, second, third = np.split(blocks["scales"], 3, axis=-1)
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=-1)
@@ -75,8 +76,8 @@ def _q4_k(blocks: NDArray) -> Blocks:
 def _q6_k(blocks: NDArray) -> Blocks:
     """256 weights in 16 groups of 16: codes -32 ... 31 and signed 8-bit scales in units of a float16.
 
-    Of each half of 128 weights, 64 bytes hold the low 4 bits (first all low nibbles, then all high ones) and 32 bytes the
-    upper 2 bits of the weights at l, l + 32, l + 64 and l + 96.
+    Of each half of 128 weights, 64 bytes hold the low 4 bits (first all low nibbles, then all high ones) and 32 bytes
+    the upper 2 bits of the weights at l, l + 32, l + 64 and l + 96.
     """
     low = _nibbles(blocks["low"], axis=-3)  # [..., half, nibble, part, 32]
     upper = blocks["high"][..., None, :] >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3  # [..., half, quarter, 32]

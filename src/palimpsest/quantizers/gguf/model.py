@@ -103,7 +103,8 @@ class GGUFTensors:
 
 
 def write_unquantized(checkpoint: Path, path: Path) -> None:
-    """Write the checkpoint to a GGUF file: matrices in bfloat16, vectors in float32 (which llama.cpp wants), both exact.
+    """Write the checkpoint to a GGUF file:
+    matrices in bfloat16, vectors in float32 (which llama.cpp wants), both exact.
 
     Raises PalimpsestError for anything but a Llama model, and for settings of it that the file cannot hold.
     """

@@ -1,8 +1,8 @@
 """A checkpoint's tokenizer in the fields of a GGUF file, in the two kinds that Llama models have and llama.cpp runs.
 
-llama.cpp tokenizes with code of its own. What it would do otherwise than the checkpoint's tokenizer is an error here, with one
-exception: llama.cpp, as SentencePiece itself, puts a space before a text (and after a special token) that starts with one
-already; transformers' Metaspace pre-tokenizer does not.
+llama.cpp tokenizes with code of its own. What it would do otherwise than the checkpoint's tokenizer is an error here,
+with one exception: llama.cpp, as SentencePiece itself, puts a space before a text (and after a special token) that
+starts with one already; transformers' Metaspace pre-tokenizer does not.
 """
 
 import json
@@ -13,7 +13,10 @@ from palimpsest.errors import PalimpsestError
 
 WORDS = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 )
 """How GPT-2 and Llama 3 cut text into words."""
 
@@ -24,8 +27,8 @@ BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 def add_tokenizer(writer: Any, checkpoint: Path, rows: int) -> None:
     """Add the tokenizer to a GGUF writer. rows: of the embedding; those without a token become unused tokens.
 
-    Raises PalimpsestError when the tokenizer is neither byte-level BPE with a known way to cut words, nor BPE over text with
-    spaces as ▁ and a fallback to bytes (SentencePiece), or does not fit the embedding.
+    Raises PalimpsestError when the tokenizer is neither byte-level BPE with a known way to cut words, nor BPE over text
+    with spaces as ▁ and a fallback to bytes (SentencePiece), or does not fit the embedding.
     """
     from gguf import TokenType
     from transformers import AutoTokenizer
@@ -134,8 +137,8 @@ def _starts_with_space(settings: dict[str, Any], checkpoint: Path) -> bool:
 def _ranks(model: dict[str, Any], added: set[str], checkpoint: Path) -> dict[str, int]:
     """When each token is merged: the rank of the first merge that makes it.
 
-    llama.cpp merges any two neighbours whose joined text is a token, the best score first. That is what the merges of the
-    tokenizer say only if they hold every such pair, and all pairs of one token before those of the next.
+    llama.cpp merges any two neighbours whose joined text is a token, the best score first. That is what the merges of
+    the tokenizer say only if they hold every such pair, and all pairs of one token before those of the next.
     """
     ranks: dict[str, int] = {}
     pairs, previous = set(), None

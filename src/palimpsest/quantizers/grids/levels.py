@@ -21,8 +21,9 @@ FLOAT_LEVELS: dict[str, Float32] = {"fp4": np.concatenate([FP4, -FP4]), "nf4": N
 NEGLIGIBLE = 10.0
 
 WITH_ZERO_POINTS = (0.5, 1.0)
-"""`Quantizer.dead_zone_range` of grids whose scale is the group's range, zero included, over 2^bits - 1: the range is once the largest
-|w| where all weights lie on one side of zero, and twice that in a group centred on zero, of which `levels` speaks."""
+"""`Quantizer.dead_zone_range` of grids whose scale is the group's range, zero included, over 2^bits - 1: the
+range is once the largest |w| where all weights lie on one side of zero, and twice that in a group centred on
+zero, of which `levels` speaks."""
 
 
 def integer_levels(bits: int, divisor: float) -> Float32:
@@ -33,8 +34,9 @@ def integer_levels(bits: int, divisor: float) -> Float32:
 def zero_bin(levels: Float32) -> tuple[float, float]:
     """Half-widths of the bin around zero, below and above, in the units of `levels` (rounding to the nearest level).
 
-    A level next to zero that is more than ten times smaller than its outer neighbour counts as zero: FP4's 0.0052 moves a
-    weight by half a percent of the block's largest, so what is rounded to it has lost its value (and may flip its sign).
+    A level next to zero that is more than ten times smaller than its outer neighbour counts as zero: FP4's
+    0.0052 moves a weight by half a percent of the block's largest, so what is rounded to it has lost its value
+    (and may flip its sign).
     """
     return _half_width(-levels[levels < 0]), _half_width(levels[levels > 0])
 

@@ -1,7 +1,9 @@
-"""Rounding weights onto a format's grid in NumPy, bit for bit as the backend does on a CPU: no data, no backend, no torch.
+"""Rounding weights onto a format's grid in NumPy, bit for bit as the backend does on a CPU:
+no data, no backend, no torch.
 
-A quantizer's `round` takes a block of rows at a time, small enough to stay in the processor's cache. Its scratch arrays are
-written in place wherever that saves a pass over memory. tests/golden/test_rounding.py holds every format against what its backend wrote.
+A quantizer's `round` takes a block of rows at a time, small enough to stay in the processor's cache. Its scratch
+arrays are written in place wherever that saves a pass over memory. tests/golden/test_rounding.py holds every format
+against what its backend wrote.
 """
 
 from typing import NamedTuple
@@ -29,7 +31,8 @@ class Rounded(NamedTuple):
 
 
 def to_bfloat16_in_place(values: Float32) -> Float32:
-    """Round finite, contiguous values to the nearest bfloat16 (ties to even), several times faster than a cast there and back."""
+    """Round finite, contiguous values to the nearest bfloat16 (ties to even),
+    several times faster than a cast there and back."""
     bits = values.view(np.uint32)
     carry = bits >> np.uint32(16)
     carry &= np.uint32(1)
@@ -42,8 +45,8 @@ def to_bfloat16_in_place(values: Float32) -> Float32:
 def to_float16(weights: Float32) -> Float32:
     """The nearest float16, kept in float32, of numbers that bfloat16 holds; the sign of a zero may be lost.
 
-    float16 has more significant bits, so only numbers below its normal range change, where its step is 2^-24. That is the step
-    of float32 next to 3/4: adding and subtracting it rounds as the cast does, ten times faster.
+    float16 has more significant bits, so only numbers below its normal range change, where its step is 2^-24. That is
+    the step of float32 next to 3/4: adding and subtracting it rounds as the cast does, ten times faster.
     """
     if np.abs(weights).max(initial=0) < 0.25:
         halves = weights + np.float32(0.75)
