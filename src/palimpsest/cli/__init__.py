@@ -46,7 +46,7 @@ def survive(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A format, by name; several: repeat the option, or separate them by commas. An unknown one prints the list.",
+            help="A format, by name; several: repeat it, or use commas. An unknown name prints the list.",
         ),
     ] = None,
     params: Annotated[
