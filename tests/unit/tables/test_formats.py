@@ -89,7 +89,7 @@ def write_results(folder: Path, records: dict[str, Any]) -> Path:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder in which `same` is a copy of rtn-int4."""
     records = make_study(tmp_path_factory.mktemp("inference"))["records"]
-    for key in ("scores", "weights"):
+    for key in ("scores", "survival"):
         records[key] += [each | {"precision": "same"} for each in records[key] if each["precision"] == "rtn-int4"]
     return write_results(tmp_path_factory.mktemp("results"), records)
 
