@@ -64,7 +64,7 @@ NEED_MORE = {
     ),
     **dict.fromkeys(("hqq", "gguf-q4_k_m"), "searches for its scales and zero points"),
 }
-PIPELINE = "the pipeline measures it: `snakemake --cores all`, then results/weights/MODEL/seed0/NAME.json"
+PIPELINE = "the pipeline measures it: `snakemake --cores all`, then results/survival/MODEL/seed0/NAME.json"
 
 
 def choose_formats(names: Iterable[str]) -> dict[str, Quantizer]:

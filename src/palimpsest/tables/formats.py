@@ -127,7 +127,7 @@ def differences(results: Path, reference: str) -> list[dict[str, Any]]:
             results / f"scores/{model}/seed{seed}/{name}/{metric}.json" for model, seed, name, metric in scores
         ),
         read_records(
-            results / f"weights/{model}/seed{seed}/{name}.json"
+            results / f"survival/{model}/seed{seed}/{name}.json"
             for model, seed, name in product(unlearned, seeds, quantized)
         ),
         [model | {"seed": seed} for model, seed in product(audit["models"], seeds)],

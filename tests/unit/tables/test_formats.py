@@ -77,8 +77,8 @@ def write_results(folder: Path, records: dict[str, Any]) -> Path:
     for record in records["scores"]:
         place = f"{record['model']}/seed{record['seed']}/{record['precision']}"
         written.append((f"scores/{place}/{record['metric']}.json", record))
-    for record in records["weights"]:
-        written.append((f"weights/{record['model']}/seed{record['seed']}/{record['precision']}.json", record))
+    for record in records["survival"]:
+        written.append((f"survival/{record['model']}/seed{record['seed']}/{record['precision']}.json", record))
     for name, content in written:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
