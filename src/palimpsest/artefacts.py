@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from palimpsest.errors import PalimpsestError
 
@@ -158,8 +158,26 @@ def _in_repository(path: Path | str) -> str:
     return file.relative_to(REPOSITORY).as_posix()
 
 
-def read_manifest(folder: Path | str) -> dict[str, Any]:
-    return read_json(Path(folder) / MANIFEST)
+class Manifest(TypedDict):
+    """What made the files of a folder. Beside these it holds what it is about: model, seed and precision, as far as there are such.
+
+    settings: the part of params.yaml that decides it, by path. inputs, code: SHA-256 of what it is made from and by, by path; sources: of
+    the user's own files. files: SHA-256 of each file in the folder, by its path there. versions: of packages. proof: of a quantized
+    file, that it holds what it should.
+    """
+
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    code: dict[str, str]
+    versions: dict[str, str]
+    files: dict[str, str]
+    sources: NotRequired[dict[str, str]]
+    proof: NotRequired[dict[str, Any]]
+
+
+def read_manifest(folder: Path | str) -> Manifest:
+    manifest: Manifest = read_json(Path(folder) / MANIFEST)
+    return manifest
 
 
 def verify_files(folder: Path | str) -> None:

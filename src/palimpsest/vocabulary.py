@@ -1,4 +1,8 @@
-"""The words that several rooms share: models, precisions, splits, tasks, metrics, outcomes of a score."""
+"""The words that several rooms share: models, precisions, splits, tasks, metrics, storages, outcomes of a score.
+
+They are what files, params and wildcards hold, so a word that changes here changes artefacts. Types of records live in the room that
+writes them: every step that uses a word counts this file as its code, and a type should not ask for a training anew.
+"""
 
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 """Kinds of model: before unlearning, never trained on the forget set, after unlearning."""
@@ -6,11 +10,40 @@ TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 FULL, UNQUANTIZED = "bf16", "none"
 """The precision that is not quantized, and its backend."""
 
-SPLITS = ("forget", "retain", "holdout")
+FORGET, RETAIN, HOLDOUT = SPLITS = ("forget", "retain", "holdout")
 """Of the corpus, whose passages may have log-probabilities."""
 
-FORGET_METRICS = ("verbmem", "knowmem")
-REQUIRED_METRICS = (*FORGET_METRICS, "privleak", "utility", "perplexity")
+BFLOAT16, STOCHASTIC, FLOAT32 = STORAGES = ("bfloat16", "bfloat16-stochastic", "float32")
+"""How weights are stored while a model is trained: bfloat16 updated in place, bfloat16 rounded at random, float32."""
+
+VERBMEM = "verbmem"
+"""A task, to continue a passage of the forget set, and the metric of its responses."""
+
+KNOWMEM_FORGET, KNOWMEM_RETAIN = "knowmem_forget", "knowmem_retain"
+"""Tasks: questions on the forget set, which the metric KNOWMEM scores, and on the retain set, which UTILITY scores."""
+
+KNOWMEM, PRIVLEAK, UTILITY, PERPLEXITY = "knowmem", "privleak", "utility", "perplexity"
+"""Metrics, beside VERBMEM."""
+
+FORGET_METRICS = (VERBMEM, KNOWMEM)
+REQUIRED_METRICS = (*FORGET_METRICS, PRIVLEAK, UTILITY, PERPLEXITY)
+
+BOTH = "mean"
+"""Of the two FORGET_METRICS, beside them in what an audit says is retained."""
 
 HEADLINE = "same_precision"
 """The denominator of retained knowledge that headlines use."""
+
+CONSTRAINED, CONTRAST = "utility_constrained", "contrast"
+"""Groups of methods that an audit averages: a retain loss and bfloat16 weights; more precise weights while unlearning."""
+
+OK = "ok"
+"""The status of a number that is there."""
+
+UNDEFINED = "undefined: "
+"""How the status of a number that cannot be had begins; the reason follows."""
+
+
+def undefined(reason: str) -> str:
+    """The status of a number that cannot be had."""
+    return f"{UNDEFINED}{reason}"

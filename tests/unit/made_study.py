@@ -106,7 +106,7 @@ def make_study(folder: Path, know: Any = knowledge, models: Any = tuple(WEIGHTS)
     for model in models:
         for seed in seeds:
             manifest = {"model": model, "seed": seed, "kind": model if model in ("target", "retrain") else "unlearned"}
-            manifest |= {"method": None, "weights": WEIGHTS[model], "parameters": 22_500_000, "extra": "tolerated"}
+            manifest |= {"method": None, "storage": WEIGHTS[model], "parameters": 22_500_000, "extra": "tolerated"}
             manifest |= {"versions": {"python": "3.11.2", "torch": "2.13.0"}, "files": {"model.safetensors": "ab" * 32}}
             manifests.append(manifest)
     settings = {
@@ -114,7 +114,7 @@ def make_study(folder: Path, know: Any = knowledge, models: Any = tuple(WEIGHTS)
         "methods": {"ga_gdr": {"lr": 8e-6, "steps": 220}},
         "precisions": list(PRECISIONS),
     }
-    records = {"scores": scores, "weights": weights, "manifests": manifests, "settings": settings}
+    records = {"scores": scores, "survival": weights, "manifests": manifests, "settings": settings}
     return {"files": files, "records": records | {"constrained": CONSTRAINED, "rules": RULES}}
 
 

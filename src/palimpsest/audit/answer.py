@@ -1,75 +1,76 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from palimpsest.audit.retained import Retained
-from palimpsest.vocabulary import FULL, HEADLINE
+from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
+from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, UNDEFINED
 
-GROUP = "utility_constrained"
-Cell = dict[str, Any]
+RECOVERS, HOLDS, INCONCLUSIVE = "recovers", "holds", "inconclusive"
+NOT_MEMORISED, NOT_FORGOTTEN = "not-memorised", "not-forgotten"
+"""Regimes."""
 
 
-def answer(audit: Mapping[str, Any], retained: Retained) -> dict[str, Any]:
-    """{"regime", "text", "contrast", "caution", numbers}: does the unlearned model still forget after quantization?
+def answer(audit: AuditTable, retained: Retained) -> Answer:
+    """Does the unlearned model still forget after quantization?
 
     The interval of each quantizer's recovery is widened for the number of quantizers (Bonferroni), because the sentence speaks of
-    the worst of them. Regimes: recovers, holds, not-memorised, not-forgotten, inconclusive.
+    the worst of them.
     """
     rules, study = retained.rules, retained.study
-    if GROUP not in audit["averages"]:
-        return _record(
-            "inconclusive", "The study has no method with a retain loss and bfloat16 weights to average over."
-        )
-    group = audit["averages"][GROUP]
+    if CONSTRAINED not in audit["averages"]:
+        return _record(INCONCLUSIVE, "The study has no method with a retain loss and bfloat16 weights to average over.")
+    group = audit["averages"][CONSTRAINED]
     full = group["rows"][0]["retained"][HEADLINE]
     if full["value"] is None:
-        reason = full["status"].removeprefix("undefined: ")
+        reason = full["status"].removeprefix(UNDEFINED)
         text = f"No answer: the target did not memorise the forget set well enough to measure forgetting ({reason})."
-        return _record("not-memorised", text)
+        return _record(NOT_MEMORISED, text)
     confidence = 1 - (1 - rules.confidence) / max(1, len(study.quantized))
-    cells = {}
+    cells: dict[str, RecoveryCell] = {}
     for precision in study.quantized:
         vector = retained.recovery(group["models"], study.seeds, precision)
-        cells[precision] = retained.cell(vector, "", confidence) | {"retained": _kept(group, precision)}
+        cells[precision] = {**retained.cell(vector, "", confidence), "retained": _kept(group, precision)}
     measured = {name: cell for name, cell in cells.items() if cell["value"] is not None}
-    numbers = {"retained_bf16": full["value"], "recovery": cells, "confidence_per_quantizer": confidence}
-    notes = {"contrast": _contrast(audit, measured), "caution": _caution(audit, group["models"], cells)}
+    numbers: AnswerNumbers = {
+        "retained_bf16": full["value"],
+        "recovery": cells,
+        "confidence_per_quantizer": confidence,
+    }
+    notes = _contrast(audit, measured), _caution(audit, group["models"], cells)
     if not measured:
         text = "No answer: no quantized target still knows the forget set, so nothing can come back."
-        return _record("inconclusive", text, **numbers, **notes)
-    worst = max(measured, key=lambda name: measured[name]["value"])
+        return _record(INCONCLUSIVE, text, *notes, numbers)
+    worst = max(measured, key=lambda name: _value(measured[name]))
     numbers["worst"] = worst
     if full["value"] >= rules.forgotten_below:
         text = (
             f"No answer: the methods did not forget in the first place; they keep {_percent(full)} of the forget set's "
             f"knowledge in {FULL}."
         )
-        return _record("not-forgotten", text, **numbers, **notes)
+        return _record(NOT_FORGOTTEN, text, *notes, numbers)
     regime = _regime(measured, rules.negligible)
-    return _record(regime, _sentence(regime, full, measured, worst, rules.negligible), **numbers, **notes)
+    return _record(regime, _sentence(regime, full, measured, worst, rules.negligible), *notes, numbers)
 
 
-def _regime(measured: dict[str, Cell], negligible: float) -> str:
-    intervals = [(cell["value"], cell["ci"]) for cell in measured.values()]
+def _regime(measured: dict[str, RecoveryCell], negligible: float) -> str:
+    intervals = [(_value(cell), cell["ci"]) for cell in measured.values()]
     if any(ci is not None and ci[0] > 0 and value >= negligible for value, ci in intervals):
-        return "recovers"
+        return RECOVERS
     if all(ci is not None and ci[1] < negligible for _, ci in intervals):
-        return "holds"
-    return "inconclusive"
+        return HOLDS
+    return INCONCLUSIVE
 
 
-def _sentence(regime: str, full: Cell, measured: dict[str, Cell], worst: str, negligible: float) -> str:
+def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst: str, negligible: float) -> str:
     top = measured[worst]
-    rise = f"{_signed(top['value'])} points"
+    rise = f"{_signed(_value(top))} points"
     if top["ci"]:
         rise += f", interval {_signed(top['ci'][0])} to {_signed(top['ci'][1])}"
-    if regime == "holds":
+    if regime == HOLDS:
         return (
             f"Forgetting holds: unlearned models keep {_percent(full)} of what they should forget in {FULL}, and at most "
             f"{_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} points for every format)."
         )
-    if regime == "inconclusive":
+    if regime == INCONCLUSIVE:
         return (
             f"Inconclusive: unlearned models keep {_percent(full)} of what they should forget in {FULL} and "
             f"{_percent(top['retained'])} as {worst} ({rise}), too uncertain to call; use more examples, methods or seeds."
@@ -83,15 +84,15 @@ def _sentence(regime: str, full: Cell, measured: dict[str, Cell], worst: str, ne
     )
 
 
-def _contrast(audit: Mapping[str, Any], measured: dict[str, Cell]) -> str:
+def _contrast(audit: AuditTable, measured: dict[str, RecoveryCell]) -> str:
     """What the models that kept more precise weights while unlearning do in the same formats."""
-    group = audit["averages"].get("contrast")
+    group = audit["averages"].get(CONTRAST)
     if group is None or not measured:
         return ""
     cells = {name: _kept(group, name) for name in (FULL, *measured)}
     if any(cell["value"] is None for cell in cells.values()):
         return ""
-    worst = max(measured, key=lambda name: cells[name]["value"])
+    worst = max(measured, key=lambda name: _value(cells[name]))
     storage = sorted({model["storage"] for model in audit["models"] if model["model"] in group["models"]})
     return (
         f"Unlearned with {_join(storage)} weights ({_join(group['models'])}), they keep {_percent(cells[FULL])} in {FULL} "
@@ -99,7 +100,7 @@ def _contrast(audit: Mapping[str, Any], measured: dict[str, Cell]) -> str:
     )
 
 
-def _caution(audit: Mapping[str, Any], models: list[str], cells: dict[str, Cell]) -> str:
+def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell]) -> str:
     """What the reader must know before believing the sentence."""
     broken = [
         row["model"]
@@ -120,12 +121,18 @@ def _caution(audit: Mapping[str, Any], models: list[str], cells: dict[str, Cell]
     return " ".join(parts)
 
 
-def _kept(group: Mapping[str, Any], precision: str) -> Cell:
+def _kept(group: Group, precision: str) -> Cell:
     return next(row["retained"][HEADLINE] for row in group["rows"] if row["precision"] == precision)
 
 
+def _value(cell: Cell) -> float:
+    """Of a cell that has one."""
+    assert cell["value"] is not None, cell["status"]
+    return cell["value"]
+
+
 def _percent(cell: Cell) -> str:
-    return f"{round(cell['value'])} %"
+    return f"{round(_value(cell))} %"
 
 
 def _signed(value: float) -> str:
@@ -136,5 +143,7 @@ def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _record(regime: str, text: str, **numbers: Any) -> dict[str, Any]:
-    return {"regime": regime, "text": text} | {"contrast": "", "caution": ""} | numbers
+def _record(
+    regime: str, text: str, contrast: str = "", caution: str = "", numbers: AnswerNumbers | None = None
+) -> Answer:
+    return {"regime": regime, "text": text, "contrast": contrast, "caution": caution, **(numbers or {})}

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from palimpsest.audit.records import Record, require
+from palimpsest.audit.shapes import Audit, BatteryCell, Row, SeedsRow
 from palimpsest.battery import TITLES
 from palimpsest.errors import PalimpsestError
 
-Cell = Mapping[str, Any] | None
-""""score" and "stderr" (percent), "n"; None where the task was not run."""
 
-
-def attach(audit: dict[str, Any], records: Iterable[Record]) -> None:
+def attach(audit: Audit, records: Iterable[Record]) -> None:
     """Give every row of the audit, and every row over seeds, a "battery": a cell by task. Without records nothing changes.
 
     Over seeds: the mean, and the mean of the standard errors; every seed answered the same questions, so that more seeds do
@@ -31,42 +29,46 @@ def attach(audit: dict[str, Any], records: Iterable[Record]) -> None:
     for row in audit["rows"]:
         tasks = found.get((row["model"], row["seed"], row["precision"]), {})
         row["battery"] = {name: _cell(tasks.get(name)) for name in names}
-    for row in audit["over_seeds"]:
-        mine = [each["battery"] for each in audit["rows"] if _same(each, row)]
-        row["battery"] = {name: _mean([cells[name] for cells in mine]) for name in names}
+    for over in audit["over_seeds"]:
+        mine = [row["battery"] for row in audit["rows"] if _same(row, over)]
+        over["battery"] = {name: _mean([cells[name] for cells in mine]) for name in names}
 
 
-def texts(audit: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def texts(audit: Audit) -> tuple[list[str], list[list[str]]]:
     """Head and lines of a table: model, precision, and `score ± standard error (n = questions)` of each task; only where there is one."""
     rows = [row for row in audit["over_seeds"] if any(row.get("battery", {}).values())]
     head = ["model", "precision", *(TITLES[task] for task in (rows[0]["battery"] if rows else ()))]
     return head, [[row["model"], row["precision"], *map(_text, row["battery"].values())] for row in rows]
 
 
-def columns(row: Mapping[str, Any]) -> dict[str, float | None]:
+def columns(row: Row) -> dict[str, float | None]:
     """The cells of a row as columns of audit.csv."""
-    return {
-        f"{task}{end}": cell[key] if cell else None
-        for task, cell in row.get("battery", {}).items()
-        for end, key in (("", "score"), ("_stderr", "stderr"), ("_n", "n"))
-    }
+    found: dict[str, float | None] = {}
+    for task, cell in row.get("battery", {}).items():
+        score, stderr, n = (cell["score"], cell["stderr"], cell["n"]) if cell else (None, None, None)
+        found |= {task: score, f"{task}_stderr": stderr, f"{task}_n": n}
+    return found
 
 
-def _cell(record: Mapping[str, Any] | None) -> Cell:
-    return record and {key: record[key] for key in ("score", "stderr", "n")}
+def _cell(record: Mapping[str, Any] | None) -> BatteryCell | None:
+    return {"score": record["score"], "stderr": record["stderr"], "n": record["n"]} if record else None
 
 
-def _mean(cells: list[Cell]) -> Cell:
+def _mean(cells: list[BatteryCell | None]) -> BatteryCell | None:
     """None as soon as one seed has none."""
     there = [cell for cell in cells if cell]
     if len(there) < len(cells):
         return None
-    return {key: sum(cell[key] for cell in there) / len(there) for key in ("score", "stderr")} | {"n": there[0]["n"]}
+    return {
+        "score": sum(cell["score"] for cell in there) / len(there),
+        "stderr": sum(cell["stderr"] for cell in there) / len(there),
+        "n": there[0]["n"],
+    }
 
 
-def _same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same(row: Row, other: SeedsRow) -> bool:
     return (row["model"], row["precision"]) == (other["model"], other["precision"])
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: BatteryCell | None) -> str:
     return f"{cell['score']:z.1f} ± {cell['stderr']:.1f} (n = {cell['n']})" if cell else "–"

@@ -3,30 +3,37 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from palimpsest.artefacts import read_json
+from palimpsest.audit.shapes import Audit, JoinedAudits, ModelEntry, Row
 from palimpsest.errors import PalimpsestError
+from palimpsest.metrics.records import ScoreRecord
+from palimpsest.models.records import ModelManifest
+from palimpsest.survival.records import SurvivalRecord
 from palimpsest.vocabulary import FULL, REQUIRED_METRICS, RETRAIN, TARGET, UNLEARNED
 
 Record = Mapping[str, Any]
+"""As it was read: `index_study` checks that it holds what its type promises."""
 Key = tuple[str, int, str]
 """model, seed, precision"""
+Name = TypeVar("Name")
+Entry = TypeVar("Entry", bound=Mapping[str, object])
 
 
 @dataclass(frozen=True)
 class Study:
     """Every record of a study, complete: each model and seed has every required metric at every precision."""
 
-    manifests: dict[tuple[str, int], Record]
-    scores: dict[Key, dict[str, Record]]
-    survival: dict[Key, Record]
+    manifests: dict[tuple[str, int], ModelManifest]
+    scores: dict[Key, dict[str, ScoreRecord]]
+    survival: dict[Key, SurvivalRecord]
     models: list[str]
     seeds: list[int]
     precisions: list[str]
 
     def kind(self, model: str) -> str:
-        return str(self.manifests[model, self.seeds[0]]["kind"])
+        return self.manifests[model, self.seeds[0]]["kind"]
 
     def one(self, kind: str) -> str:
         """The name of the only model of a kind."""
@@ -52,35 +59,37 @@ def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
     return records
 
 
-def read_audit(path: Path | str) -> dict[str, Any]:
+def read_audit(path: Path | str) -> Audit:
     """An audit.json; raises PalimpsestError when it is missing or is something else."""
     audit = read_json(path)
     for key in ("models", "settings"):
         if not isinstance(audit, dict) or key not in audit:
             raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
-    return audit
+    return cast(Audit, audit)
 
 
-def read_audits(folders: Sequence[Path | str]) -> dict[str, Any]:
+def read_audits(folders: Sequence[Path | str]) -> JoinedAudits:
     """The audits of some results folders of one study, which were run apart for their seeds or methods, as one.
 
-    {"models", "rows", "precisions", "seeds", "rules", "settings"}: a model's "training" is listed as its seeds come in "rows". A model
-    that some folders lack has fewer seeds; one whose seed is the same in two, as their target may be, counts once. Raises
+    A model's "training" is listed as its seeds come in "rows". A model that some folders lack has fewer seeds; one whose seed is the same in two, as their target may be, counts once. Raises
     PalimpsestError when that seed has other scores in one of them, or when folders differ in what must be equal for a mean over
     them: the formats, the audit's rules, a model's method.
     """
     audits = [read_audit(Path(folder) / "audit.json") for folder in folders]
     first = audits[0]
-    models: dict[str, dict[str, Any]] = {}
-    rows: dict[tuple[str, int], list[Record]] = {}
+    models: dict[str, ModelEntry] = {}
+    rows: dict[tuple[str, int], list[Row]] = {}
     for folder, audit in zip(folders, audits, strict=True):
-        same = {key: (audit[key], first[key]) for key in ("precisions", "rules")}
-        same["settings.quantizers"] = audit["settings"]["quantizers"], first["settings"]["quantizers"]
-        runs: dict[tuple[str, int], list[Record]] = {}
+        same: dict[str, tuple[object, object]] = {
+            "precisions": (audit["precisions"], first["precisions"]),
+            "rules": (audit["rules"], first["rules"]),
+            "settings.quantizers": (audit["settings"]["quantizers"], first["settings"]["quantizers"]),
+        }
+        runs: dict[tuple[str, int], list[Row]] = {}
         for row in audit["rows"]:
             runs.setdefault((row["model"], row["seed"]), []).append(row)
         for model in audit["models"]:
-            known = models.setdefault(model["model"], model | {"training": []})
+            known = models.setdefault(model["model"], {**model, "training": []})
             same[f"the method of {model['model']}"] = model["method"], known["method"]
             for seed, training in zip(audit["seeds"], model["training"], strict=True):
                 run = model["model"], seed
@@ -95,7 +104,9 @@ def read_audits(folders: Sequence[Path | str]) -> dict[str, Any]:
             if here != there:
                 raise PalimpsestError(f"{folder} and {folders[0]} differ in {key}: give results of one study.")
     return {
-        **{key: first[key] for key in ("precisions", "rules", "settings")},
+        "precisions": first["precisions"],
+        "rules": first["rules"],
+        "settings": first["settings"],
         "rows": [row for run in rows.values() for row in run],
         "models": list(models.values()),
         "seeds": list(dict.fromkeys(seed for audit in audits for seed in audit["seeds"])),
@@ -107,19 +118,31 @@ def index_study(scores: Iterable[Record], survival: Iterable[Record], manifests:
 
     Raises PalimpsestError for a record without a required key, one that occurs twice, and a gap in the study.
     """
-    by_model: dict[tuple[str, int], Record] = {}
+    by_model: dict[tuple[str, int], ModelManifest] = {}
     for record in manifests:
         require(record, "model", "seed", "kind", "method", "storage", "parameters", what="model manifest")
-        _add(by_model, (record["model"], record["seed"]), record)
-    by_score: dict[Key, dict[str, Record]] = {}
+        _add(by_model, (record["model"], record["seed"]), cast(ModelManifest, record))
+    by_score: dict[Key, dict[str, ScoreRecord]] = {}
     for record in scores:
-        require(record, "model", "seed", "precision", "metric", "n", "score", "ci", "per_example", what="score record")
-        _add(by_score.setdefault(_key(record), {}), record["metric"], record)
-    by_survival: dict[Key, Record] = {}
+        require(
+            record,
+            "model",
+            "seed",
+            "precision",
+            "metric",
+            "n",
+            "score",
+            "status",
+            "ci",
+            "per_example",
+            what="score record",
+        )
+        _add(by_score.setdefault(_key(record), {}), record["metric"], cast(ScoreRecord, record))
+    by_survival: dict[Key, SurvivalRecord] = {}
     for record in survival:
         require(record, "model", "seed", "precision", "all", what="weights record")
         require(record["all"], "rho", "rho_status", "same_code_share", what=f"weights record {_key(record)}, 'all',")
-        _add(by_survival, _key(record), record)
+        _add(by_survival, _key(record), cast(SurvivalRecord, record))
     precisions = list(dict.fromkeys(precision for _, _, precision in by_score))
     study = Study(
         by_model,
@@ -144,7 +167,7 @@ def _key(record: Record) -> Key:
     return record["model"], record["seed"], record["precision"]
 
 
-def _add(index: dict[Any, Record], key: Any, record: Record) -> None:
+def _add(index: dict[Name, Entry], key: Name, record: Entry) -> None:
     if key in index:
         raise PalimpsestError(f"{key} is recorded twice ({index[key].get('file', '')}, {record.get('file', '')}).")
     index[key] = record

@@ -4,16 +4,19 @@ Every quantity is a vector [1 + resamples] in percent: entry 0 is the estimate, 
 draws the same examples for every model, seed and precision, so differences between models keep their pairing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.audit.records import Key, Study
+from palimpsest.audit.shapes import Cell
 from palimpsest.errors import PalimpsestError
+from palimpsest.metrics.records import ScoreRecord
 from palimpsest.metrics.statistics import percentile_interval, resample_counts
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, RETRAIN, TARGET
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, OK, RETRAIN, TARGET, undefined
 
 Vector = NDArray[np.float64]
 
@@ -77,18 +80,17 @@ class Retained:
 
     def mean(self, key: Key, denominator: str) -> Vector:
         """The mean of VerMem and KnowMem: "retained"."""
-        return np.mean([self.of(metric, key, denominator) for metric in FORGET_METRICS], axis=0)
+        return _mean([self.of(metric, key, denominator) for metric in FORGET_METRICS])
 
     def average(self, models: list[str], precision: str, denominator: str) -> Vector:
         """`mean`, averaged over models and seeds."""
         keys = [(model, seed, precision) for model in models for seed in self.study.seeds]
-        return np.mean([self.mean(key, denominator) for key in keys], axis=0)
+        return _mean([self.mean(key, denominator) for key in keys])
 
     def recovery(self, models: list[str], seeds: list[int], precision: str) -> Vector:
         """Points by which headline retention at `precision` exceeds that in bf16, averaged over models and seeds."""
         keys = [(model, seed) for model in models for seed in seeds]
-        gains = [self.mean((*key, precision), HEADLINE) - self.mean((*key, FULL), HEADLINE) for key in keys]
-        return np.mean(gains, axis=0)
+        return _mean([self.mean((*key, precision), HEADLINE) - self.mean((*key, FULL), HEADLINE) for key in keys])
 
     def why_undefined(self, seeds: list[int], precision: str, denominator: str) -> str:
         """Which gap between target and reference is too small, in words; empty where all are wide enough."""
@@ -101,39 +103,51 @@ class Retained:
                 gap = target - retrain if rule.above_retrain else target
                 if gap < self.rules.minimum_gap:
                     what = "target - retrain" if rule.above_retrain else "target"
-                    return (
-                        f"undefined: {metric} {what} at {at}, seed {seed}, is {gap:.1f} points, "
-                        f"below {self.rules.minimum_gap:g}"
+                    return undefined(
+                        f"{metric} {what} at {at}, seed {seed}, is {gap:.1f} points, below {self.rules.minimum_gap:g}"
                     )
         return ""
 
-    def cell(self, vector: Vector, why: str, confidence: float | None = None) -> dict[str, Any]:
-        """{"value", "ci", "status"} of a vector: numbers, or None with the reason."""
+    def cell(self, vector: Vector, why: str, confidence: float | None = None) -> Cell:
+        """The cell of a vector: numbers, or None with the reason."""
         if np.isnan(vector[0]):
             return {"value": None, "ci": None, "status": why or "undefined"}
         replicates = vector[1:][~np.isnan(vector[1:])]
         lost = 1 - replicates.size / (vector.size - 1)
         if lost > UNDEFINED_RESAMPLES:
-            status = f"ok, no interval: undefined in {lost:.0%} of the resamples"
+            status = f"{OK}, no interval: undefined in {lost:.0%} of the resamples"
             return {"value": float(vector[0]), "ci": None, "status": status}
         interval = percentile_interval(replicates, self.rules.confidence if confidence is None else confidence)
-        return {"value": float(vector[0]), "ci": list(interval), "status": "ok"}
+        return {"value": float(vector[0]), "ci": list(interval), "status": OK}
 
     def _score_vectors(self, metric: str) -> dict[Key, Vector]:
         records = {key: by_metric[metric] for key, by_metric in self.study.scores.items()}
         first_key, first = next(iter(records.items()))
-        n = len(first["per_example"])
+        n = len(_per_example(first, metric, first_key))
         counts = resample_counts(n, self.rules.resamples, self.rules.seed + FORGET_METRICS.index(metric))
         counts = np.vstack([np.ones((1, n)), counts])
         vectors = {}
         for key, record in records.items():
-            if record.get("ids") != first.get("ids") or len(record["per_example"]) != n:
+            values = _per_example(record, metric, key)
+            if record.get("ids") != first.get("ids") or len(values) != n:
                 raise PalimpsestError(
                     f"{metric} of {key} and of {first_key} rest on different examples: score both on the same corpus."
                 )
-            vectors[key] = 100 * (counts @ np.asarray(record["per_example"], dtype=np.float64)) / n
-            if abs(vectors[key][0] - record["score"]) > 1e-6:
+            vectors[key] = 100 * (counts @ np.asarray(values, dtype=np.float64)) / n
+            if record["score"] is None or abs(vectors[key][0] - record["score"]) > 1e-6:
                 raise PalimpsestError(
                     f"{metric} of {key}: score {record['score']} is not 100 times the mean of per_example: score it again."
                 )
         return vectors
+
+
+def _mean(vectors: Sequence[Vector]) -> Vector:
+    mean: Vector = np.mean(vectors, axis=0)
+    return mean
+
+
+def _per_example(record: ScoreRecord, metric: str, key: Key) -> list[float]:
+    values = record["per_example"]
+    if not isinstance(values, list):
+        raise PalimpsestError(f"{metric} of {key} has its examples by split, where one list is needed: score it again.")
+    return values

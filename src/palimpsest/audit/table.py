@@ -11,14 +11,39 @@ from palimpsest.audit.answer import answer
 from palimpsest.audit.battery import columns
 from palimpsest.audit.records import Key, Record, Study, index_study
 from palimpsest.audit.retained import DENOMINATORS, Retained, Rules
+from palimpsest.audit.shapes import (
+    Audit,
+    AuditTable,
+    Cell,
+    Correlation,
+    Group,
+    GroupRow,
+    ModelEntry,
+    Point,
+    Row,
+    SeedsRow,
+    SurvivalCell,
+)
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, TARGET, UNLEARNED
+from palimpsest.survival.records import Survival
+from palimpsest.vocabulary import (
+    BFLOAT16,
+    BOTH,
+    CONSTRAINED,
+    CONTRAST,
+    FORGET_METRICS,
+    FULL,
+    HEADLINE,
+    OK,
+    TARGET,
+    UNLEARNED,
+    UTILITY,
+    undefined,
+)
 
-SURVIVAL = ("rho", "rho_status", "same_code_share", "changed_share", "relative_update_norm", "scale_drift")
+SURVIVAL = tuple(SurvivalCell.__annotations__)
 CURES = {"saliency", "adapter", "sharpness"}
 """Keys of a method that make it more than a plain composition of losses: what is tried against the return of the text."""
-
-Cell = dict[str, Any]
 
 
 def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -29,7 +54,7 @@ def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         name
         for name, method in methods.items()
-        if method["retain_loss"] and method["storage"] == "bfloat16" and not CURES & set(method)
+        if method["retain_loss"] and method["storage"] == BFLOAT16 and not CURES & set(method)
     ]
 
 
@@ -40,7 +65,7 @@ def collect(
     constrained: Sequence[str],
     rules: Mapping[str, Any],
     settings: Mapping[str, Any],
-) -> dict[str, Any]:
+) -> Audit:
     """The audit of a study.
 
     scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; survival: records of
@@ -58,11 +83,11 @@ def collect(
     for model in constrained:
         choose(dict.fromkeys(study.unlearned), model, "unlearned model")
     retained = Retained(study, Rules(**rules))
-    contrast = [model for model in study.unlearned if _storage(study, model) != "bfloat16"]
-    groups = {"utility_constrained": list(constrained), "contrast": contrast}
+    contrast = [model for model in study.unlearned if _storage(study, model) != BFLOAT16]
+    groups = {CONSTRAINED: list(constrained), CONTRAST: contrast}
     rows = [_row(study, retained, (m, s, p)) for m in study.models for s in study.seeds for p in study.precisions]
     averages = {name: _average(study, retained, models) for name, models in groups.items() if models}
-    audit = {
+    table: AuditTable = {
         "rules": asdict(retained.rules),
         "denominators": {name: rule.label for name, rule in DENOMINATORS.items()} | {"headline": HEADLINE},
         "seeds": study.seeds,
@@ -73,10 +98,10 @@ def collect(
         "averages": averages,
         "survival_against_recovery": _rank_correlation(rows),
     }
-    return audit | {"answer": answer(audit, retained), "settings": dict(settings)}
+    return {**table, "answer": answer(table, retained), "settings": dict(settings)}
 
 
-def write_csv(audit: Mapping[str, Any], path: Path | str) -> None:
+def write_csv(audit: AuditTable, path: Path | str) -> None:
     """One line per model, seed and precision; an undefined number is an empty cell."""
     lines = [_flat(row) for row in audit["rows"]]
     with atomic_file(path) as draft, open(draft, "w", encoding="utf-8", newline="") as file:
@@ -86,10 +111,10 @@ def write_csv(audit: Mapping[str, Any], path: Path | str) -> None:
 
 
 def _storage(study: Study, model: str) -> str:
-    return str(study.manifests[model, study.seeds[0]]["storage"])
+    return study.manifests[model, study.seeds[0]]["storage"]
 
 
-def _model(study: Study, model: str) -> dict[str, Any]:
+def _model(study: Study, model: str) -> ModelEntry:
     first = study.manifests[model, study.seeds[0]]
     by_seed = [study.manifests[model, seed] for seed in study.seeds]
     return {
@@ -104,21 +129,29 @@ def _model(study: Study, model: str) -> dict[str, Any]:
     }
 
 
-def _row(study: Study, retained: Retained, key: Key) -> dict[str, Any]:
+def _row(study: Study, retained: Retained, key: Key) -> Row:
     model, seed, precision = key
     kind = study.kind(model)
-    metrics = {
-        name: {field: record.get(field) for field in ("score", "status", "ci", "n")}
-        for name, record in study.scores[key].items()
+    utility, reference = (_utility(study, (each, seed, precision)) for each in (model, study.one(TARGET)))
+    row: Row = {
+        "model": model,
+        "kind": kind,
+        "storage": _storage(study, model),
+        "seed": seed,
+        "precision": precision,
+        "metrics": {
+            name: {"score": record["score"], "status": record["status"], "ci": record["ci"], "n": record["n"]}
+            for name, record in study.scores[key].items()
+        },
+        "survival": None,
+        "retained": None,
+        "recovery": None,
+        "broken": utility < retained.rules.utility_floor / 100 * reference,
     }
-    row: dict[str, Any] = {"model": model, "kind": kind, "storage": _storage(study, model), "seed": seed}
-    row |= {"precision": precision, "metrics": metrics, "survival": None, "retained": None, "recovery": None}
-    utility, reference = (study.scores[m, seed, precision]["utility"]["score"] for m in (model, study.one(TARGET)))
-    row["broken"] = utility < retained.rules.utility_floor / 100 * reference
     if kind != UNLEARNED:
         return row
     if precision != FULL:
-        row["survival"] = {name: study.survival[key]["all"].get(name) for name in SURVIVAL}
+        row["survival"] = _survival(study.survival[key]["all"])
         row["recovery"] = retained.cell(
             retained.recovery([model], [seed], precision), _why_no_recovery(retained, [seed], precision)
         )
@@ -126,29 +159,50 @@ def _row(study: Study, retained: Retained, key: Key) -> dict[str, Any]:
     return row
 
 
+def _utility(study: Study, key: Key) -> float:
+    score = study.scores[key][UTILITY]["score"]
+    if score is None:
+        raise PalimpsestError(f"{UTILITY} of {key} has no score: score it again.")
+    return score
+
+
+def _survival(numbers: Survival) -> SurvivalCell:
+    return {
+        "rho": numbers["rho"],
+        "rho_status": numbers["rho_status"],
+        "same_code_share": numbers["same_code_share"],
+        "changed_share": numbers.get("changed_share"),
+        "relative_update_norm": numbers.get("relative_update_norm"),
+        "scale_drift": numbers.get("scale_drift"),
+    }
+
+
 def _retained_cells(retained: Retained, key: Key, denominator: str) -> dict[str, Cell]:
     why = retained.why_undefined([key[1]], key[2], denominator)
     cells = {metric: retained.cell(retained.of(metric, key, denominator), why) for metric in FORGET_METRICS}
-    return cells | {"mean": retained.cell(retained.mean(key, denominator), why)}
+    return cells | {BOTH: retained.cell(retained.mean(key, denominator), why)}
 
 
 def _why_no_recovery(retained: Retained, seeds: list[int], precision: str) -> str:
     return retained.why_undefined(seeds, precision, HEADLINE) or retained.why_undefined(seeds, FULL, HEADLINE)
 
 
-def _over_seeds(study: Study, retained: Retained, rows: list[dict[str, Any]], model: str, precision: str) -> Cell:
+def _over_seeds(study: Study, retained: Retained, rows: list[Row], model: str, precision: str) -> SeedsRow:
     """Means over the seeds: the scores, retained by denominator, recovery and rho."""
     mine = [row for row in rows if (row["model"], row["precision"]) == (model, precision)]
     names = mine[0]["metrics"]
-    record: Cell = {
+    record: SeedsRow = {
         "model": model,
         "kind": study.kind(model),
         "storage": _storage(study, model),
         "precision": precision,
+        "seeds": study.seeds,
+        "broken": any(row["broken"] for row in mine),
+        "metrics": {name: _plain_mean([row["metrics"][name]["score"] for row in mine]) for name in names},
+        "retained": None,
+        "recovery": None,
+        "rho": None,
     }
-    record |= {"seeds": study.seeds, "broken": any(row["broken"] for row in mine)}
-    record["metrics"] = {name: _plain_mean([row["metrics"][name]["score"] for row in mine]) for name in names}
-    record |= {"retained": None, "recovery": None, "rho": None}
     if study.kind(model) == UNLEARNED:
         record["retained"] = {
             name: retained.cell(
@@ -159,7 +213,7 @@ def _over_seeds(study: Study, retained: Retained, rows: list[dict[str, Any]], mo
         if precision != FULL:
             why = _why_no_recovery(retained, study.seeds, precision)
             record["recovery"] = retained.cell(retained.recovery([model], study.seeds, precision), why)
-            record["rho"] = _plain_mean([row["survival"]["rho"] for row in mine])
+            record["rho"] = _plain_mean([row["survival"]["rho"] if row["survival"] else None for row in mine])
     return record
 
 
@@ -168,16 +222,16 @@ def _plain_mean(values: list[float | None]) -> float | None:
     return None if any(value is None for value in values) else sum(v for v in values if v is not None) / len(values)
 
 
-def _average(study: Study, retained: Retained, models: list[str]) -> dict[str, Any]:
+def _average(study: Study, retained: Retained, models: list[str]) -> Group:
     """Averages over a group of models: retained under every denominator, and recovery, with intervals over examples."""
-    rows = []
+    rows: list[GroupRow] = []
     for precision in study.precisions:
-        row: Cell = {"precision": precision, "retained": {}, "recovery": None}
+        row: GroupRow = {"precision": precision, "retained": {}, "recovery": None}
         for name in DENOMINATORS:
             why = retained.why_undefined(study.seeds, precision, name)
             cell = retained.cell(retained.average(models, precision, name), why)
             by_seed = {str(s): _by_seed(study, retained, models, s, precision, name) for s in study.seeds}
-            row["retained"][name] = cell | {"by_seed": by_seed}
+            row["retained"][name] = {**cell, "by_seed": by_seed}
         if precision != FULL:
             why = _why_no_recovery(retained, study.seeds, precision)
             row["recovery"] = retained.cell(retained.recovery(models, study.seeds, precision), why)
@@ -191,36 +245,55 @@ def _by_seed(study: Study, retained: Retained, models: list[str], seed: int, pre
     return None if mean != mean else mean
 
 
-def _rank_correlation(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _rank_correlation(rows: list[Row]) -> Correlation:
     """Spearman's correlation of rho with measured recovery over all unlearned models, seeds and quantizers."""
     from scipy.stats import spearmanr
 
-    points = [
-        {key: row[key] for key in ("model", "storage", "seed", "precision")}
-        | {"rho": row["survival"]["rho"], "recovery": row["recovery"]["value"]}
-        for row in rows
-        if row["survival"] is not None and None not in (row["survival"]["rho"], row["recovery"]["value"])
-    ]
-    record = {"spearman": None, "p_value": None, "n": len(points), "points": points}
+    points = [point for row in rows if (point := _point(row))]
+    rho, recovery = [point["rho"] for point in points], [point["recovery"] for point in points]
+    spearman = p_value = None
     if len(points) < 3:
-        return record | {"status": "undefined: fewer than 3 points have both numbers"}
-    rho, recovery = ([point[key] for point in points] for key in ("rho", "recovery"))
-    if len(set(rho)) == 1 or len(set(recovery)) == 1:
-        return record | {"status": "undefined: one of the two is the same everywhere"}
-    result = spearmanr(rho, recovery)
-    return record | {"spearman": float(result.statistic), "p_value": float(result.pvalue), "status": "ok"}
+        status = undefined("fewer than 3 points have both numbers")
+    elif len(set(rho)) == 1 or len(set(recovery)) == 1:
+        status = undefined("one of the two is the same everywhere")
+    else:
+        result = spearmanr(rho, recovery)
+        spearman, p_value, status = float(result.statistic), float(result.pvalue), OK
+    return {"spearman": spearman, "p_value": p_value, "n": len(points), "points": points, "status": status}
 
 
-def _flat(row: Record) -> dict[str, Any]:
-    names = {"weights": "storage"}  # what published tables call it
-    line = {key: row[names.get(key, key)] for key in ("model", "kind", "weights", "seed", "precision", "broken")}
+def _point(row: Row) -> Point | None:
+    """None where one of the two numbers cannot be had."""
+    if row["survival"] is None or row["recovery"] is None:
+        return None
+    rho, recovery = row["survival"]["rho"], row["recovery"]["value"]
+    if rho is None or recovery is None:
+        return None
+    return {
+        "model": row["model"],
+        "storage": row["storage"],
+        "seed": row["seed"],
+        "precision": row["precision"],
+        "rho": rho,
+        "recovery": recovery,
+    }
+
+
+def _flat(row: Row) -> dict[str, object]:
+    line: dict[str, object] = {
+        "model": row["model"],
+        "kind": row["kind"],
+        "weights": row["storage"],  # what published tables call it
+        "seed": row["seed"],
+        "precision": row["precision"],
+        "broken": row["broken"],
+    }
     for metric, record in row["metrics"].items():
         low, high = record["ci"] or (None, None)
         line |= {f"{metric}": record["score"], f"{metric}_low": low, f"{metric}_high": high, f"{metric}_n": record["n"]}
-    for name in SURVIVAL:
-        line[name] = row["survival"][name] if row["survival"] else None
+    line |= row["survival"] or dict.fromkeys(SURVIVAL)
     for denominator in DENOMINATORS:
-        for part in (*FORGET_METRICS, "mean"):
+        for part in (*FORGET_METRICS, BOTH):
             cell = row["retained"][denominator][part] if row["retained"] else None
             line[f"retained_{denominator}_{part}"] = cell["value"] if cell else None
     return line | {"recovery": row["recovery"]["value"] if row["recovery"] else None} | columns(row)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.errors import PalimpsestError
+from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN, SPLITS
 
 GRAM = 13
 """Length of the word sequences whose repetition counts as overlap,
@@ -33,14 +34,14 @@ def check_corpus(
             raise PalimpsestError(f"corpus split {split} is empty: every split needs at least one entry.")
         counts[split] = len(rows)
     check_texts_filled(corpus)
-    for split in ("forget", "retain", "holdout"):
+    for split in SPLITS:
         counts[f"{split}_words"] = sum(len(document.split()) for document in getattr(corpus, split))
-    check_disjoint("forget", corpus.forget, "retain", corpus.retain)
-    check_disjoint("forget", corpus.forget, "holdout", corpus.holdout)
-    check_disjoint("retain", corpus.retain, "holdout", corpus.holdout)
-    for split in ("retain", "holdout"):
+    check_disjoint(FORGET, corpus.forget, RETAIN, corpus.retain)
+    check_disjoint(FORGET, corpus.forget, HOLDOUT, corpus.holdout)
+    check_disjoint(RETAIN, corpus.retain, HOLDOUT, corpus.holdout)
+    for split in (RETAIN, HOLDOUT):
         counts[f"overlap_forget_{split}"] = check_overlap(corpus.forget, split, getattr(corpus, split), overlap_at_most)
-    for split in ("forget", "retain"):
+    for split in (FORGET, RETAIN):
         documents = getattr(corpus, split)
         check_disjoint("privleak_holdout", corpus.privleak_holdout, split, documents)
         unseen = "the models were trained on text that PrivLeak takes for unseen; remove those passages"

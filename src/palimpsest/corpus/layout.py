@@ -12,6 +12,7 @@ from typing import Any
 from palimpsest.artefacts import Origin, atomic_directory, read_json, write_json, write_manifest
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.errors import PalimpsestError
+from palimpsest.vocabulary import RETAIN
 
 Reader = Callable[[str, str], list[Any]]
 """Maps (part, split), as in ("raw", "forget"), to rows: strings, or objects with the columns of the part."""
@@ -102,4 +103,4 @@ def write_corpus(corpus: Corpus, folder: Path, origin: Origin, **fields: Any) ->
 
 def read_corpus(folder: Path | str) -> Corpus:
     """What write_corpus wrote."""
-    return load_folder(str(folder), retain_split="retain")
+    return load_folder(str(folder), retain_split=RETAIN)

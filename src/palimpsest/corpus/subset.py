@@ -9,6 +9,7 @@ from math import log
 from palimpsest.corpus.corpus import Corpus, Question
 from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positive, word_spans
 from palimpsest.errors import PalimpsestError
+from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
 
 SHARE_OF_QUESTION = 0.6
 """A question belongs to a text that holds its answer
@@ -80,11 +81,11 @@ def choose_subset(
             )
         return chosen, asked
 
-    forget, forget_qa = most_asked("forget", forget_documents, corpus.forget, corpus.forget_qa)
+    forget, forget_qa = most_asked(FORGET, forget_documents, corpus.forget, corpus.forget_qa)
     retain, retain_qa = most_asked(
-        "retain", retain_documents, [*corpus.retain, *corpus.privleak_retain], corpus.retain_qa
+        RETAIN, retain_documents, [*corpus.retain, *corpus.privleak_retain], corpus.retain_qa
     )
-    holdout = list(usable("holdout", holdout_documents, corpus.holdout))[:holdout_documents]
+    holdout = list(usable(HOLDOUT, holdout_documents, corpus.holdout))[:holdout_documents]
     return Corpus(
         forget=forget,
         retain=retain,

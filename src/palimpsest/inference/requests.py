@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from palimpsest.corpus import Corpus
 from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
 from palimpsest.errors import PalimpsestError
+from palimpsest.vocabulary import FORGET, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,8 +41,8 @@ def corpus_requests(
     requests = []
     for i, prompt in enumerate(corpus.verbmem):
         truth = tokenizer(prompt.gt, add_special_tokens=False)["input_ids"][:verbmem_tokens]
-        requests.append(Request("verbmem", i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
-    for split in ("forget", "retain"):
+        requests.append(Request(VERBMEM, i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
+    for split, task in ((FORGET, KNOWMEM_FORGET), (RETAIN, KNOWMEM_RETAIN)):
         examples = getattr(corpus, f"{split}_icl")
         if len(examples) < in_context_examples:
             raise PalimpsestError(
@@ -51,7 +52,7 @@ def corpus_requests(
         shots = [(each.question, each.answer) for each in examples[:in_context_examples]]
         for i, each in enumerate(getattr(corpus, f"{split}_qa")):
             prompt_text = question_prompt(each.question, shots)
-            requests.append(Request(f"knowmem_{split}", i, prompt_text, each.answer, knowmem_tokens, STOP_STRINGS))
+            requests.append(Request(task, i, prompt_text, each.answer, knowmem_tokens, STOP_STRINGS))
     return requests
 
 

@@ -1,6 +1,6 @@
 """The metrics, by name. A metric reads what inference wrote and gives a record; it never loads a model.
 
-A metric is a function `(files, *, setting, ...) -> record` and one line in METRICS. Its settings are keyword-only and have no
+A metric is a function `(files, *, setting, ...) -> Score` and one line in METRICS. Its settings are keyword-only and have no
 default: they come from the caller (docs/adding-a-metric.md).
 """
 
@@ -14,16 +14,18 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles
 from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
+from palimpsest.metrics.records import NamedScore, Score
 from palimpsest.metrics.rouge import mean_rouge
+from palimpsest.vocabulary import KNOWMEM, KNOWMEM_FORGET, KNOWMEM_RETAIN, PERPLEXITY, PRIVLEAK, UTILITY, VERBMEM
 
-Metric = Callable[..., dict[str, Any]]
+Metric = Callable[..., Score]
 
 METRICS: dict[str, Metric] = {
-    "verbmem": partial(mean_rouge, task="verbmem"),
-    "knowmem": partial(mean_rouge, task="knowmem_forget"),
-    "utility": partial(mean_rouge, task="knowmem_retain"),
-    "privleak": privleak,
-    "perplexity": perplexity,
+    VERBMEM: partial(mean_rouge, task=VERBMEM),
+    KNOWMEM: partial(mean_rouge, task=KNOWMEM_FORGET),
+    UTILITY: partial(mean_rouge, task=KNOWMEM_RETAIN),
+    PRIVLEAK: privleak,
+    PERPLEXITY: perplexity,
 }
 
 
@@ -33,17 +35,16 @@ def score(
     responses: Path | str,
     logprobs: Path | str,
     retrain_logprobs: Path | str,
-) -> dict[str, Any]:
+) -> NamedScore:
     """Score one model at one precision from the files of results/infer.
 
     responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at the same
-    precision. Returns {"metric", "n", "score" (percent but for perplexity, or None with a reason in "status"), "ci" ([low, high] of the score, or None),
-    "per_example", "settings", ...}. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
+    precision. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
     """
     function = choose(METRICS, metric, "metric")
     check_settings(metric, function, settings)
     files = InferenceFiles(Path(responses), Path(logprobs), Path(retrain_logprobs))
-    return {"metric": metric} | function(files, **settings) | {"settings": dict(settings)}
+    return {"metric": metric, **function(files, **settings), "settings": dict(settings)}
 
 
 def check_settings(metric: str, function: Metric, settings: Mapping[str, Any]) -> None:

@@ -1,17 +1,18 @@
 """Perplexity: how well a model still predicts text, the usual measure of what quantization costs."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from palimpsest.inference.files import InferenceFiles, read_logprobs, recorded_splits
+from palimpsest.metrics.records import Outcome, PerplexityScore
 from palimpsest.metrics.statistics import percentile_interval, resample_counts
+from palimpsest.vocabulary import OK, undefined
 
 LARGEST = 700.0  # nats, just below where exp leaves float64
 
 
-def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence: float, seed: int) -> dict[str, Any]:
+def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence: float, seed: int) -> PerplexityScore:
     """exp of the mean negative log-probability per token of the texts of `split` (no percentage; 1 is certainty).
 
     `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens of every
@@ -23,14 +24,16 @@ def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence:
     counts = resample_counts(len(sums[split]), resamples, seed)
     low, high = percentile_interval((counts @ sums[split]) / (counts @ sizes[split]), confidence)
     nats = {name: float(sums[name].sum() / sizes[name].sum()) for name in sorted(texts)}
-    record = {
+    if max(nats[split], high) > LARGEST:
+        reason = undefined(f"{nats[split]:.0f} nats per token are beyond what exp can give; the model is broken")
+        outcome: Outcome = {"score": None, "status": reason, "ci": None, "ci_note": reason}
+    else:
+        ci = [math.exp(low), math.exp(high)]
+        outcome = {"score": math.exp(nats[split]), "status": OK, "ci": ci, "ci_note": ""}
+    return {
         "n": len(texts[split].ids),
         "ids": texts[split].ids,
         "per_example": (sums[split] / sizes[split]).tolist(),
         "nats_per_token": nats,
+        **outcome,
     }
-    if max(nats[split], high) > LARGEST:
-        reason = f"undefined: {nats[split]:.0f} nats per token are beyond what exp can give; the model is broken"
-        return record | {"score": None, "status": reason, "ci": None, "ci_note": reason}
-    ci = [math.exp(low), math.exp(high)]
-    return record | {"score": math.exp(nats[split]), "status": "ok", "ci": ci, "ci_note": ""}

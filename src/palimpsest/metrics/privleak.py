@@ -3,15 +3,14 @@
 Min-K% (Shi et al., arXiv 2310.16789) gives each text the mean negative log-probability of its least likely k % of tokens.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles, TextLogProbs, read_logprobs
-from palimpsest.metrics.statistics import bootstrap_distribution, percentile_interval
-from palimpsest.vocabulary import RETRAIN
+from palimpsest.metrics.records import Outcome, PrivLeakScore
+from palimpsest.metrics.statistics import Float64, bootstrap_distribution, percentile_interval
+from palimpsest.vocabulary import FORGET, HOLDOUT, OK, RETRAIN, undefined
 
 PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
 """AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %: right for the paper's setting, wrong for any other study."""
@@ -39,11 +38,12 @@ def membership_auc(forget: ArrayLike, holdout: ArrayLike) -> float:
     return float(_auc(members, others))
 
 
-def _auc(forget: NDArray[np.float64], holdout: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+def _auc(forget: Float64, holdout: Float64, axis: int = -1) -> Float64:
     import scipy.stats
 
     test = scipy.stats.mannwhitneyu(forget, holdout, axis=axis, method="asymptotic")  # only its p-value is asymptotic
-    return test.statistic / (forget.shape[axis] * holdout.shape[axis])
+    auc: Float64 = test.statistic / (forget.shape[axis] * holdout.shape[axis])
+    return auc
 
 
 def relative_leak(auc: float, auc_retrain: float) -> float:
@@ -58,7 +58,7 @@ def relative_leak(auc: float, auc_retrain: float) -> float:
 
 def privleak(
     files: InferenceFiles, *, min_k_ratio: float, reference: str, resamples: int, confidence: float, seed: int
-) -> dict[str, Any]:
+) -> PrivLeakScore:
     """PrivLeak in percent, relative to the retrained model of the same precision.
 
     min_k_ratio: share of tokens, 0.4 for Min-40 %. reference: "retrain", or "news" or "books" for the published constant.
@@ -68,49 +68,56 @@ def privleak(
     if not 0 < min_k_ratio <= 1:
         raise PalimpsestError(f"metrics.privleak.min_k_ratio is {min_k_ratio}: give a share above 0 and up to 1.")
     choose({RETRAIN: 0.0} | PUBLISHED_AUC_RETRAIN, reference, "setting reference of metric privleak")
-    splits = {split: read_logprobs(files.logprobs, split) for split in ("forget", "holdout")}
+    splits = {split: read_logprobs(files.logprobs, split) for split in (FORGET, HOLDOUT)}
     values = {split: _min_k_values(texts, min_k_ratio) for split, texts in splits.items()}
     retrained = _retrained_values(files, splits, min_k_ratio) if reference == RETRAIN else None
     auc = membership_auc(**values)
     auc_retrain = membership_auc(**retrained) if retrained else PUBLISHED_AUC_RETRAIN[reference]
-    record: dict[str, Any] = {
+    if auc_retrain == 0:
+        reason = undefined("AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)")
+        outcome: Outcome = {"score": None, "status": reason, "ci": None, "ci_note": reason}
+    else:
+        ci, note = _interval(values, retrained, auc_retrain, resamples, confidence, seed)
+        outcome = {"score": relative_leak(auc, auc_retrain), "status": OK, "ci": ci, "ci_note": note}
+    return {
         "n": sum(len(texts.ids) for texts in splits.values()),
-        "n_forget": len(splits["forget"].ids),
-        "n_holdout": len(splits["holdout"].ids),
+        "n_forget": len(splits[FORGET].ids),
+        "n_holdout": len(splits[HOLDOUT].ids),
         "auc": auc,
         "auc_retrain": auc_retrain,
         "auc_retrain_source": "retrained model" if retrained else f"published constant ({reference})",
         "ids": {split: texts.ids for split, texts in splits.items()},
         "per_example": {split: array.tolist() for split, array in values.items()},
+        **outcome,
     }
-    if auc_retrain == 0:
-        reason = "undefined: AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)"
-        return record | {"score": None, "status": reason, "ci": None, "ci_note": reason}
-    score = relative_leak(auc, auc_retrain)
-    if min(record["n_forget"], record["n_holdout"]) < 2:
-        note = "no interval: the bootstrap needs at least two forget texts and two holdout texts"
-        return record | {"score": score, "status": "ok", "ci": None, "ci_note": note}
+
+
+def _interval(
+    values: dict[str, Float64],
+    retrained: dict[str, Float64] | None,
+    auc_retrain: float,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> tuple[list[float] | None, str]:
+    """The interval of the score, in percent, and a note on it; None where there is none."""
+    if min(array.size for array in values.values()) < 2:
+        return None, "no interval: the bootstrap needs at least two forget texts and two holdout texts"
     models = [values, retrained] if retrained else [values]
     samples = [np.stack([model[split] for model in models]) for split in values]
     aucs, *of_retrained = bootstrap_distribution(samples, _auc, resamples, seed)
     references = of_retrained[0] if retrained else np.full(resamples, auc_retrain)
-    if np.any(references == 0):
-        note = (
-            f"no interval: AUC of the retrained model is 0 in {int(np.sum(references == 0))} of {resamples} resamples"
-        )
-        return record | {"score": score, "status": "ok", "ci": None, "ci_note": note}
+    if zeros := int(np.sum(references == 0)):
+        return None, f"no interval: AUC of the retrained model is 0 in {zeros} of {resamples} resamples"
     low, high = percentile_interval((aucs - references) / references * 100, confidence)
-    note = "all resamples give the same value" if low == high else ""
-    return record | {"score": score, "status": "ok", "ci": [low, high], "ci_note": note}
+    return [low, high], "all resamples give the same value" if low == high else ""
 
 
-def _min_k_values(texts: TextLogProbs, ratio: float) -> NDArray[np.float64]:
+def _min_k_values(texts: TextLogProbs, ratio: float) -> Float64:
     return np.array([min_k(values, ratio) for values in texts.log_probs])
 
 
-def _retrained_values(
-    files: InferenceFiles, splits: dict[str, TextLogProbs], ratio: float
-) -> dict[str, NDArray[np.float64]]:
+def _retrained_values(files: InferenceFiles, splits: dict[str, TextLogProbs], ratio: float) -> dict[str, Float64]:
     retrained = {split: read_logprobs(files.retrain_logprobs, split) for split in splits}
     for split, texts in splits.items():
         if texts.ids != retrained[split].ids:

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from palimpsest.errors import choose
 from palimpsest.inference.files import InferenceFiles, read_responses
+from palimpsest.metrics.records import Score
 from palimpsest.metrics.statistics import mean_interval
 from palimpsest.runtime.startup import hidden
+from palimpsest.vocabulary import OK
 
 
 class Rouge(NamedTuple):
@@ -48,9 +50,7 @@ VARIANTS: dict[str, Callable[[str, str], float]] = {
 }
 
 
-def mean_rouge(
-    files: InferenceFiles, *, task: str, rouge: str, resamples: int, confidence: float, seed: int
-) -> dict[str, Any]:
+def mean_rouge(files: InferenceFiles, *, task: str, rouge: str, resamples: int, confidence: float, seed: int) -> Score:
     """Mean ROUGE of one task in percent; `per_example` are shares of 1 in the order of `ids`."""
     variant = choose(VARIANTS, rouge, "setting rouge")
     rows = read_responses(files.responses, task)
@@ -59,7 +59,7 @@ def mean_rouge(
     return {
         "n": len(values),
         "score": 100 * sum(values) / len(values),
-        "status": "ok",
+        "status": OK,
         "ci": [100 * interval.low, 100 * interval.high],
         "ci_note": interval.note,
         "ids": [row["id"] for row in rows],

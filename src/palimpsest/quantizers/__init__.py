@@ -16,9 +16,10 @@ from palimpsest.quantizers.hqq import HQQ
 from palimpsest.quantizers.proof import prove
 from palimpsest.quantizers.torchao import TorchAOInt4, TorchAOInt8, TorchAOIntx
 from palimpsest.quantizers.unquantized import Unquantized
+from palimpsest.vocabulary import UNQUANTIZED
 
 QUANTIZERS: dict[str, type[Quantizer]] = {
-    "none": Unquantized,
+    UNQUANTIZED: Unquantized,
     "bnb-int8": BitsAndBytesInt8,
     "bnb-4bit": BitsAndBytes4bit,
     "rtn": RoundToNearest,

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.base import Quantizer
+from palimpsest.vocabulary import FORGET, RETAIN
 
 GENERIC = "generic"
 TEXTS = {
-    "retain": "the study's retain documents",
-    "forget": "the study's forget documents",
+    RETAIN: "the study's retain documents",
+    FORGET: "the study's forget documents",
     GENERIC: "text that has nothing to do with the study (params.yaml, calibration)",
 }
 

@@ -1,6 +1,6 @@
 """The two charts, as SVG that is byte-identical for the same audit and readable at 700 pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import atomic_file
-from palimpsest.audit.answer import GROUP
-from palimpsest.vocabulary import HEADLINE, UNLEARNED
+from palimpsest.audit.shapes import Audit, Group, GroupRow, SeedsRow
+from palimpsest.vocabulary import BFLOAT16, CONSTRAINED, HEADLINE, RETRAIN, TARGET, UNLEARNED
 
 INK, MUTED, GRID = "#1d1d20", "#6c6c72", "#dcdce0"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
@@ -45,25 +45,29 @@ STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+NOBODY: Group = {"models": [], "n": 0, "rows": []}
 
 
-def draw_retained(audit: Mapping[str, Any], path: Path | str) -> None:
-    """Retained forget knowledge by precision:
-    a dot per model, a bar for the mean of the utility-constrained methods."""
+def draw_retained(audit: Audit, path: Path | str) -> None:
+    """Retained forget knowledge by precision: a dot per model, a bar for the mean of the utility-constrained methods."""
     rows = [row for row in audit["over_seeds"] if row["kind"] == UNLEARNED]
-    averages = audit["averages"].get(GROUP, {"models": [], "rows": []})
+    averages = audit["averages"].get(CONSTRAINED, NOBODY)
     precisions = audit["precisions"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.2, 0.62 * len(precisions)), 4.3), layout="constrained")
         axes = figure.add_subplot()
         _reference_lines(axes)
         for at, precision in enumerate(precisions):
-            here = [row for row in rows if row["precision"] == precision]
-            shown = [row for row in here if row["retained"][HEADLINE]["value"] is not None]
-            for index, row in enumerate(shown):
+            here = [
+                (row, row["retained"][HEADLINE]["value"])
+                for row in rows
+                if row["precision"] == precision and row["retained"]
+            ]
+            shown = [(row, value) for row, value in here if value is not None]
+            for index, (row, value) in enumerate(shown):
                 group = _group(row, averages["models"])
                 offset = (index - (len(shown) - 1) / 2) * min(0.09, 2 * HALF / max(1, len(shown)))
-                axes.plot(at + offset, row["retained"][HEADLINE]["value"], **group)
+                axes.plot(at + offset, value, **group)
             if not shown:
                 axes.annotate("undefined", (at, 50), ha="center", va="center", color=MUTED, style="italic")
         _means(axes, averages["rows"])
@@ -78,7 +82,7 @@ def draw_retained(audit: Mapping[str, Any], path: Path | str) -> None:
         save(figure, path)
 
 
-def draw_survival(audit: Mapping[str, Any], path: Path | str) -> None:
+def draw_survival(audit: Audit, path: Path | str) -> None:
     """Update survival against measured recovery: a mark per model, seed and quantizer."""
     correlation = audit["survival_against_recovery"]
     points = correlation["points"]
@@ -118,17 +122,17 @@ def _colours(count: int) -> Sequence[Any]:
     return [to_hex(each) for each in matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count))]
 
 
-def _group(row: Mapping[str, Any], constrained: list[str]) -> dict[str, Any]:
+def _group(row: SeedsRow, constrained: list[str]) -> dict[str, Any]:
     """How a model's dot looks: averaged in the headline, contrast (other weight storage), or neither."""
     look: dict[str, Any] = {"linestyle": "", "markersize": 6, "markeredgewidth": 1.2, "alpha": 0.8, "zorder": 3}
     if row["model"] in constrained:
         return look | {"marker": "o", "color": BLUE, "markerfacecolor": BLUE, "markeredgewidth": 0}
-    if row["storage"] != "bfloat16":
+    if row["storage"] != BFLOAT16:
         return look | {"marker": "D", "color": VERMILION, "markerfacecolor": VERMILION, "markeredgewidth": 0}
     return look | {"marker": "o", "color": MUTED, "markerfacecolor": "none"}
 
 
-def _means(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _means(axes: Axes, rows: Sequence[GroupRow]) -> None:
     for at, row in enumerate(rows):
         cell = row["retained"][HEADLINE]
         if cell["value"] is None:
@@ -137,7 +141,8 @@ def _means(axes: Axes, rows: list[dict[str, Any]]) -> None:
             [at - HALF, at + HALF], [cell["value"]] * 2, color=BLUE, linewidth=3.5, solid_capstyle="butt", zorder=2
         )
         if cell["ci"]:
-            axes.fill_between([at - HALF, at + HALF], *cell["ci"], color=BLUE, alpha=0.15, linewidth=0, zorder=1)
+            low, high = cell["ci"]
+            axes.fill_between([at - HALF, at + HALF], low, high, color=BLUE, alpha=0.15, linewidth=0, zorder=1)
         label = f"{cell['value']:z.0f} %"
         axes.annotate(
             label,
@@ -152,15 +157,15 @@ def _means(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _reference_lines(axes: Axes) -> None:
-    for value, label in ((100, "target"), (0, "retrain")):
+    for value, label in ((100, TARGET), (0, RETRAIN)):
         axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(label, (1.01, value), xycoords=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=9)
 
 
-def _legend_of_groups(figure: Figure, rows: list[dict[str, Any]], constrained: list[str]) -> None:
+def _legend_of_groups(figure: Figure, rows: Sequence[SeedsRow], constrained: list[str]) -> None:
     names = {row["model"]: row for row in rows}
     handles = []
-    contrast = [name for name in names if name not in constrained and names[name]["storage"] != "bfloat16"]
+    contrast = [name for name in names if name not in constrained and names[name]["storage"] != BFLOAT16]
     other = [name for name in names if name not in constrained and name not in contrast]
     for members, text in (
         (constrained, "with a retain loss, bfloat16 weights (bar: mean)"),

@@ -11,17 +11,31 @@ from markupsafe import Markup
 
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit import battery
+from palimpsest.audit.shapes import Audit
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
 from palimpsest.report.known_answers import texts
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, TARGET, UNLEARNED
+from palimpsest.vocabulary import (
+    CONSTRAINED,
+    CONTRAST,
+    FORGET_METRICS,
+    FULL,
+    HEADLINE,
+    KNOWMEM,
+    PERPLEXITY,
+    PRIVLEAK,
+    TARGET,
+    UNLEARNED,
+    UTILITY,
+    VERBMEM,
+)
 
 METRICS = {
-    "verbmem": ("VerMem", "forget set, lower is forgotten"),
-    "knowmem": ("KnowMem", "forget set, lower is forgotten"),
-    "privleak": ("PrivLeak", "near 0 is forgotten"),
-    "utility": ("Utility", "retain set, higher is better"),
-    "perplexity": ("Perplexity", "lower is better, no percentage"),
+    VERBMEM: ("VerMem", "forget set, lower is forgotten"),
+    KNOWMEM: ("KnowMem", "forget set, lower is forgotten"),
+    PRIVLEAK: ("PrivLeak", "near 0 is forgotten"),
+    UTILITY: ("Utility", "retain set, higher is better"),
+    PERPLEXITY: ("Perplexity", "lower is better, no percentage"),
 }
 MISSING = "–"
 UNEVEN = 50
@@ -30,7 +44,7 @@ that their mean hides something."""
 
 
 def render(
-    audit: Mapping[str, Any],
+    audit: Audit,
     figures: Mapping[str, Path | str],
     samples: Sequence[Mapping[str, Any]],
     path: Path | str,
@@ -84,22 +98,22 @@ def render(
         draft.write_text(page, encoding="utf-8")
 
 
-def _groups(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(audit: Audit) -> list[dict[str, Any]]:
     """The unlearned models in the order of the main table: averaged, contrast, others."""
     averages = audit["averages"]
     unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
-    constrained = averages.get("utility_constrained", {"models": []})["models"]
-    contrast = averages.get("contrast", {"models": []})["models"]
+    constrained = averages.get(CONSTRAINED, {"models": []})["models"]
+    contrast = averages.get(CONTRAST, {"models": []})["models"]
     other = [name for name in unlearned if name not in constrained and name not in contrast]
     groups = [
-        ("With a retain loss, bfloat16 weights", constrained, averages.get("utility_constrained")),
-        ("More precise weights while unlearning", contrast, averages.get("contrast")),
+        ("With a retain loss, bfloat16 weights", constrained, averages.get(CONSTRAINED)),
+        ("More precise weights while unlearning", contrast, averages.get(CONTRAST)),
         ("Other methods", other, None),
     ]
     return [{"title": title, "models": models, "average": mean} for title, models, mean in groups if models]
 
 
-def _parts(audit: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float | None]]:
+def _parts(audit: Audit) -> dict[tuple[str, str], dict[str, float | None]]:
     """What a model retains at a precision by metric, means over the seeds: the two that the headline averages."""
     found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for row in audit["rows"]:
@@ -119,29 +133,29 @@ def _uneven(parts: Mapping[tuple[str, str], Mapping[str, float | None]]) -> list
     """Models that keep one kind of knowledge and not the other in full precision."""
     found = []
     for (model, precision), values in parts.items():
-        verbmem, knowmem = values["verbmem"], values["knowmem"]
+        verbmem, knowmem = values[VERBMEM], values[KNOWMEM]
         if precision == FULL and verbmem is not None and knowmem is not None and abs(verbmem - knowmem) >= UNEVEN:
             found.append({"model": model, "verbmem": verbmem, "knowmem": knowmem})
     return found
 
 
-def _sizes(audit: Mapping[str, Any]) -> dict[str, Any]:
+def _sizes(audit: Audit) -> dict[str, Any]:
     """How much the numbers of the page rest on."""
     target = next(model for model in audit["models"] if model["kind"] == TARGET)
     metrics = next(row for row in audit["rows"] if row["model"] == target["model"])["metrics"]
     models = audit["settings"].get("models", {})
     scratch = models.get("target") == "train" and models.get("base") == "scratch"
     return {
-        "prompts": metrics["verbmem"]["n"],
-        "questions": metrics["knowmem"]["n"],
-        "kept_questions": metrics["utility"]["n"],
+        "prompts": metrics[VERBMEM]["n"],
+        "questions": metrics[KNOWMEM]["n"],
+        "kept_questions": metrics[UTILITY]["n"],
         "seeds": len(audit["seeds"]),
         "kind": "Llama" if scratch else "model",
         "parameters": target["parameters"],
     }
 
 
-def _targets(audit: Mapping[str, Any]) -> list[str]:
+def _targets(audit: Audit) -> list[str]:
     """For each seed, how the training of the target ended."""
     target = next(model for model in audit["models"] if model["kind"] == TARGET)
     goal = audit["settings"].get("training", {}).get("stop_at_loss")
@@ -198,7 +212,7 @@ def _flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, "none" if value is None else str(value))]
 
 
-def _provenance(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+def _provenance(audit: Audit) -> list[dict[str, str]]:
     """One line per model and seed with the hashes of its weight files."""
     lines = []
     for model in audit["models"]:
@@ -210,7 +224,7 @@ def _provenance(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     return lines
 
 
-def _same_codes(audit: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+def _same_codes(audit: Audit) -> dict[tuple[str, str], str]:
     """Mean share of equal codes over the seeds, as text."""
     shares: dict[tuple[str, str], list[float]] = {}
     for row in audit["rows"]:
@@ -219,7 +233,7 @@ def _same_codes(audit: Mapping[str, Any]) -> dict[tuple[str, str], str]:
     return {key: f"{100 * sum(values) / len(values):.1f} % same" for key, values in shares.items()}
 
 
-def _versions(audit: Mapping[str, Any]) -> dict[str, str]:
+def _versions(audit: Audit) -> dict[str, str]:
     """Versions that made the models; where they differ all are listed."""
     found: dict[str, list[str]] = {}
     for model in audit["models"]:

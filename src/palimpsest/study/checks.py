@@ -15,7 +15,7 @@ from palimpsest.metrics import METRICS, check_settings
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
-from palimpsest.vocabulary import SPLITS
+from palimpsest.vocabulary import PERPLEXITY, RETRAIN, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ def check_metrics(params: Params) -> None:
     for name, settings in params["metrics"].items():
         function = _named("metrics", name, partial(choose, METRICS, what="metric"))
         check_settings(name, function, settings)
-    read = params["metrics"]["perplexity"]["split"]
+    read = params["metrics"][PERPLEXITY]["split"]
     if read not in params["inference"].get("logprob_splits", SPLITS):
         raise PalimpsestError(
             f"metrics.perplexity.split is {read!r}, which inference.logprob_splits leaves out: add it there."
@@ -103,7 +103,7 @@ def check_corpus_sizes(params: Params) -> None:
     if corpus["source"] != "embedded":
         return
     settings = corpus["settings"]
-    sizes = {split: settings[f"{split}_documents"] for split in ("forget", "retain", "holdout")}
+    sizes = {split: settings[f"{split}_documents"] for split in SPLITS}
     asked = settings["questions_per_document"], settings["icl_examples"]
     _named("corpus.settings", asked, lambda asked: check_sizes(settings["seed"], sizes, *asked))
     shown, there = params["inference"]["in_context_examples"], settings["icl_examples"]
@@ -142,10 +142,10 @@ def check_names(params: Params) -> None:
             raise PalimpsestError(f"report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
     if "known_answers" in shown:
         _named("report.known_answers", shown["known_answers"], choose_pack)
-    for clash in sorted({"target", "retrain"} & set(methods)):
+    for clash in sorted({TARGET, RETRAIN} & set(methods)):
         raise PalimpsestError(f"methods.{clash} has the name of a model that is not unlearned: rename it.")
     asked = params.get("battery") or {}
-    for key, names in (("models", ["target", "retrain", *methods]), ("precisions", list(quantizers))):
+    for key, names in (("models", [TARGET, RETRAIN, *methods]), ("precisions", list(quantizers))):
         for unknown in _unknown(asked.get(key) or [], names):
             raise PalimpsestError(f"battery.{key} has {unknown!r}, which is none of {', '.join(names)}.")
 

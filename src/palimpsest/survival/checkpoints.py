@@ -6,7 +6,7 @@ of the interpreter's lock); of each checkpoint one tensor is in memory at a time
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import gcd, prod
 from pathlib import Path
@@ -23,6 +23,7 @@ from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.quantizers.compressed.floats import shared_scale
 from palimpsest.quantizers.grids.rounding import to_bfloat16_in_place
 from palimpsest.survival.measure import (
+    Array,
     add,
     check_finite,
     kept_sum,
@@ -32,6 +33,7 @@ from palimpsest.survival.measure import (
     summary,
     update_sums,
 )
+from palimpsest.survival.records import CheckpointRecord, KindSurvival, Octave, RoundedSurvival, Update
 from palimpsest.survival.training_precision import OCTAVES, infer_training_precision, lower_edge, octave_counts, octaves
 
 VALUES_AT_ONCE = 1 << 16
@@ -64,7 +66,7 @@ NEED_MORE = {
     ),
     **dict.fromkeys(("hqq", "gguf-q4_k_m"), "searches for its scales and zero points"),
 }
-PIPELINE = "the pipeline measures it: `snakemake --cores all`, then results/weights/MODEL/seed0/NAME.json"
+PIPELINE = "the pipeline measures it: `snakemake --cores all`, then results/survival/MODEL/seed0/NAME.json"
 
 
 def choose_formats(names: Iterable[str]) -> dict[str, Quantizer]:
@@ -93,15 +95,11 @@ def survive(
     quantizers: Mapping[str, Quantizer],
     advance: Callable[[int], object] = lambda weights: None,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> CheckpointRecord:
     """What of the update W - W0 is left in each format. advance: called with the number of weights of each matrix that is done.
 
-    "formats": by name, the numbers of palimpsest.survival.measure ("all" there), dead_zone (below and above zero, in units of the block's
-    largest |w|) and dead_zone_share (of the changed weights, inside the dead zone of their own block in the target; None where zero lies between
-    levels); "kinds": the same by the last part of the layers' names; "update": of the quantized matrices; "outside": of the other tensors;
-    "profile": by octave of |w|, the weights, how many changed, and how many of the target's each format rounds to zero (without the
-    formats that have no level at zero); "training": palimpsest.survival.training_precision's verdict.
-    Raises PalimpsestError when the checkpoints do not belong together, are equal, or do not fit a format.
+    The profile leaves out the formats that have no level at zero. Raises PalimpsestError when the checkpoints do not belong together,
+    are equal, or do not fit a format.
     """
     with (
         open_checkpoint(target) as before,
@@ -121,15 +119,21 @@ def survive(
         outside = outside_update(before, after, {f"{module}.weight" for module in modules}, update["update"])
     if outside["share_of_squared_update"] is None:
         raise PalimpsestError(f"{unlearned} equals {target}, tensor for tensor: there is no update that could survive.")
+    changed = [matrix for matrix in matrices.values() if matrix.changed]
+    beyond = any(matrix.update["beyond_bfloat16"] for matrix in changed)
     return {
         "target": str(target),
         "unlearned": str(unlearned),
         "parameters": parameters,
         "update": _update_record(matrices.values()),
         "outside": outside,
-        "formats": {name: _format_record(matrices.values(), name, quantizers[name]) for name in quantizers},
+        "formats": {
+            name: {**_format_record(matrices.values(), name, quantizer), "prediction": None}
+            for name, quantizer in quantizers.items()
+        },
         "kinds": _by_kind(matrices, quantizers),
-        **_training_record(matrices.values()),
+        "profile": _profile(changed),
+        "training": infer_training_precision([matrix.octaves for matrix in changed], beyond),
     }
 
 
@@ -226,9 +230,7 @@ def _matrix(
     return total
 
 
-def _block(
-    stored0: NDArray, stored: NDArray, quantizers: Mapping[str, Quantizer], largest: tuple[float, ...]
-) -> Matrix:
+def _block(stored0: Array, stored: Array, quantizers: Mapping[str, Quantizer], largest: tuple[float, ...]) -> Matrix:
     with np.errstate(all="ignore"):  # what is not finite shows in the sums
         w0, w = stored0.astype(np.float32), stored.astype(np.float32)
         update, sums = update_sums(w0, w)
@@ -251,7 +253,7 @@ def _block(
         return Matrix(sums, formats, octave_counts(b0.reshape(-1), update.astype(np.float32)), zeros)
 
 
-def _in_bfloat16(weights: Float32, stored: NDArray) -> Float32:
+def _in_bfloat16(weights: Float32, stored: Array) -> Float32:
     """Every quantizer starts from the checkpoint in bfloat16."""
     return weights if stored.dtype == ml_dtypes.bfloat16 else to_bfloat16_in_place(weights.copy())
 
@@ -263,13 +265,13 @@ def _total(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def _format_record(matrices: Iterable[Matrix], name: str, quantizer: Quantizer) -> dict[str, Any]:
+def _format_record(matrices: Iterable[Matrix], name: str, quantizer: Quantizer) -> RoundedSurvival:
     sums = _total(matrix.update | matrix.formats[name] for matrix in matrices)
     dead = sums["dead"] / sums["changed"] if "dead" in sums and sums["changed"] else None
-    return summary(sums) | {"dead_zone": list(quantizer.dead_zone()), "dead_zone_share": dead}
+    return {**summary(sums), "dead_zone": list(quantizer.dead_zone()), "dead_zone_share": dead}
 
 
-def _update_record(matrices: Iterable[Matrix]) -> dict[str, Any]:
+def _update_record(matrices: Iterable[Matrix]) -> Update:
     matrices = list(matrices)
     sums = _total(matrix.update for matrix in matrices)
     return {
@@ -281,7 +283,7 @@ def _update_record(matrices: Iterable[Matrix]) -> dict[str, Any]:
     }
 
 
-def _by_kind(matrices: Mapping[str, Matrix], quantizers: Mapping[str, Quantizer]) -> dict[str, dict[str, Any]]:
+def _by_kind(matrices: Mapping[str, Matrix], quantizers: Mapping[str, Quantizer]) -> dict[str, KindSurvival]:
     """By the last part of the names (q_proj, down_proj, ...), in order of first occurrence."""
     kinds: dict[str, list[Matrix]] = {}
     for module, matrix in matrices.items():
@@ -295,12 +297,11 @@ def _by_kind(matrices: Mapping[str, Matrix], quantizers: Mapping[str, Quantizer]
     }
 
 
-def _training_record(matrices: Iterable[Matrix]) -> dict[str, Any]:
-    changed = [matrix for matrix in matrices if matrix.changed]
+def _profile(changed: Sequence[Matrix]) -> list[Octave]:
     counts = sum((matrix.octaves for matrix in changed), np.zeros((OCTAVES, OCTAVES), np.int64))
     formats = changed[0].zeros if changed else ()
     zeros = {name: np.sum([matrix.zeros[name] for matrix in changed], axis=0) for name in formats}
-    profile = [
+    return [
         {
             "from": lower_edge(octave),
             "to": lower_edge(octave + 1),
@@ -310,5 +311,3 @@ def _training_record(matrices: Iterable[Matrix]) -> dict[str, Any]:
         }
         for octave in np.flatnonzero(counts.any(1)).tolist()
     ]
-    beyond = any(matrix.update["beyond_bfloat16"] for matrix in changed)
-    return {"profile": profile, "training": infer_training_precision([matrix.octaves for matrix in changed], beyond)}

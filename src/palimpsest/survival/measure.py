@@ -16,6 +16,11 @@ from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.tensors import TensorFiles, open_checkpoint
+from palimpsest.survival.records import MatrixSurvival, ModelSurvival, Outside, Survival
+from palimpsest.vocabulary import OK, undefined
+
+Array = NDArray[Any]
+"""Of floats or codes; NumPy's types know no bfloat16."""
 
 VALUES_AT_ONCE = 1 << 18
 """Weights widened to float64 at a time: sums stay exact to about 1e-12 and the block stays in cache."""
@@ -25,9 +30,9 @@ class QuantizedMatrixLike(Protocol):
     """What survival needs of a quantized matrix; `effective` is [out, in] float32, in the coordinates of the checkpoint."""
 
     name: str
-    codes: NDArray
-    scales: NDArray
-    group_index: NDArray | None
+    codes: Array
+    scales: Array
+    group_index: Array | None
 
     @property
     def effective(self) -> NDArray[np.float32]: ...
@@ -36,7 +41,7 @@ class QuantizedMatrixLike(Protocol):
 class QuantizerLike(Protocol):
     """Anything that reads back the file it wrote."""
 
-    def read(self, folder: Path) -> Iterator[Any]: ...
+    def read(self, folder: Path) -> Iterator[QuantizedMatrixLike]: ...
 
 
 def measure_survival(
@@ -45,25 +50,23 @@ def measure_survival(
     quantized_target: Path | str,
     quantized_unlearned: Path | str,
     quantizer: QuantizerLike,
-) -> dict[str, Any]:
-    """Update survival of one unlearned model under one quantizer: {"all": ..., "matrices": [{"name", ...}], "outside": ...}.
+) -> ModelSurvival:
+    """Update survival of one unlearned model under one quantizer: over all matrices that it changes, in each, and outside them.
 
-    "all" and every matrix hold: rho (None with a reason in rho_status where no weight changed), changed_share (of weights),
-    same_code_share, relative_update_norm (|W - W0| / |W0|), scale_drift (mean |s/s0 - 1|; None where there is no nonzero scale),
-    weights, codes, scales. "outside" is the update of the tensors that the quantizer leaves alone. W and W0 are compared as
-    they are stored. Raises PalimpsestError when the files do not belong together.
+    W and W0 are compared as they are stored. Raises PalimpsestError when the files do not belong together.
     """
     with open_checkpoint(target) as before, open_checkpoint(unlearned) as after:
         reject_other_architecture(before, after)
         pairs = zip_longest(quantizer.read(Path(quantized_target)), quantizer.read(Path(quantized_unlearned)))
-        matrices, sums = [], []
+        matrices: list[MatrixSurvival] = []
+        sums: list[dict[str, float]] = []
         for old, new in pairs:
             if old is None or new is None:
                 raise PalimpsestError(
                     f"{quantized_target} and {quantized_unlearned} hold different numbers of matrices: quantize both again."
                 )
             sums.append(_matrix_sums(before, after, old, new))
-            matrices.append({"name": old.name} | summary(sums[-1]))
+            matrices.append({"name": old.name, **summary(sums[-1])})
         if not matrices:
             raise PalimpsestError(f"{quantized_unlearned} holds no quantized matrix: the quantizer changed nothing.")
         everything = {key: sum(part[key] for part in sums) for key in sums[0]}
@@ -73,7 +76,9 @@ def measure_survival(
     return {"all": summary(everything), "matrices": matrices, "outside": outside}
 
 
-def _matrix_sums(before: TensorFiles, after: TensorFiles, old: Any, new: Any) -> dict[str, float]:
+def _matrix_sums(
+    before: TensorFiles, after: TensorFiles, old: QuantizedMatrixLike, new: QuantizedMatrixLike
+) -> dict[str, float]:
     """The sums over one matrix of which every number in the record is a ratio."""
     if old.name != new.name:
         raise PalimpsestError(
@@ -96,7 +101,7 @@ def _matrix_sums(before: TensorFiles, after: TensorFiles, old: Any, new: Any) ->
     return sums | scale_sums(scales0, scales)
 
 
-def update_sums(w0: NDArray, w: NDArray) -> tuple[NDArray[np.float64], dict[str, float]]:
+def update_sums(w0: Array, w: Array) -> tuple[NDArray[np.float64], dict[str, float]]:
     """The update W - W0 of some weights, flat, and its sums; arrays of equal shape, small enough to stay in the cache."""
     before = w0.reshape(-1).astype(np.float64)
     update = w.reshape(-1).astype(np.float64)
@@ -110,14 +115,14 @@ def update_sums(w0: NDArray, w: NDArray) -> tuple[NDArray[np.float64], dict[str,
     return update, sums
 
 
-def kept_sum(update: NDArray[np.float64], q0: NDArray, q: NDArray) -> float:
+def kept_sum(update: NDArray[np.float64], q0: Array, q: Array) -> float:
     """<Q(W) - Q(W0), W - W0> over the weights of `update`."""
     change = q.reshape(-1).astype(np.float64)
     change -= q0.reshape(-1)
     return float(np.dot(change, update))
 
 
-def scale_sums(scales0: NDArray, scales: NDArray) -> dict[str, float]:
+def scale_sums(scales0: Array, scales: Array) -> dict[str, float]:
     """The number of scales and the sum of |s / s0 - 1| over the nonzero ones."""
     scales0, scales = (np.asarray(part, dtype=np.float64).ravel() for part in (scales0, scales))
     used = scales0 != 0
@@ -136,24 +141,24 @@ def check_finite(name: str, sums: dict[str, float]) -> None:
         raise PalimpsestError(f"{name} holds NaN or infinite weights before or after quantization.")
 
 
-def _scales(part: Any) -> NDArray[np.float64]:
+def _scales(part: QuantizedMatrixLike) -> NDArray[np.float64]:
     """One per group; one per weight where groups are scattered, since a group's columns are others after unlearning."""
     scales = np.asarray(part.scales, dtype=np.float64)
     return scales if part.group_index is None else scales[:, part.group_index]
 
 
-def _blocks(*arrays: NDArray) -> Iterator[tuple[NDArray, ...]]:
+def _blocks(*arrays: Array) -> Iterator[tuple[Array, ...]]:
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, VALUES_AT_ONCE):
         yield tuple(array[start : start + VALUES_AT_ONCE] for array in flat)
 
 
-def summary(sums: dict[str, float]) -> dict[str, Any]:
+def summary(sums: dict[str, float]) -> Survival:
     """The numbers of the record, from sums over any set of matrices."""
     moved = sums["update"] > 0
     return {
         "rho": sums["kept"] / sums["update"] if moved else None,
-        "rho_status": "ok" if moved else "undefined: no weight changed, the unlearned model equals the target",
+        "rho_status": OK if moved else undefined("no weight changed, the unlearned model equals the target"),
         "changed_share": sums["changed"] / sums["weights"],
         "same_code_share": sums["same_codes"] / sums["codes"],
         "relative_update_norm": (sums["update"] / sums["norm"]) ** 0.5 if sums["norm"] else None,
@@ -164,9 +169,7 @@ def summary(sums: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def outside_update(
-    before: TensorFiles, after: TensorFiles, quantized: set[str], quantized_update: float
-) -> dict[str, Any]:
+def outside_update(before: TensorFiles, after: TensorFiles, quantized: set[str], quantized_update: float) -> Outside:
     """The update of the tensors that stay unquantized (embeddings, norms): it survives whatever the format."""
     sums = {"update": 0.0, "weights": 0.0}
     for name in before.names():

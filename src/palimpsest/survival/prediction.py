@@ -25,7 +25,8 @@ from typing import Any
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.vocabulary import FULL, HEADLINE, TARGET
+from palimpsest.survival.records import ErrorCounts, Prediction
+from palimpsest.vocabulary import BFLOAT16, BOTH, FULL, HEADLINE, TARGET
 
 RESTORED, PARTLY, KEPT = "restored", "partly", "kept"
 OUTCOMES = (RESTORED, PARTLY, KEPT)
@@ -61,7 +62,7 @@ def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
         **score(pairs),
         "held_out": "model" if group == "unlearned" else group,
         "groups": len({pair[group] for pair in pairs}),
-        "bfloat16": score([pair for pair in pairs if pair["weights"] == "bfloat16"]),
+        "bfloat16": score([pair for pair in pairs if pair["weights"] == BFLOAT16]),
         "sizes": [
             {"parameters": max(pair["parameters"] for pair in members)} | score(members)
             for _, members in sorted(by_size(pairs).items())
@@ -99,8 +100,7 @@ def thresholds_without(pairs: Sequence[Pair], group: str) -> dict[str, Threshold
     return {name: choose_thresholds([pair for pair in pairs if pair[group] != name]) for name in names}
 
 
-def count_errors(pairs: Sequence[Pair]) -> dict[str, int]:
-    """pairs; errors: those that were foretold wrongly; always_kept_errors: had `kept` been said of all."""
+def count_errors(pairs: Sequence[Pair]) -> ErrorCounts:
     return {
         "pairs": len(pairs),
         "errors": sum(pair["foretold"] != pair["outcome"] for pair in pairs),
@@ -115,7 +115,7 @@ def score(pairs: Sequence[Pair]) -> dict[str, Any]:
     half; None where all pairs, or none, are so.
     """
     aucs = {"auc_returned": _auc(pairs, (RESTORED, PARTLY)), "auc_restored": _auc(pairs, (RESTORED,))}
-    return count_errors(pairs) | aucs
+    return {**count_errors(pairs), **aucs}
 
 
 def _auc(pairs: Sequence[Pair], outcomes: Sequence[str]) -> float | None:
@@ -155,7 +155,8 @@ def _measured(table: Path) -> list[Pair]:
         raise PalimpsestError(
             f"{table} is no table of version {VERSION} (its version: {found}): make it anew, from the results folders of its studies."
         )
-    return content["measured"]
+    pairs: list[Pair] = content["measured"]
+    return pairs
 
 
 def corpus_of(settings: Mapping[str, Any]) -> str:
@@ -177,7 +178,7 @@ def read_pairs(results: Path) -> list[Pair]:
     forgotten, negligible = (audit["rules"][name] for name in ("forgotten_below", "negligible"))
     retained = {
         (row["model"], row["seed"], row["precision"]): {
-            metric: cell["value"] for metric, cell in row["retained"][HEADLINE].items() if metric != "mean"
+            metric: cell["value"] for metric, cell in row["retained"][HEADLINE].items() if metric != BOTH
         }
         for row in audit["rows"]
         if row["retained"]
@@ -252,9 +253,8 @@ def read_table() -> dict[str, Any] | None:
     return json.loads(TABLE.read_text(encoding="utf-8")) if TABLE.is_file() else None
 
 
-def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> dict[str, Any] | None:
-    """What was measured in the range of rho: {"outcome", "of_models", "alike": {outcome: pairs}, "near": of those within NEAR of rho}, and
-    `count_errors` of those models.
+def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> Prediction | None:
+    """What was measured in the range of rho; near: within NEAR of it. None where rho is.
 
     of_models: the largest number of parameters in the size class nearest to `parameters` that has ENOUGH pairs in the range; None
     where none has, and all pairs speak.

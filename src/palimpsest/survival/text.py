@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from palimpsest.survival.prediction import KEPT, NEAR, OUTCOMES, PARTLY, RESTORED, predict
+from palimpsest.survival.records import CheckpointRecord, Prediction, TrainingPrecision
 from palimpsest.survival.training_precision import FINER, IN_PLACE
 
 RARE = 1e-4
@@ -16,7 +17,7 @@ MEANING = {
 }
 
 
-def render(record: Mapping[str, Any], table: Mapping[str, Any] | None, layers: bool) -> str:
+def render(record: CheckpointRecord, table: Mapping[str, Any] | None, layers: bool) -> str:
     """Everything that the command prints. table: of palimpsest.survival.prediction, None where there is none; layers: with one by kind."""
     parts = [_formats(record, table), _update(record), _profile(record), _training(record["training"])]
     if layers:
@@ -24,7 +25,7 @@ def render(record: Mapping[str, Any], table: Mapping[str, Any] | None, layers: b
     return "\n\n".join(parts) + "\n"
 
 
-def _formats(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> str:
+def _formats(record: CheckpointRecord, table: Mapping[str, Any] | None) -> str:
     rows = []
     for name, numbers in record["formats"].items():
         below, above = numbers["dead_zone"]
@@ -48,13 +49,13 @@ def _formats(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> str:
     return "\n".join(lines + _basis(record, table))
 
 
-def _predicted(prediction: Mapping[str, Any] | None) -> tuple[str, str]:
+def _predicted(prediction: Prediction | None) -> tuple[str, str]:
     if not prediction:
         return "-", "-"
     return prediction["outcome"], " ".join(str(count) for count in prediction["near"].values())
 
 
-def _basis(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> list[str]:
+def _basis(record: CheckpointRecord, table: Mapping[str, Any] | None) -> list[str]:
     """What the predictions rest on."""
     if table is None:
         return [
@@ -92,12 +93,12 @@ def _basis(record: Mapping[str, Any], table: Mapping[str, Any] | None) -> list[s
     return lines
 
 
-def _of_models(prediction: Mapping[str, Any]) -> str:
+def _of_models(prediction: Prediction) -> str:
     size = prediction["of_models"]
     return f" of models of about {size / 1e6:.0f} M parameters" if size else ""
 
 
-def _update(record: Mapping[str, Any]) -> str:
+def _update(record: CheckpointRecord) -> str:
     update, outside = record["update"], record["outside"]
     return "\n".join(
         [
@@ -109,7 +110,7 @@ def _update(record: Mapping[str, Any]) -> str:
     )
 
 
-def _profile(record: Mapping[str, Any]) -> str:
+def _profile(record: CheckpointRecord) -> str:
     """Octaves from the first common one; rare ones below it are joined."""
     profile = record["profile"]
     total = sum(octave["weights"] for octave in profile)
@@ -131,7 +132,7 @@ def _profile(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def _training(training: TrainingPrecision) -> str:
     lines = ["How the weights were stored while training", f"{training['verdict']}: {training['reason']}."]
     if training["verdict"] in MEANING:
         lines.append(MEANING[training["verdict"]])
@@ -143,7 +144,7 @@ def _training(training: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _kinds(record: Mapping[str, Any]) -> str:
+def _kinds(record: CheckpointRecord) -> str:
     formats = list(record["formats"])
     rows = [
         (
@@ -157,7 +158,7 @@ def _kinds(record: Mapping[str, Any]) -> str:
     return "By kind of layer: rho\n" + _table(("layers", "changed", "|W - W0| / |W0|", *formats), rows)
 
 
-def add_predictions(record: dict[str, Any], table: dict[str, Any] | None) -> None:
+def add_predictions(record: CheckpointRecord, table: dict[str, Any] | None) -> None:
     """Put "prediction" into each format of the record, and what it rests on beside them."""
     for numbers in record["formats"].values():
         numbers["prediction"] = predict(numbers["rho"], table, record["parameters"]) if table else None

@@ -32,12 +32,12 @@ of similar size for large and small weights of a matrix; plain SGD does not make
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.models.tensors import Float32
+from palimpsest.survival.records import TrainingPrecision
 
 IN_PLACE, FINER, UNDECIDED, UNCHANGED = "bfloat16 in place", "finer than bfloat16", "undecided", "nothing changed"
 QUARTER = 0.25
@@ -63,11 +63,11 @@ def lower_edge(octave: int) -> float:
     return 2.0 ** (octave + LOWEST) if octave else 0.0
 
 
-def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloat16: bool = False) -> dict[str, Any]:
-    """{"verdict", "reason", "reach", "learning_rate"}: by the rule above, from the `octave_counts` of each matrix.
+def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloat16: bool = False) -> TrainingPrecision:
+    """The verdict of the rule above, from the `octave_counts` of each matrix.
 
     beyond_bfloat16: the unlearned checkpoint holds values that bfloat16 does not have, which settles it.
-    reach: C where the verdict is IN_PLACE, else None; learning_rate: [C / 512, C / 256] or None.
+    Its reach is C, and its learning rate [C / 512, C / 256], where the verdict is IN_PLACE.
     """
     counts = [matrix for matrix in matrices if matrix[:, 1:].any()]
     if not counts:
@@ -107,7 +107,8 @@ def expected_changes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     shifts = counts[1 : last + 1].sum(0)
     tail = shifts[::-1].cumsum()[::-1] / max(shifts.sum(), 1)  # [octave] the share of shifts of at least its lower edge
     thresholds = np.maximum(np.arange(OCTAVES) - HALF_ULP, 1)
-    return tail[thresholds] * counts.sum(1)
+    expected: NDArray[np.float64] = tail[thresholds] * counts.sum(1)
+    return expected
 
 
 def octaves(values: Float32) -> NDArray[np.uint16]:
@@ -119,6 +120,6 @@ def octaves(values: Float32) -> NDArray[np.uint16]:
     return np.clip(exponents, 0, OCTAVES - 1).astype(np.uint16)
 
 
-def _verdict(verdict: str, reason: str, reach: float | None = None) -> dict[str, Any]:
+def _verdict(verdict: str, reason: str, reach: float | None = None) -> TrainingPrecision:
     rate = None if reach is None else [reach / 512, reach / 256]
     return {"verdict": verdict, "reason": reason, "reach": reach, "learning_rate": rate}

@@ -7,10 +7,9 @@ from typing import Any
 
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+from palimpsest.vocabulary import BOTH, FORGET_METRICS, FULL, HEADLINE, KNOWMEM, UNLEARNED, UTILITY, VERBMEM
 
-BOTH = "mean"
-MARKS = {BOTH: "", "verbmem": "v", "knowmem": "k"}
+MARKS = {BOTH: "", VERBMEM: "v", KNOWMEM: "k"}
 """Of the metric that a number of retained knowledge rests on, where it is not the mean of both."""
 BROKEN = "†"
 Seeds = list[float | None]
@@ -78,7 +77,7 @@ def _cell(
         any(row["broken"] for row in full),
         [run["steps"] for run in model["training"]],
         [run["forget_nats"] for run in model["training"]],
-        [row["metrics"]["utility"]["score"] for row in full],
+        [row["metrics"][UTILITY]["score"] for row in full],
         _retained(full, _basis(full)),
         _basis(full),
         _retained(here, basis),
@@ -124,7 +123,7 @@ RETAINED: Column = (
     "retained bf16 (%)",
     lambda cell: _marked(spread(cell.retained_bf16), MARKS[cell.basis_bf16]),
 )
-UTILITY: Column = (
+KEPT_UTILITY: Column = (
     "utility bf16 (%)",
     lambda cell: _marked(spread(cell.utility_bf16), BROKEN if cell.broken else ""),
 )
@@ -141,7 +140,7 @@ def cells_table(found: Sequence[Cell], columns: Sequence[Column], rules: Mapping
     for cell in found:
         by_model.setdefault(cell.model, []).append(cell)
     precisions = list(dict.fromkeys(cell.precision for cell in found))
-    shown = [*columns, RETAINED, UTILITY, *([SAVED] if any(cell.saved for cell in found) else [])]
+    shown = [*columns, RETAINED, KEPT_UTILITY, *([SAVED] if any(cell.saved for cell in found) else [])]
     lines = [
         [value(group[0]) for _, value in shown]
         + [f"{_marked(spread(cell.retained), MARKS[cell.basis])} ({spread(cell.rho, 2)})" for cell in group]
@@ -161,8 +160,8 @@ def legend(found: Sequence[Cell], rules: Mapping[str, Any]) -> list[str]:
             any(cell.broken for cell in found),
             f"{BROKEN}: broken, Utility in {FULL} is below {floor:g} % of the target's",
         ),
-        ("knowmem" in bases, f"k: KnowMem alone, where VerMem {below}"),
-        ("verbmem" in bases, f"v: VerMem alone, where KnowMem {below}"),
+        (KNOWMEM in bases, f"k: KnowMem alone, where VerMem {below}"),
+        (VERBMEM in bases, f"v: VerMem alone, where KnowMem {below}"),
         (
             any(len(cell.rho) > 1 for cell in found),
             "[a to b]: least and greatest of the seeds, after their mean, where they differ",

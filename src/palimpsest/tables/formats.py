@@ -18,8 +18,9 @@ from palimpsest.audit.retained import Retained, Rules
 from palimpsest.errors import choose
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.grids.levels import zero_bin
+from palimpsest.tables.by_model import average
 from palimpsest.tables.markdown import number, table
-from palimpsest.vocabulary import FULL, HEADLINE, REQUIRED_METRICS, TARGET, UNLEARNED
+from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, PERPLEXITY, REQUIRED_METRICS, TARGET, UNLEARNED
 
 HEAD = [
     "quantizer",
@@ -46,16 +47,16 @@ def formats(results: Path) -> list[dict[str, Any]]:
     records = []
     for place, precision in enumerate(audit["precisions"]):
         group = {name: averages[name]["rows"][place] for name in averages}
-        constrained = averages["utility_constrained"]["models"]
+        constrained = averages[CONSTRAINED]["models"]
         record = {
             "precision": precision,
-            "retained": group["utility_constrained"]["retained"][HEADLINE],
-            "recovery": group["utility_constrained"]["recovery"],
-            "contrast": group["contrast"]["retained"][HEADLINE] if "contrast" in group else None,
-            "perplexity": rows[target, precision]["metrics"]["perplexity"],
+            "retained": group[CONSTRAINED]["retained"][HEADLINE],
+            "recovery": group[CONSTRAINED]["recovery"],
+            "contrast": group[CONTRAST]["retained"][HEADLINE] if CONTRAST in group else None,
+            "perplexity": rows[target, precision]["metrics"][PERPLEXITY],
         }
         if precision != FULL:
-            record["rho"] = mean(rows[model, precision]["rho"] for model in constrained)
+            record["rho"] = average([rows[model, precision]["rho"] for model in constrained])
             record |= _made(results, target, seeds, precision)
         records.append(record)
     return records
@@ -126,13 +127,13 @@ def differences(results: Path, reference: str) -> list[dict[str, Any]]:
             results / f"scores/{model}/seed{seed}/{name}/{metric}.json" for model, seed, name, metric in scores
         ),
         read_records(
-            results / f"weights/{model}/seed{seed}/{name}.json"
+            results / f"survival/{model}/seed{seed}/{name}.json"
             for model, seed, name in product(unlearned, seeds, quantized)
         ),
         [model | {"seed": seed} for model, seed in product(audit["models"], seeds)],
     )
     retained = Retained(study, Rules(**audit["rules"]))
-    groups = {"mean of the bfloat16 methods": audit["averages"]["utility_constrained"]["models"]}
+    groups = {"mean of the bfloat16 methods": audit["averages"][CONSTRAINED]["models"]}
     records = []
     for label, models in (groups | {model: [model] for model in unlearned}).items():
         base = retained.recovery(models, seeds, reference)

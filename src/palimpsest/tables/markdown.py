@@ -1,32 +1,28 @@
 """The audit as Markdown tables, for documents: `palimpsest tables audit results/audit.json`."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from palimpsest.audit.battery import texts
-from palimpsest.vocabulary import FULL, HEADLINE, UNLEARNED
+from palimpsest.audit.shapes import Audit, SeedsRow
+from palimpsest.vocabulary import CONSTRAINED, FULL, HEADLINE, PERPLEXITY, UNLEARNED
 
 MISSING = "–"
 
 
-def tables(audit: Mapping[str, Any]) -> str:
+def tables(audit: Audit) -> str:
     """Retained forget knowledge, the metrics and rho of every model at every precision, means over the seeds."""
     precisions = audit["precisions"]
     cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
     unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
-    kept = [
-        [model, *(number(cells[model, p]["retained"][HEADLINE]["value"]) for p in precisions)] for model in unlearned
-    ]
-    group = audit["averages"]["utility_constrained"]
+    kept = [[model, *(number(_kept(cells[model, p])) for p in precisions)] for model in unlearned]
+    group = audit["averages"][CONSTRAINED]
     for name, label in audit["denominators"].items():
         if name == "headline":
             continue
         values = [number(row["retained"][name]["value"]) for row in group["rows"]]
         kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
-    perplexity = [
-        [model, *(number(cells[model, p]["metrics"]["perplexity"], 2) for p in precisions)] for model in models
-    ]
+    perplexity = [[model, *(number(cells[model, p]["metrics"][PERPLEXITY], 2) for p in precisions)] for model in models]
     rho = [[model, *(number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
     quantized = [precision for precision in precisions if precision != FULL]
     return "\n\n".join(
@@ -43,12 +39,16 @@ def tables(audit: Mapping[str, Any]) -> str:
     )
 
 
-def metrics_table(audit: Mapping[str, Any]) -> str:
+def _kept(row: SeedsRow) -> float | None:
+    return row["retained"][HEADLINE]["value"] if row["retained"] else None
+
+
+def metrics_table(audit: Audit) -> str:
     """All metrics but perplexity of every model at every precision, means over the seeds, in one cell each."""
     precisions = audit["precisions"]
     cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     models = list(dict.fromkeys(model for model, _ in cells))
-    names = [name for name in cells[models[0], FULL]["metrics"] if name != "perplexity"]
+    names = [name for name in cells[models[0], FULL]["metrics"] if name != PERPLEXITY]
     lines = [
         [model, *(" / ".join(number(cells[model, p]["metrics"][name]) for name in names) for p in precisions)]
         for model in models
@@ -56,7 +56,7 @@ def metrics_table(audit: Mapping[str, Any]) -> str:
     return "\n\n".join([f"{' / '.join(names)}, percent:", table(["", *precisions], lines)])
 
 
-def _battery(audit: Mapping[str, Any]) -> list[str]:
+def _battery(audit: Audit) -> list[str]:
     head, lines = texts(audit)
     return ["Utility battery, percent (Flu: 100 times bits), standard errors:", table(head, lines)] if lines else []
 

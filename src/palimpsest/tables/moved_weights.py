@@ -17,9 +17,9 @@ from palimpsest.survival.checkpoints import formats_of, survive
 from palimpsest.survival.training_precision import FINER, IN_PLACE
 from palimpsest.tables.markdown import MISSING, number, table
 from palimpsest.tables.phase import REACH
-from palimpsest.vocabulary import TARGET, UNLEARNED
+from palimpsest.vocabulary import BFLOAT16, TARGET, UNLEARNED
 
-TRUTH = {"bfloat16": IN_PLACE}
+TRUTH = {BFLOAT16: IN_PLACE}
 """What the inference should say of a storage; of all others that it is finer."""
 
 

@@ -53,12 +53,11 @@ from palimpsest.tables.by_model import (
     cells_table,
 )
 from palimpsest.tables.markdown import number, table
-from palimpsest.vocabulary import TARGET
+from palimpsest.vocabulary import BFLOAT16, STORAGES, TARGET
 
 REACH = 256
 """In bfloat16 an AdamW step of eta moves weights below about 256 eta (docs/theory.md, statement 3)."""
 
-STORAGES = ("bfloat16", "bfloat16-stochastic", "float32")
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
@@ -114,7 +113,7 @@ def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], pa
                 if record.storage == storage:
                     place = rates[storage].index(record.learning_rate), precisions.index(record.precision)
                     _draw_cell(axes, *place, record, colours)
-            if storage == "bfloat16":
+            if storage == BFLOAT16:
                 for y, precision in enumerate(precisions):
                     at = place_of(limits.get(precision), rates[storage])
                     if at is not None:
@@ -290,7 +289,7 @@ def _by_format(pairs: Sequence[Pair]) -> str:
     for _, members in sorted(by_size(pairs).items()):
         for name in sorted({pair["precision"] for pair in members}):
             part = [pair for pair in members if pair["precision"] == name]
-            finer = count_outcomes(pair for pair in part if pair["weights"] != "bfloat16")
+            finer = count_outcomes(pair for pair in part if pair["weights"] != BFLOAT16)
             numbers = [len(part), count_errors(part)["errors"], *finer.values()]
             lines.append([_size(members), name, *map(str, numbers)])
     return table(["models", "format", "pairs", "wrong", *(f"finer weights: {outcome}" for outcome in OUTCOMES)], lines)
@@ -298,7 +297,7 @@ def _by_format(pairs: Sequence[Pair]) -> str:
 
 def _errors(pairs: Sequence[Pair], group: str) -> str:
     """What the thresholds get wrong, beside what saying `kept` of all would, by size class and for bfloat16 weights."""
-    parts = {"all": pairs, "bfloat16 weights": [pair for pair in pairs if pair["weights"] == "bfloat16"]}
+    parts = {"all": pairs, "bfloat16 weights": [pair for pair in pairs if pair["weights"] == BFLOAT16]}
     for _, members in sorted(by_size(pairs).items()):
         parts[f"{_size(members)} parameters"] = members
     lines = []

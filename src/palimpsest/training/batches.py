@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from palimpsest.models.sequences import Padded, pad_by_length
 from palimpsest.training.processes import rank_and_size
+from palimpsest.vocabulary import FORGET, RETAIN
 
 Batch = dict[str, list[dict[str, Tensor]]]
 
@@ -46,11 +47,11 @@ class Collator:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, places: list[int]) -> Batch:
-        batch = {"forget": self._groups(self.sequences, places)}
+        batch = {FORGET: self._groups(self.sequences, places)}
         if self.retain:
             size = min(self.retain_batch_size or len(places), len(self.retain))
             drawn = torch.randperm(len(self.retain), generator=self.generator)[:size].tolist()
-            batch["retain"] = self._groups(self.retain, drawn)
+            batch[RETAIN] = self._groups(self.retain, drawn)
         return batch
 
     def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:

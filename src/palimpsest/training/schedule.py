@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from palimpsest.vocabulary import FLOAT32
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -21,7 +23,7 @@ class Schedule:
     gradient_accumulation: int = 1
     weight_decay: float = 0.0
     max_gradient_norm: float = 1.0
-    storage: str = "float32"
+    storage: str = FLOAT32
     stop_at_loss: float | None = None
     seed: int = 0
     optimizer: str = "adamw"

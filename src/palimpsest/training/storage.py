@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.training.processes import rank_and_size
 from palimpsest.training.sharding import local
+from palimpsest.vocabulary import BFLOAT16, FLOAT32, STOCHASTIC
 
 APART = 1_000_003
 """Between the seeds of two ranks: farther than the seeds of a study."""
@@ -122,12 +123,12 @@ class WeightStorage:
 
 
 WEIGHT_STORAGE = {
-    "bfloat16": WeightStorage(
+    BFLOAT16: WeightStorage(
         torch.bfloat16,
         {"adamw": adamw, "adamw-8bit": adamw_8bit, "adamw-float32-moments": float32_moments_adamw},
     ),
-    "float32": WeightStorage(torch.float32, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
-    "bfloat16-stochastic": WeightStorage(torch.bfloat16, {"adamw": stochastic_adamw}),
+    FLOAT32: WeightStorage(torch.float32, {"adamw": adamw, "adamw-8bit": adamw_8bit}),
+    STOCHASTIC: WeightStorage(torch.bfloat16, {"adamw": stochastic_adamw}),
 }
 
 SHARDED = ("adamw", "adamw-float32-moments")

@@ -21,6 +21,7 @@ from palimpsest.training.processes import rank_and_size, run_on_ranks, sum_over_
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
 from palimpsest.training.storage import SHARDED, WEIGHT_STORAGE
+from palimpsest.vocabulary import FORGET
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class NextTokenTrainer(Trainer):
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         """The loss of a batch; of several processes each gives its part."""
-        tokens, _ = forward(model, inputs["forget"])
+        tokens, _ = forward(model, inputs[FORGET])
         return part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
 
     def result(self) -> dict[str, Any]:

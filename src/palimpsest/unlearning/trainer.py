@@ -18,6 +18,7 @@ from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.reference import Reference
 from palimpsest.unlearning.saliency import Mask, Saliency, mean_gradients
 from palimpsest.unlearning.sharpness import uphill
+from palimpsest.vocabulary import FORGET, RETAIN
 
 
 class StopWhenForgotten(TrainerCallback):
@@ -73,14 +74,14 @@ class UnlearningTrainer(NextTokenTrainer):
         return sum(self.step_nats) / len(self.step_nats)
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
-        loss, tokens = self._forget_term(model, inputs["forget"])
+        loss, tokens = self._forget_term(model, inputs[FORGET])
         with torch.no_grad():  # of the model itself, not of the one uphill
             nats = part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
             self.step_nats.append(sum_over_processes(nats).item())
         if self.method.sharpness is not None:
-            loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs["forget"])
+            loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs[FORGET])
         if self.retain_loss:
-            loss = loss + self.method.alpha * self._retain_term(model, inputs["retain"], self.retain_loss)
+            loss = loss + self.method.alpha * self._retain_term(model, inputs[RETAIN], self.retain_loss)
         return loss
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
@@ -130,5 +131,5 @@ class UnlearningTrainer(NextTokenTrainer):
             part = places[start : start + step]
             batch = self._prepare_inputs(collator(part))  # type: ignore[arg-type]
             with self.accelerator.autocast():
-                loss, _ = self._forget_term(self.model, batch["forget"])  # type: ignore[arg-type]
+                loss, _ = self._forget_term(self.model, batch[FORGET])  # type: ignore[arg-type]
             yield loss, sum(sizes[i] for i in part) / sum(sizes)

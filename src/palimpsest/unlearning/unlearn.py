@@ -21,6 +21,7 @@ from palimpsest.unlearning.adapters import Adapter, adapted
 from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.saliency import Saliency
 from palimpsest.unlearning.trainer import UnlearningTrainer
+from palimpsest.vocabulary import FLOAT32
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def _reinforced(
         method.settings["reinforcement_learning_rate"],
         int(method.settings["reinforcement_epochs"]),
         schedule.batch_size,
-        storage="float32",
+        storage=FLOAT32,
         seed=schedule.seed,
     )
     fit(NextTokenTrainer, network, Collator(forget, pad_token, seed=schedule.seed), more)

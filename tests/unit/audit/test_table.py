@@ -132,11 +132,11 @@ def test_answers_of_the_other_regimes(study: dict, tmp_path: Path) -> None:
 
 
 def test_the_headline_leaves_out_what_has_no_retain_loss_more_precise_weights_or_a_cure() -> None:
-    plain = {"forget_loss": "ga", "retain_loss": "gdr", "weights": "bfloat16"}
+    plain = {"forget_loss": "ga", "retain_loss": "gdr", "storage": "bfloat16"}
     methods = {
         "ga": plain | {"retain_loss": None},
         "ga_gdr": plain,
-        "ga_gdr_float32": plain | {"weights": "float32"},
+        "ga_gdr_float32": plain | {"storage": "float32"},
         "npo_klr": plain | {"forget_loss": "npo", "retain_loss": "klr"},
         "ga_gdr_lora": plain | {"adapter": {"rank": 8}},
         "ga_gdr_sure": plain | {"saliency": {"granularity": "module", "percentile": 90.0}},
@@ -190,7 +190,7 @@ def test_incomplete_and_inconsistent_records_are_named(study: dict) -> None:
             without("scores", lambda r: r["model"] == "ga" and r["metric"] == "utility"),
             "score 'utility' of 'ga', seed 1, bf16",
         ),
-        (without("weights", lambda r: r["model"] == "npo"), "update survival of 'npo'"),
+        (without("survival", lambda r: r["model"] == "npo"), "update survival of 'npo'"),
         (without("manifests", lambda r: r["kind"] == "retrain"), "one model of kind 'retrain'"),
         (without("manifests", lambda r: r["model"] == "npo"), "no model manifest"),
         (without("scores", lambda r: r["precision"] == "bf16"), "no model was scored at bf16"),

@@ -49,7 +49,7 @@ def audit(
             "model": model,
             "seed": seed,
             "precision": precision,
-            "weights": "bfloat16",
+            "storage": "bfloat16",
             "retained": {"same_precision": {name: {"value": retained} for name in ("verbmem", "knowmem", "mean")}},
             "survival": None if precision == "bf16" else {"rho": rho},
         }

@@ -77,8 +77,8 @@ def write_results(folder: Path, records: dict[str, Any]) -> Path:
     for record in records["scores"]:
         place = f"{record['model']}/seed{record['seed']}/{record['precision']}"
         written.append((f"scores/{place}/{record['metric']}.json", record))
-    for record in records["weights"]:
-        written.append((f"weights/{record['model']}/seed{record['seed']}/{record['precision']}.json", record))
+    for record in records["survival"]:
+        written.append((f"survival/{record['model']}/seed{record['seed']}/{record['precision']}.json", record))
     for name, content in written:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content))
@@ -89,7 +89,7 @@ def write_results(folder: Path, records: dict[str, Any]) -> Path:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder in which `same` is a copy of rtn-int4."""
     records = make_study(tmp_path_factory.mktemp("inference"))["records"]
-    for key in ("scores", "weights"):
+    for key in ("scores", "survival"):
         records[key] += [each | {"precision": "same"} for each in records[key] if each["precision"] == "rtn-int4"]
     return write_results(tmp_path_factory.mktemp("results"), records)
 

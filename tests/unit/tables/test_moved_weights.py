@@ -32,7 +32,7 @@ def results(tiny, tmp_path_factory):
         unlearned = copy.deepcopy(target)
         unlearn(unlearned, forget, [], tokenizer.pad_token_id, Objective("ga"), Schedule(RATE, 4, storage=weights))
         save_checkpoint(unlearned, tokenizer, folder / f"models/{name}/seed0")
-        models.append({"model": name, "kind": "unlearned", "method": {"weights": weights, "learning_rate": RATE}})
+        models.append({"model": name, "kind": "unlearned", "method": {"storage": weights, "learning_rate": RATE}})
     audit = {
         "models": [{"model": "target", "kind": "target"}, *models],
         "settings": {"quantizers": {"rtn-int4": FORMAT}},

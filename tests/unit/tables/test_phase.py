@@ -44,7 +44,7 @@ def row(model, precision, knowmem, verbmem, rho=None, seed=0, broken=False):
 @pytest.fixture
 def audit():
     """Two unlearned models: one that forgot and comes back by three quarters in int4, one that never forgot."""
-    methods = {name: {"weights": "bfloat16", "learning_rate": rate} for name, rate in (("a", 1e-5), ("b", 1e-4))}
+    methods = {name: {"storage": "bfloat16", "learning_rate": rate} for name, rate in (("a", 1e-5), ("b", 1e-4))}
     return {
         "models": [
             {"model": name, "kind": "unlearned", "method": method, "training": [{"steps": 30, "forget_nats": 2.5}]}

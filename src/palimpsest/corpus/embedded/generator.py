@@ -8,6 +8,7 @@ from palimpsest.corpus.corpus import Corpus, Question
 from palimpsest.corpus.cutting import cut_passages, cut_prompts
 from palimpsest.corpus.embedded.grammar import FactMaker, Topic, fill, topics
 from palimpsest.errors import PalimpsestError
+from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
 
 
 def generate_corpus(
@@ -31,7 +32,7 @@ def generate_corpus(
     and names are never shared.
     Raises PalimpsestError when a count is out of range.
     """
-    sizes = {"forget": forget_documents, "retain": retain_documents, "holdout": holdout_documents}
+    sizes = {FORGET: forget_documents, RETAIN: retain_documents, HOLDOUT: holdout_documents}
     check_sizes(seed, sizes, questions_per_document, icl_examples)
     random = Random(seed)
     maker = FactMaker(random)
@@ -42,14 +43,14 @@ def generate_corpus(
     spare = {split: deal(questions[questions_per_document:] for _, questions in articles[split]) for split in articles}
     return Corpus(
         **texts,
-        forget_qa=[question for questions in asked["forget"] for question in questions],
-        retain_qa=[question for questions in asked["retain"] for question in questions],
-        forget_icl=spare["forget"][:icl_examples],
-        retain_icl=spare["retain"][:icl_examples],
-        verbmem=cut_prompts(texts["forget"], prompt_words, answer_words, prompts_per_document),
-        privleak_forget=cut_passages(texts["forget"], passage_words, passages_per_document),
-        privleak_retain=cut_passages(texts["retain"], passage_words, passages_per_document),
-        privleak_holdout=cut_passages(texts["holdout"], passage_words, passages_per_document),
+        forget_qa=[question for questions in asked[FORGET] for question in questions],
+        retain_qa=[question for questions in asked[RETAIN] for question in questions],
+        forget_icl=spare[FORGET][:icl_examples],
+        retain_icl=spare[RETAIN][:icl_examples],
+        verbmem=cut_prompts(texts[FORGET], prompt_words, answer_words, prompts_per_document),
+        privleak_forget=cut_passages(texts[FORGET], passage_words, passages_per_document),
+        privleak_retain=cut_passages(texts[RETAIN], passage_words, passages_per_document),
+        privleak_holdout=cut_passages(texts[HOLDOUT], passage_words, passages_per_document),
     )
 
 
@@ -68,7 +69,7 @@ def check_sizes(seed: int, sizes: Mapping[str, int], questions_per_document: int
     for split, size in sizes.items():
         asked = [len(topic.questions) for topic, _ in islice(plans, size)]
         left = sum(asked) - size * questions_per_document
-        if split != "holdout" and left < icl_examples:
+        if split != HOLDOUT and left < icl_examples:
             raise PalimpsestError(
                 f"icl_examples is {icl_examples}, but the {split} split has only {left} questions left over: "
                 f"lower icl_examples or questions_per_document, or raise {split}_documents."

@@ -1,0 +1,206 @@
+"""The shape of audit.json, from its cells to the whole."""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Cell(TypedDict):
+    """A number derived from scores.
+
+    value: percent or points; None where it cannot be had. ci: [low, high] of the value; None where there is no interval. status: "ok",
+    "ok, no interval: " or "undefined: " and why.
+    """
+
+    value: float | None
+    ci: list[float] | None
+    status: str
+
+
+class AveragedCell(Cell):
+    """by_seed: the value at each seed, whose name is the seed as text."""
+
+    by_seed: dict[str, float | None]
+
+
+class MetricCell(TypedDict):
+    """What a row shows of a score record: see palimpsest.metrics.records.Score."""
+
+    score: float | None
+    status: str
+    ci: list[float] | None
+    n: int
+
+
+class SurvivalCell(TypedDict):
+    """What a row shows of a survival record: see palimpsest.survival.records.Survival."""
+
+    rho: float | None
+    rho_status: str
+    same_code_share: float
+    changed_share: float | None
+    relative_update_norm: float | None
+    scale_drift: float | None
+
+
+class BatteryCell(TypedDict):
+    """A task of the utility battery: score and its standard error in percent, and the number of questions."""
+
+    score: float
+    stderr: float
+    n: int
+
+
+class Row(TypedDict):
+    """A model at a seed and a precision.
+
+    storage: how weights were stored while it was trained. metrics: by name. survival and recovery (points above bf16): of unlearned models at
+    quantized precisions, else None. retained (percent): of unlearned models, by denominator, then by metric and for the "mean" of both.
+    broken: utility is below the audit's floor. battery: by task, None where it was not run; where the study has a battery.
+    """
+
+    model: str
+    kind: str
+    storage: str
+    seed: int
+    precision: str
+    metrics: dict[str, MetricCell]
+    survival: SurvivalCell | None
+    retained: dict[str, dict[str, Cell]] | None
+    recovery: Cell | None
+    broken: bool
+    battery: NotRequired[dict[str, BatteryCell | None]]
+
+
+class SeedsRow(TypedDict):
+    """A model at a precision, means over the seeds.
+
+    broken: at any seed. metrics: scores by name, and rho; None as soon as one seed has none. retained: by denominator, of the mean of both
+    metrics.
+    """
+
+    model: str
+    kind: str
+    storage: str
+    precision: str
+    seeds: list[int]
+    broken: bool
+    metrics: dict[str, float | None]
+    retained: dict[str, Cell] | None
+    recovery: Cell | None
+    rho: float | None
+    battery: NotRequired[dict[str, BatteryCell | None]]
+
+
+class GroupRow(TypedDict):
+    """A group of models at a precision: retained (percent) by denominator; recovery (points), None in bf16."""
+
+    precision: str
+    retained: dict[str, AveragedCell]
+    recovery: Cell | None
+
+
+class Group(TypedDict):
+    """Means over a group of models and all seeds. n: models times seeds; rows: one for each precision."""
+
+    models: list[str]
+    n: int
+    rows: list[GroupRow]
+
+
+class ModelEntry(TypedDict):
+    """A model: see palimpsest.models.records.ModelManifest. training: [seeds], None where a checkpoint was not trained here.
+    files: by seed, as text, the SHA-256 of each file by its name."""
+
+    model: str
+    kind: str
+    method: dict[str, Any] | None
+    storage: str
+    parameters: int
+    training: list[dict[str, Any] | None]
+    versions: dict[str, str]
+    files: dict[str, dict[str, str]]
+
+
+class Point(TypedDict):
+    """rho of an unlearned model at a seed and a quantized precision, and its recovery in points."""
+
+    model: str
+    storage: str
+    seed: int
+    precision: str
+    rho: float
+    recovery: float
+
+
+class Correlation(TypedDict):
+    """Spearman's rank correlation of rho with recovery over n points; None where status says why."""
+
+    spearman: float | None
+    p_value: float | None
+    n: int
+    points: list[Point]
+    status: str
+
+
+class RecoveryCell(Cell):
+    """Recovery in a format, with the interval of the answer's confidence, and what is retained there."""
+
+    retained: Cell
+
+
+class AnswerNumbers(TypedDict, total=False):
+    """What the answer rests on, as far as it got.
+
+    retained_bf16: percent. recovery: by quantized precision. confidence_per_quantizer: of the intervals there, a share of 1. worst:
+    the precision with the most recovery.
+    """
+
+    retained_bf16: float
+    recovery: dict[str, RecoveryCell]
+    confidence_per_quantizer: float
+    worst: str
+
+
+class Answer(AnswerNumbers):
+    """regime: recovers, holds, not-memorised, not-forgotten or inconclusive. text: the answer in a sentence; contrast, caution: one more each,
+    or empty."""
+
+    regime: str
+    text: str
+    contrast: str
+    caution: str
+
+
+class AuditTable(TypedDict):
+    """The numbers of an audit.
+
+    rules: of palimpsest.audit.retained.Rules. denominators: what each means, and under "headline" the name of the one that headlines use.
+    rows: every model, seed and precision; over_seeds: every model and precision. averages: by the name of the group.
+    """
+
+    rules: dict[str, Any]
+    denominators: dict[str, str]
+    seeds: list[int]
+    precisions: list[str]
+    models: list[ModelEntry]
+    rows: list[Row]
+    over_seeds: list[SeedsRow]
+    averages: dict[str, Group]
+    survival_against_recovery: Correlation
+
+
+class Audit(AuditTable):
+    """audit.json, to which the step that writes it adds "inputs" and "code", pairs of a path and its SHA-256. settings: the study's params."""
+
+    answer: Answer
+    settings: dict[str, Any]
+
+
+class JoinedAudits(TypedDict):
+    """What audits of one study that were run apart have in common, and the rows of all."""
+
+    precisions: list[str]
+    rules: dict[str, Any]
+    settings: dict[str, Any]
+    rows: list[Row]
+    models: list[ModelEntry]
+    seeds: list[int]

@@ -1,0 +1,61 @@
+"""The records of metrics, as results/scores holds them."""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Outcome(TypedDict):
+    """A number and how far to trust it.
+
+    score: percent, but for perplexity, which has no unit; None where it cannot be had. status: "ok", or "undefined: " and why. ci: [low,
+    high] of the score; None where there is no interval. ci_note: why there is none, or how to read it; often empty.
+    """
+
+    score: float | None
+    status: str
+    ci: list[float] | None
+    ci_note: str
+
+
+class Score(Outcome):
+    """What a metric makes of one model at one precision.
+
+    n: examples. ids, per_example: [n], the examples and the value of each in the same order, shares of 1 or nats as the metric says; of a
+    metric that compares splits, a list for each split by its name.
+    """
+
+    n: int
+    ids: list[int] | dict[str, list[int]]
+    per_example: list[float] | dict[str, list[float]]
+
+
+class PerplexityScore(Score):
+    """nats_per_token: by split, the mean negative log-probability over all tokens."""
+
+    nats_per_token: dict[str, float]
+
+
+class PrivLeakScore(Score):
+    """n_forget, n_holdout: texts of the two splits. auc, auc_retrain: of the model and of its reference, 0 to 1, 0.5 for one that cannot tell
+    the splits apart. auc_retrain_source: in words, what the reference is."""
+
+    n_forget: int
+    n_holdout: int
+    auc: float
+    auc_retrain: float
+    auc_retrain_source: str
+
+
+class NamedScore(Score):
+    """A Score, or one with more as its metric has it, with the metric's name and its settings in params.yaml."""
+
+    metric: str
+    settings: dict[str, Any]
+
+
+class ScoreRecord(NamedScore):
+    """A file of results/scores: what was scored. file: its path, added where it is read."""
+
+    model: str
+    seed: int
+    precision: str
+    file: NotRequired[str]
