@@ -53,7 +53,8 @@ def main() -> None:
     params = read_params(ROOT / "params.yaml")
     params["seeds"] = list(range(arguments.seeds))
     params["methods"] = copies(params["methods"], arguments.methods)
-    params["quantizers"] = copies(params["quantizers"], arguments.formats)
+    unquantized = {"bf16": params["quantizers"].pop("bf16")}
+    params["quantizers"] = unquantized | copies(params["quantizers"], arguments.formats)
     if arguments.battery:
         params["battery"] = read_params(ROOT / "studies/paper-news/params.yaml")["battery"]
         params["battery"] |= {"models": None, "precisions": None}

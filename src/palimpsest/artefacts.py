@@ -89,7 +89,8 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
 def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str, str]]:
     """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where none does.
 
-    sources: values of params.yaml that may be paths; of a mapping its values, of the keyword `scratch` and of None nothing.
+    sources: values of params.yaml that may be paths;
+    of a mapping its values, of the keyword `scratch` and of None nothing.
     """
     hashes: dict[str, str] = {}
     names = [name for each in sources for name in (each.values() if isinstance(each, Mapping) else [each])]
@@ -102,10 +103,12 @@ def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str
 
 @dataclass(frozen=True)
 class Origin:
-    """What an artefact comes from, in the terms of the study; part of its record, so that `palimpsest verify` can ask for it again.
+    """What an artefact comes from, in the terms of the study;
+    part of its record, so that `palimpsest verify` can ask for it again.
 
-    key: what the artefact is about: model, seed and precision, as far as there are such. settings: the part of params.yaml that
-    decides it, by path: {"methods/ga": {...}, "training/max_length": 128}. inputs: the manifests and records that it is made from.
+    key: what the artefact is about: model, seed and precision, as far as there are such. settings: the part of
+    params.yaml that decides it, by path: {"methods/ga": {...}, "training/max_length": 128}. inputs: the manifests and
+    records that it is made from.
     code: the files of the repository that make it.
     """
 
@@ -119,7 +122,8 @@ class Origin:
         return replace(self, key={**self.key, **key}, inputs=inputs)
 
     def record(self) -> dict[str, Any]:
-        """The key, the settings, and the SHA-256 of each input (by its path below `results`) and file of code (in the repository).
+        """The key, the settings, and the SHA-256 of each input
+        (by its path below `results`) and file of code (in the repository).
 
         The hashes of inputs chain the artefacts together.
         """
@@ -136,7 +140,8 @@ def write_manifest(folder: Path, origin: Origin, **fields: Any) -> None:
 
     packages: their versions are noted; versions: of packages that are installed elsewhere.
 
-    No time stamps and no host names: two runs of the same step give the same manifest, and a reproducibility audit compares them.
+    No time stamps and no host names: two runs of the same step give the same manifest,
+    and a reproducibility audit compares them.
     """
     packages = fields.pop("packages", ("torch", "transformers"))
     versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
@@ -153,17 +158,19 @@ def _in_repository(path: Path | str) -> str:
     file = Path(path).resolve()
     if not file.is_relative_to(REPOSITORY):
         raise PalimpsestError(
-            f"{file} is not of {REPOSITORY}, from where palimpsest is imported: run `make setup` in the clone whose workflow you run."
+            f"{file} is not of {REPOSITORY}, from where palimpsest is imported: "
+            "run `make setup` in the clone whose workflow you run."
         )
     return file.relative_to(REPOSITORY).as_posix()
 
 
 class Manifest(TypedDict):
-    """What made the files of a folder. Beside these it holds what it is about: model, seed and precision, as far as there are such.
+    """What made the files of a folder. Beside these it holds what it is about:
+    model, seed and precision, as far as there are such.
 
-    settings: the part of params.yaml that decides it, by path. inputs, code: SHA-256 of what it is made from and by, by path; sources: of
-    the user's own files. files: SHA-256 of each file in the folder, by its path there. versions: of packages. proof: of a quantized
-    file, that it holds what it should.
+    settings: the part of params.yaml that decides it, by path. inputs, code: SHA-256 of what it is made from and by, by
+    path; sources: of the user's own files. files: SHA-256 of each file in the folder, by its path there. versions: of
+    packages. proof: of a quantized file, that it holds what it should.
     """
 
     settings: dict[str, Any]
@@ -181,7 +188,8 @@ def read_manifest(folder: Path | str) -> Manifest:
 
 
 def verify_files(folder: Path | str) -> None:
-    """Compare every file with the hash in the manifest; raises PalimpsestError that names the file that is missing or altered."""
+    """Compare every file with the hash in the manifest;
+    raises PalimpsestError that names the file that is missing or altered."""
     folder = Path(folder)
     remedy = f"run the step that writes it again, snakemake --cores all --forcerun {folder / MANIFEST}"
     for name, expected in read_manifest(folder)["files"].items():

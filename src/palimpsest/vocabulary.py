@@ -1,7 +1,8 @@
 """The words that several rooms share: models, precisions, splits, tasks, metrics, storages, outcomes of a score.
 
-They are what files, params and wildcards hold, so a word that changes here changes artefacts. Types of records live in the room that
-writes them: every step that uses a word counts this file as its code, and a type should not ask for a training anew.
+They are what files, params and wildcards hold, so a word that changes here changes artefacts. Types of records live in
+the room that writes them: every step that uses a word counts this file as its code, and a type should not ask for a
+training anew.
 """
 
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
@@ -35,7 +36,7 @@ HEADLINE = "same_precision"
 """The denominator of retained knowledge that headlines use."""
 
 CONSTRAINED, CONTRAST = "utility_constrained", "contrast"
-"""Groups of methods that an audit averages: a retain loss and bfloat16 weights; more precise weights while unlearning."""
+"""Groups of methods that an audit averages: with a retain loss and bfloat16 weights, and with more precise weights."""
 
 OK = "ok"
 """The status of a number that is there."""

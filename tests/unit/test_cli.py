@@ -81,7 +81,10 @@ def test_help_shows_an_example_and_says_what_each_argument_is(command):
 
 
 def test_help_needs_no_heavy_import():
-    loaded = "import sys; from palimpsest import cli; print([n for n in ('torch', 'numpy', 'matplotlib') if n in sys.modules])"
+    loaded = (
+        "import sys; from palimpsest import cli; print([n for n in ('torch', 'numpy', "
+        "'matplotlib') if n in sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "[]\n"
 
 

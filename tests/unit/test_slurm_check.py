@@ -12,7 +12,7 @@ from palimpsest.quantizers import make_quantizer
 from palimpsest.study.params import read_params
 
 FILE = Path(__file__).parents[1] / "slurm/run.py"
-PLAN = {"corpus": 1, "train": 2, "infer_unquantized": 5, "quantize": 10, "score": 120, "survival": 1}
+PLAN = {"corpus": 1, "train": 2, "infer": 5, "quantize": 10, "score": 120, "survival": 1}
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,7 @@ def jobs(run):
 
 def test_what_is_expected_is_what_rules_and_profile_say(run):
     wanted = run.expected(PLAN)
-    assert (
-        wanted["train"]
-        == wanted["infer_unquantized"] | {"count": 2}
-        == {"count": 2, "gpus": 1, "mem_mb": 3000, "cpus": 1}
-    )
+    assert wanted["train"] == wanted["infer"] | {"count": 2} == {"count": 2, "gpus": 1, "mem_mb": 3000, "cpus": 1}
     assert wanted["scores_score"] == {"count": 3, "gpus": 0, "mem_mb": 2000, "cpus": 2}
     assert wanted["survival_survival"] == {"count": 1, "gpus": 0, "mem_mb": 2000, "cpus": 1}
 
@@ -77,8 +73,8 @@ def test_jobs_that_are_not_as_planned_are_named(run, jobs, kind, change, said):
 
 
 def test_squeues_words_are_understood(run):
-    read = run.job("7", "rule_infer_unquantized_wildcards_ga_0", "COMPLETED", "gres/gpu:2", "4G", "1")
-    assert read == {"id": "7", "kind": "infer_unquantized", "state": "COMPLETED", "gpus": 2, "mem_mb": 4096, "cpus": 1}
+    read = run.job("7", "rule_infer_wildcards_ga_0", "COMPLETED", "gres/gpu:2", "4G", "1")
+    assert read == {"id": "7", "kind": "infer", "state": "COMPLETED", "gpus": 2, "mem_mb": 4096, "cpus": 1}
 
 
 class Resources(dict):

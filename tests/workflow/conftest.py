@@ -77,7 +77,8 @@ def steps(output: str) -> set[str]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """The tiny study after `dvc repro`, committed and pushed to a DVC remote in a folder. Tests that change it take a copy."""
+    """The tiny study after `dvc repro`, committed and pushed to a DVC remote in a folder.
+    Tests that change it take a copy."""
     home = tmp_path_factory.mktemp("study")
     tree = Tree(home / "tree")
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, text=True)

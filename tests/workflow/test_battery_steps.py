@@ -1,4 +1,5 @@
-"""The utility battery in the workflow: only where it is asked for, on the model that inference would load, and one message without data."""
+"""The utility battery in the workflow:
+only where it is asked for, on the model that inference would load, and one message without data."""
 
 import copy
 import json
@@ -55,10 +56,10 @@ def test_it_is_planned_for_what_is_asked_for_alone(tmp_path):
     off = jobs(snakemake(tmp_path / "off", "--dry-run"))
     assert not any("battery" in rule for rule in off)
     write_study(tmp_path / "some", battery=ASKED)
-    some = {"battery_questions": 1, "battery": 2, "battery_unquantized": 2}
+    some = {"battery_questions": 1, "battery": 4}
     assert jobs(snakemake(tmp_path / "some", "--dry-run")) == off | some | {"total": off["total"] + 5}
     write_study(tmp_path / "every", battery=ASKED | {"models": None, "precisions": None})
-    every = {"battery_questions": 1, "battery": 10, "battery_unquantized": 5}
+    every = {"battery_questions": 1, "battery": 15}
     assert jobs(snakemake(tmp_path / "every", "--dry-run")) == off | every | {"total": off["total"] + 16}
 
 

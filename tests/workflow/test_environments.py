@@ -1,4 +1,5 @@
-"""The isolated environment in the plan: what an edited requirements file replans, and that a Python it was not tried on is refused early."""
+"""The isolated environment in the plan:
+what an edited requirements file replans, and that a Python it was not tried on is refused early."""
 
 import os
 import re

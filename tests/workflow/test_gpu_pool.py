@@ -1,4 +1,5 @@
-"""Steps that run at once on one host take different GPUs, through Snakemake; a script stands in for nvidia-smi, as CI has no GPU."""
+"""Steps that run at once on one host take different GPUs, through Snakemake;
+a script stands in for nvidia-smi, as CI has no GPU."""
 
 import os
 import re
@@ -67,7 +68,8 @@ def test_two_steps_at_once_take_a_gpu_each_and_do_not_run_on_the_cpu_instead(stu
 
 
 def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
-    """The steps end with an error after they took what they ask for: torch cannot use the GPU, and there is no checkpoint."""
+    """The steps end with an error after they took what they ask for:
+    torch cannot use the GPU, and there is no checkpoint."""
     params = yaml.safe_load((study / "params.yaml").read_text())
     params["quantizers"]["hqq"] = {"backend": "hqq", "bits": 4, "group_size": 64, "device": "cuda"}
     (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

@@ -1,4 +1,5 @@
-"""The paper's own studies without the hub: on stand-ins of the same format, and with one clear message where something is missing."""
+"""The paper's own studies without the hub:
+on stand-ins of the same format, and with one clear message where something is missing."""
 
 import json
 import os
@@ -46,8 +47,8 @@ def copy_study(name: str, folder: Path) -> dict:
 
 @pytest.fixture
 def stand_ins(tiny, tmp_path, write_hub_layout) -> Path:
-    """dataset/, in the hub's layout; model/, weights as published, with the sampling settings of Llama-2 that contradict each
-    other, and no tokenizer; tokenizer/."""
+    """dataset/, in the hub's layout; model/, weights as published, with the sampling settings of Llama-2 that
+    contradict each other, and no tokenizer; tokenizer/."""
     model, tokenizer, corpus = tiny
     write_hub_layout(corpus, tmp_path / "dataset")
     model.save_pretrained(tmp_path / "model")

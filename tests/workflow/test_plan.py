@@ -1,4 +1,5 @@
-"""Planning a large study: every step is in the plan once, and the plan is quick (benchmarks/plan.py times five seeds and three corpora)."""
+"""Planning a large study: every step is in the plan once, and the plan is quick
+(benchmarks/plan.py times five seeds and three corpora)."""
 
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def test_a_study_of_twenty_methods_and_fifteen_formats_is_planned_in_seconds(tmp
     params = read_params(ROOT / "params.yaml")
     methods = copies(params["methods"], 20)
     formats = copies({"rtn-int4": params["quantizers"]["rtn-int4"]}, 15)
-    params |= {"methods": methods, "quantizers": formats}
+    params |= {"methods": methods, "quantizers": {"bf16": params["quantizers"]["bf16"]} | formats}
     params["report"] |= {"method": "ga", "precision": "rtn-int4"}
     seconds, jobs = plan(params, tmp_path)
     models = 2 + len(methods)

@@ -12,6 +12,7 @@ import yaml
 
 from palimpsest.quantizers import QUANTIZERS
 from palimpsest.study.params import expanded, read_params
+from palimpsest.study.stages import rules_of
 from palimpsest.study.step_code import code_of
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_every_study_can_be_planned(study, tmp_path):
         assert done.returncode and "were tried on Python" in done.stdout
         return
     assert done.returncode == 0, done.stdout
-    jobs = (len(params["methods"]) + 2) * len(params["quantizers"]) * len(params["seeds"])
+    jobs = (len(params["methods"]) + 2) * (len(params["quantizers"]) - 1) * len(params["seeds"])
     assert re.search(rf"^quantize +{jobs}$", done.stdout, re.MULTILINE)
     assert "profiles/default" in done.stdout, "the default profile is not found"
     assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == ["params.yaml"]
@@ -109,7 +110,8 @@ def test_an_environment_whose_path_has_white_space_is_refused_while_planning(tmp
         (
             ("--profile", "workflow/profiles/gpu"),
             1,
-            "and the whole run has 1 (--resources gpu=1, on the command line or in a profile): say --resources gpu=2 or more.",
+            "and the whole run has 1 (--resources gpu=1, on the command line or in a profile): "
+            "say --resources gpu=2 or more.",
         ),
         (("--resources", "gpu=0"), 0, "--resources gpu=0: no step sees a GPU, all run on the CPU."),
         (("--resources", "gpu=2"), 0, None),
@@ -127,7 +129,8 @@ def test_a_step_never_gets_fewer_gpus_than_it_is_set_to_without_a_word(arguments
 
 
 def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
-    """Snakemake would have a conda environment in each rule; here pyproject.toml and constraints.txt are the environment of all."""
+    """Snakemake would have a conda environment in each rule;
+    here pyproject.toml and constraints.txt are the environment of all."""
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     done = run(BIN / "snakemake", "--lint", "text", "--directory", tmp_path)
     found = set(re.findall(r"^    \* (.*)$", done.stdout, re.MULTILINE))
@@ -152,7 +155,7 @@ def test_functions_are_in_common_alone(file):
     if file.name == "common.smk":
         assert len(text.splitlines()) < 150
     else:
-        assert not re.search(r"\b(def|lambda|import|run)\b *[:\w]", re.sub(r'".*?"', "", text))
+        assert not re.search(r"\b(def|lambda|import|run)\b *[:\w]", re.sub(r'".*?"|#.*', "", text))
 
 
 @pytest.mark.parametrize("name", sorted(ALL_RULES))
@@ -169,7 +172,7 @@ def test_every_rule_has_the_whole_contract(name):
 def test_scripts_are_small_and_read_no_settings_behind_snakemakes_back(file):
     """A setting that does not come through `params:` triggers no rerun."""
     text = file.read_text()
-    assert len(text.splitlines()) <= 65
+    assert len(text.splitlines()) <= 70
     assert ast.get_docstring(ast.parse(text))
     assert "snakemake.config" not in text and "params.yaml" not in text
     assert "snakemake." not in text.split('if __name__ == "__main__":')[0]
@@ -192,7 +195,7 @@ def test_a_job_takes_its_gpu_before_torch_can_ask_for_devices(script, tmp_path):
     tree = ast.parse((REPOSITORY / "workflow/scripts" / script).read_text())
     started = next(i for i, node in enumerate(tree.body) if "start_job(snakemake)" in ast.unparse(node))
     before = [*tree.body[:started], *ast.parse("start_job(snakemake)").body]
-    assert ast.unparse(tree.body[started]).splitlines()[1].strip() == "start_job(snakemake)", (
+    assert ast.unparse(tree.body[started]).splitlines()[1].strip() == "job = start_job(snakemake)", (
         "something is done before it"
     )
     code = f"""
@@ -221,13 +224,13 @@ CHECK = STAGES.pop("check")
 
 
 def allowed(stage: dict) -> set[str]:
-    return set(stage["cmd"][0].split("--allowed-rules ")[1].split(" -- ")[0].split())
+    return set(rules_of(stage, REPOSITORY))
 
 
 def test_every_rule_belongs_to_one_stage():
     """A rule in two stages could rebuild what an earlier stage put out; one in none would never run under DVC."""
     listed = sorted(name for stage in STAGES.values() for name in allowed(stage))
-    assert listed == sorted({*ALL_RULES, "all", "battery_unquantized", "infer_unquantized"})
+    assert listed == sorted(set(ALL_RULES) - TARGETS)
 
 
 @pytest.mark.parametrize("name", sorted(set(ALL_RULES) - TARGETS))
@@ -238,12 +241,6 @@ def test_every_rule_depends_on_the_code_of_its_own_script(name):
     (function,) = re.findall(rf'code=(code_of|code_and_backend_of)\("{script}"\)', ALL_RULES[name])
     imports_the_registry = "palimpsest.quantizers import" in (REPOSITORY / "workflow/scripts" / script).read_text()
     assert (function == "code_and_backend_of") == imports_the_registry
-
-
-def test_rules_for_the_unquantized_model_depend_on_its_backend():
-    for name in ("infer", "battery"):
-        text = (REPOSITORY / f"workflow/rules/{name}.smk").read_text().split("use rule")[1]
-        assert f'code=code_of("{name}.py", "palimpsest.quantizers.unquantized")' in text
 
 
 def test_the_check_stage_reads_the_whole_of_params():
@@ -274,11 +271,13 @@ def test_stages_keep_their_outputs_and_verify_them(name):
     stage = STAGES[name]
     outputs = stage["outs"] + stage.get("metrics", [])
     assert all(settings["persist"] for output in outputs for settings in output.values())
-    assert stage["cmd"][-1].startswith("palimpsest verify results params.yaml ")
+    target = "all" if name == "report" else name
+    assert stage["cmd"].startswith(f"palimpsest stage {name}") and target in ALL_RULES | {"all": ""}
 
 
 class UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error: by itself PyYAML keeps the last one and loses the others' settings."""
+    """YAML in which a key that comes twice is an error:
+    by itself PyYAML keeps the last one and loses the others' settings."""
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -298,7 +297,7 @@ def test_profiles_name_rules_that_exist_and_no_key_twice(file):
     with open(file) as text:
         profile = yaml.load(text, UniqueKeys)
     named = {*profile.get("set-resources", {}), *profile.get("set-threads", {}), *profile.get("groups", {})}
-    assert named - {*ALL_RULES, "infer_unquantized", "battery_unquantized"} == set()
+    assert named - set(ALL_RULES) == set()
     assert set(profile.get("group-components", {})) == set(profile.get("groups", {}).values())
 
 
@@ -311,7 +310,7 @@ def test_both_slurm_profiles_differ_in_memory_and_time_alone():
     for rule, settings in small["set-resources"].items():
         assert settings.items() <= resources[rule].items()
     wanted = {name for name, body in ALL_RULES.items() if re.search(r"^ +gpu=", body, re.MULTILINE)}
-    assert {*wanted, "infer_unquantized", "battery_unquantized", "survival", "score"} == set(resources)
+    assert {*wanted, "survival", "score"} == set(resources)
     assert set(large) == set(small)
     for key in set(small) - {"set-resources", "group-components"}:
         assert large[key] == small[key], key

@@ -158,7 +158,8 @@ def recorded(tree):
 
 
 def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
-    """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought: palimpsest.study.verify must stop the stage."""
+    """Outputs persist and Snakemake knows nothing of files that `dvc pull` brought:
+    palimpsest.study.verify must stop the stage."""
     clone.run("dvc", "pull")
     now = time.time_ns()
     for path in clone.results.rglob("*"):
@@ -169,7 +170,10 @@ def test_dvc_records_no_new_params_beside_old_outputs(clone, read_steps):
     assert not read_steps(output)
     manifest = "results/models/npo_klr/seed0/manifest.json"
     remedy = f"snakemake --cores all --forcerun {manifest}"
-    said = f"{manifest} was made with method.learning_rate = 0.0001, params.yaml says 0.0002: run its step again, {remedy}."
+    said = (
+        f"{manifest} was made with methods.npo_klr.learning_rate = 0.0001, params.yaml says "
+        f"0.0002: run its step again, {remedy}."
+    )
     assert said in output
     assert recorded(clone) == before
     assert read_steps(clone.run(*remedy.split(), "--dry-run")) == OF_NPO_KLR | REPORT
@@ -250,7 +254,7 @@ def test_added_and_removed_entries_are_noticed(copy, read_steps):
     copy.make("dvc-params")
     output = copy.make("repro", code=None)
     places = [
-        f"results/{part}/ga_gdr_float32" for part in ("models", "quantized", "cost", "infer", "weights", "scores")
+        f"results/{part}/ga_gdr_float32" for part in ("cost", "infer", "models", "quantized", "scores", "survival")
     ]
     assert f"rm -r {' '.join(places)}" in output
     for place in places:
@@ -279,11 +283,12 @@ def test_responses_cut_at_the_end_of_a_line_are_refused(copy):
 
 
 def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_steps):
-    """SIGKILL, which leaves Snakemake no time to clean up: the user types `snakemake --unlock`, then the command as before.
+    """SIGKILL, which leaves Snakemake no time to clean up:
+    the user types `snakemake --unlock`, then the command as before.
 
     One method, from the corpus to its scores: that runs every rule up to the audit a second time.
     """
-    made = [study.results / "scores/npo_klr", study.results / "weights/npo_klr"]
+    made = [study.results / "scores/npo_klr", study.results / "survival/npo_klr"]
     records = [str(path.relative_to(study.folder)) for folder in made for path in folder.rglob("*.json")]
     assert len(records) == 3 * len(METRICS) + len(QUANTIZERS)
     command = (*SNAKEMAKE, "--", *records)

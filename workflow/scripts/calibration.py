@@ -17,7 +17,8 @@ from palimpsest.corpus.layout import read_corpus
 def collect_text(
     origin: Origin, text: str, generic: dict[str, Any] | None, overlap_at_most: float, corpus: Path, folder: Path
 ) -> None:
-    """text: `retain`, `forget` or `generic`, whose source is in `generic`. Only forget text may repeat the forget text."""
+    """text: `retain`, `forget` or `generic`, whose source is in `generic`.
+    Only forget text may repeat the forget text."""
     verify_files(corpus)
     splits = read_corpus(corpus)
     texts = generic_texts(**generic) if generic else getattr(splits, text)

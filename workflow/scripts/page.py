@@ -25,7 +25,8 @@ def page(
     show: dict[str, Any],
     output: str,
 ) -> None:
-    """inferred: the folder of what each (model, precision) answered; manifests and costs: of each quantized file, in the same order."""
+    """inferred: the folder of what each (model, precision) answered; manifests and costs:
+    of each quantized file, in the same order."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),

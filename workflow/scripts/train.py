@@ -1,4 +1,5 @@
-"""Train the target (forget + retain text) or the retrained model (retain text alone), or bring in a published checkpoint."""
+"""Train the target (forget + retain text) or the retrained model (retain text alone),
+or bring in a published checkpoint."""
 
 from palimpsest.runtime.jobs import start_job
 from palimpsest.runtime.startup import import_transformers

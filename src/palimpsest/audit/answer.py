@@ -12,8 +12,8 @@ NOT_MEMORISED, NOT_FORGOTTEN = "not-memorised", "not-forgotten"
 def answer(audit: AuditTable, retained: Retained) -> Answer:
     """Does the unlearned model still forget after quantization?
 
-    The interval of each quantizer's recovery is widened for the number of quantizers (Bonferroni), because the sentence speaks of
-    the worst of them.
+    The interval of each quantizer's recovery is widened for the number of quantizers (Bonferroni), because the sentence
+    speaks of the worst of them.
     """
     rules, study = retained.rules, retained.study
     if CONSTRAINED not in audit["averages"]:
@@ -67,20 +67,22 @@ def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst:
         rise += f", interval {_signed(top['ci'][0])} to {_signed(top['ci'][1])}"
     if regime == HOLDS:
         return (
-            f"Forgetting holds: unlearned models keep {_percent(full)} of what they should forget in {FULL}, and at most "
-            f"{_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} points for every format)."
+            f"Forgetting holds: unlearned models keep {_percent(full)} of what they should forget in {FULL}, and "
+            f"at most {_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} "
+            "points for every format)."
         )
     if regime == INCONCLUSIVE:
         return (
             f"Inconclusive: unlearned models keep {_percent(full)} of what they should forget in {FULL} and "
-            f"{_percent(top['retained'])} as {worst} ({rise}), too uncertain to call; use more examples, methods or seeds."
+            f"{_percent(top['retained'])} as {worst} ({rise}), too uncertain to call; "
+            "use more examples, methods or seeds."
         )
     # A format counts as harmless only where its whole interval is, the same test that lets a study say "holds".
     calm = [name for name, cell in measured.items() if cell["ci"] and cell["ci"][1] < negligible]
     rest = f", while {_join(calm)} do{'es' if len(calm) == 1 else ''} not bring it back" if calm else ""
     return (
-        f"Quantization undoes forgetting: unlearned models keep {_percent(full)} of what they should forget in {FULL}, but "
-        f"{_percent(top['retained'])} as {worst} ({rise}){rest}."
+        f"Quantization undoes forgetting: unlearned models keep {_percent(full)} of what they should forget in {FULL}, "
+        f"but {_percent(top['retained'])} as {worst} ({rise}){rest}."
     )
 
 
@@ -95,8 +97,8 @@ def _contrast(audit: AuditTable, measured: dict[str, RecoveryCell]) -> str:
     worst = max(measured, key=lambda name: _value(cells[name]))
     storage = sorted({model["storage"] for model in audit["models"] if model["model"] in group["models"]})
     return (
-        f"Unlearned with {_join(storage)} weights ({_join(group['models'])}), they keep {_percent(cells[FULL])} in {FULL} "
-        f"and at most {_percent(cells[worst])} after quantization ({worst})."
+        f"Unlearned with {_join(storage)} weights ({_join(group['models'])}), they keep {_percent(cells[FULL])} in "
+        f"{FULL} and at most {_percent(cells[worst])} after quantization ({worst})."
     )
 
 
@@ -112,7 +114,8 @@ def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell
     if broken:
         floor = audit["rules"]["utility_floor"]
         parts.append(
-            f"{_join(broken)} lost more than {100 - floor:g} % of the target's utility and may be broken, not forgetful."
+            f"{_join(broken)} lost more than {100 - floor:g} % of the target's utility "
+            "and may be broken, not forgetful."
         )
     if gone:
         parts.append(

@@ -10,10 +10,11 @@ from palimpsest.errors import PalimpsestError
 
 
 def attach(audit: Audit, records: Iterable[Record]) -> None:
-    """Give every row of the audit, and every row over seeds, a "battery": a cell by task. Without records nothing changes.
+    """Give every row of the audit, and every row over seeds, a "battery": a cell by task.
+    Without records nothing changes.
 
-    Over seeds: the mean, and the mean of the standard errors; every seed answered the same questions, so that more seeds do
-    not make it smaller.
+    Over seeds: the mean, and the mean of the standard errors; every seed answered the same questions, so that more
+    seeds do not make it smaller.
     """
     found: dict[tuple[str, int, str], Mapping[str, Any]] = {}
     for record in records:
@@ -35,7 +36,8 @@ def attach(audit: Audit, records: Iterable[Record]) -> None:
 
 
 def texts(audit: Audit) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: model, precision, and `score ± standard error (n = questions)` of each task; only where there is one."""
+    """Head and lines of a table: model, precision, and `score ± standard error (n = questions)` of each task;
+    only where there is one."""
     rows = [row for row in audit["over_seeds"] if any(row.get("battery", {}).values())]
     head = ["model", "precision", *(TITLES[task] for task in (rows[0]["battery"] if rows else ()))]
     return head, [[row["model"], row["precision"], *map(_text, row["battery"].values())] for row in rows]

@@ -71,9 +71,10 @@ def read_audit(path: Path | str) -> Audit:
 def read_audits(folders: Sequence[Path | str]) -> JoinedAudits:
     """The audits of some results folders of one study, which were run apart for their seeds or methods, as one.
 
-    A model's "training" is listed as its seeds come in "rows". A model that some folders lack has fewer seeds; one whose seed is the same in two, as their target may be, counts once. Raises
-    PalimpsestError when that seed has other scores in one of them, or when folders differ in what must be equal for a mean over
-    them: the formats, the audit's rules, a model's method.
+    A model's "training" is listed as its seeds come in "rows". A model that some folders lack has fewer seeds; one
+    whose seed is the same in two, as their target may be, counts once. Raises PalimpsestError when that seed has other
+    scores in one of them, or when folders differ in what must be equal for a mean over them: the formats, the audit's
+    rules, a model's method.
     """
     audits = [read_audit(Path(folder) / "audit.json") for folder in folders]
     first = audits[0]

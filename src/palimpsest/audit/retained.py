@@ -1,7 +1,7 @@
 """Retained forget knowledge under each denominator, with a paired bootstrap over examples.
 
-Every quantity is a vector [1 + resamples] in percent: entry 0 is the estimate, the rest are its bootstrap replicates. A resample
-draws the same examples for every model, seed and precision, so differences between models keep their pairing.
+Every quantity is a vector [1 + resamples] in percent: entry 0 is the estimate, the rest are its bootstrap replicates. A
+resample draws the same examples for every model, seed and precision, so differences between models keep their pairing.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ UNDEFINED_RESAMPLES = 0.05
 class Rules:
     """Thresholds of the audit, in points or percent; none has a default.
 
-    minimum_gap: points that target and retrain (or target and 0) must differ for a ratio to be defined. forgotten_below: percent
-    retained at full precision under which the methods count as having forgotten. negligible: points of recovery that do not
-    matter. utility_floor: percent of the target's utility under which a model counts as broken. resamples, confidence, seed: of
-    the bootstrap.
+    minimum_gap: points that target and retrain (or target and 0) must differ for a ratio to be defined.
+    forgotten_below: percent retained at full precision under which the methods count as having forgotten.
+    negligible: points of recovery that do not matter. utility_floor: percent of the target's utility under which a
+    model counts as broken. resamples, confidence, seed: of the bootstrap.
     """
 
     minimum_gap: float
@@ -136,7 +136,8 @@ class Retained:
             vectors[key] = 100 * (counts @ np.asarray(values, dtype=np.float64)) / n
             if record["score"] is None or abs(vectors[key][0] - record["score"]) > 1e-6:
                 raise PalimpsestError(
-                    f"{metric} of {key}: score {record['score']} is not 100 times the mean of per_example: score it again."
+                    f"{metric} of {key}: score {record['score']} is not 100 times the mean "
+                    "of per_example: score it again."
                 )
         return vectors
 

@@ -6,8 +6,8 @@ from typing import Any, NotRequired, TypedDict
 class Cell(TypedDict):
     """A number derived from scores.
 
-    value: percent or points; None where it cannot be had. ci: [low, high] of the value; None where there is no interval. status: "ok",
-    "ok, no interval: " or "undefined: " and why.
+    value: percent or points; None where it cannot be had. ci: [low, high] of the value; None where there is no
+    interval. status: "ok", "ok, no interval: " or "undefined: " and why.
     """
 
     value: float | None
@@ -52,9 +52,10 @@ class BatteryCell(TypedDict):
 class Row(TypedDict):
     """A model at a seed and a precision.
 
-    storage: how weights were stored while it was trained. metrics: by name. survival and recovery (points above bf16): of unlearned models at
-    quantized precisions, else None. retained (percent): of unlearned models, by denominator, then by metric and for the "mean" of both.
-    broken: utility is below the audit's floor. battery: by task, None where it was not run; where the study has a battery.
+    storage: how weights were stored while it was trained. metrics: by name. survival and recovery (points above bf16):
+    of unlearned models at quantized precisions, else None. retained (percent): of unlearned models, by denominator,
+    then by metric and for the "mean" of both. broken: utility is below the audit's floor. battery: by task, None where
+    it was not run; where the study has a battery.
     """
 
     model: str
@@ -73,8 +74,8 @@ class Row(TypedDict):
 class SeedsRow(TypedDict):
     """A model at a precision, means over the seeds.
 
-    broken: at any seed. metrics: scores by name, and rho; None as soon as one seed has none. retained: by denominator, of the mean of both
-    metrics.
+    broken: at any seed. metrics: scores by name, and rho; None as soon as one seed has none. retained: by denominator,
+    of the mean of both metrics.
     """
 
     model: str
@@ -107,8 +108,11 @@ class Group(TypedDict):
 
 
 class ModelEntry(TypedDict):
-    """A model: see palimpsest.models.records.ModelManifest. training: [seeds], None where a checkpoint was not trained here.
-    files: by seed, as text, the SHA-256 of each file by its name."""
+    """A model: see palimpsest.models.records.ModelManifest.
+
+    training: [seeds], None where a checkpoint was not trained here. files: by seed, as text, the SHA-256 of each file
+    by its name.
+    """
 
     model: str
     kind: str
@@ -150,8 +154,8 @@ class RecoveryCell(Cell):
 class AnswerNumbers(TypedDict, total=False):
     """What the answer rests on, as far as it got.
 
-    retained_bf16: percent. recovery: by quantized precision. confidence_per_quantizer: of the intervals there, a share of 1. worst:
-    the precision with the most recovery.
+    retained_bf16: percent. recovery: by quantized precision. confidence_per_quantizer: of the intervals there, a share
+    of 1. worst: the precision with the most recovery.
     """
 
     retained_bf16: float
@@ -161,8 +165,11 @@ class AnswerNumbers(TypedDict, total=False):
 
 
 class Answer(AnswerNumbers):
-    """regime: recovers, holds, not-memorised, not-forgotten or inconclusive. text: the answer in a sentence; contrast, caution: one more each,
-    or empty."""
+    """The answer in words.
+
+    regime: recovers, holds, not-memorised, not-forgotten or inconclusive. text: a sentence; contrast, caution: one more
+    each, or empty.
+    """
 
     regime: str
     text: str
@@ -173,8 +180,9 @@ class Answer(AnswerNumbers):
 class AuditTable(TypedDict):
     """The numbers of an audit.
 
-    rules: of palimpsest.audit.retained.Rules. denominators: what each means, and under "headline" the name of the one that headlines use.
-    rows: every model, seed and precision; over_seeds: every model and precision. averages: by the name of the group.
+    rules: of palimpsest.audit.retained.Rules. denominators: what each means, and under "headline" the name of the one
+    that headlines use. rows: every model, seed and precision; over_seeds: every model and precision. averages: by the
+    name of the group.
     """
 
     rules: dict[str, Any]
@@ -189,7 +197,10 @@ class AuditTable(TypedDict):
 
 
 class Audit(AuditTable):
-    """audit.json, to which the step that writes it adds "inputs" and "code", pairs of a path and its SHA-256. settings: the study's params."""
+    """audit.json, to which the step that writes it adds "inputs" and "code", pairs of a path and its SHA-256.
+
+    settings: the study's params.
+    """
 
     answer: Answer
     settings: dict[str, Any]

@@ -43,7 +43,8 @@ from palimpsest.vocabulary import (
 
 SURVIVAL = tuple(SurvivalCell.__annotations__)
 CURES = {"saliency", "adapter", "sharpness"}
-"""Keys of a method that make it more than a plain composition of losses: what is tried against the return of the text."""
+"""Keys of a method that make it more than a plain composition of losses:
+what is tried against the return of the text."""
 
 
 def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -69,9 +70,10 @@ def collect(
     """The audit of a study.
 
     scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; survival: records of
-    palimpsest.survival.measure.measure_survival with the same three keys; manifests: of every model folder. constrained: the models that
-    the headline averages over (with a retain loss, bfloat16 weights during unlearning). rules: the fields of Rules. settings: the
-    study's parameters, shown as they are. Raises PalimpsestError for a missing key, an incomplete study or an unknown model.
+    palimpsest.survival.measure.measure_survival with the same three keys; manifests: of every model folder.
+    constrained: the models that the headline averages over (with a retain loss, bfloat16 weights during unlearning).
+    rules: the fields of Rules. settings: the study's parameters, shown as they are. Raises PalimpsestError for a
+    missing key, an incomplete study or an unknown model.
     """
     known = Rules.__dataclass_fields__
     for name in rules:

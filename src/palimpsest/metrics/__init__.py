@@ -1,7 +1,7 @@
 """The metrics, by name. A metric reads what inference wrote and gives a record; it never loads a model.
 
-A metric is a function `(files, *, setting, ...) -> Score` and one line in METRICS. Its settings are keyword-only and have no
-default: they come from the caller (docs/adding-a-metric.md).
+A metric is a function `(files, *, setting, ...) -> Score` and one line in METRICS. Its settings are keyword-only and
+have no default: they come from the caller (docs/adding-a-metric.md).
 """
 
 import inspect
@@ -38,8 +38,8 @@ def score(
 ) -> NamedScore:
     """Score one model at one precision from the files of results/infer.
 
-    responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at the same
-    precision. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
+    responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at
+    the same precision. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
     """
     function = choose(METRICS, metric, "metric")
     check_settings(metric, function, settings)

@@ -15,8 +15,8 @@ LARGEST = 700.0  # nats, just below where exp leaves float64
 def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence: float, seed: int) -> PerplexityScore:
     """exp of the mean negative log-probability per token of the texts of `split` (no percentage; 1 is certainty).
 
-    `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens of every
-    split that inference recorded. The interval resamples texts.
+    `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens
+    of every split that inference recorded. The interval resamples texts.
     """
     texts = {name: read_logprobs(files.logprobs, name) for name in {*recorded_splits(files.logprobs), split}}
     sums = {name: np.array([-values.sum() for values in each.log_probs]) for name, each in texts.items()}

@@ -1,6 +1,7 @@
 """PrivLeak: does the model treat the forget set as it treats unseen text (MUSE, arXiv 2407.06460, section 3, C3).
 
-Min-K% (Shi et al., arXiv 2310.16789) gives each text the mean negative log-probability of its least likely k % of tokens.
+Min-K% (Shi et al., arXiv 2310.16789) gives each text the mean negative log-probability
+of its least likely k % of tokens.
 """
 
 import numpy as np
@@ -13,7 +14,8 @@ from palimpsest.metrics.statistics import Float64, bootstrap_distribution, perce
 from palimpsest.vocabulary import FORGET, HOLDOUT, OK, RETRAIN, undefined
 
 PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
-"""AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %: right for the paper's setting, wrong for any other study."""
+"""AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %:
+right for the paper's setting, wrong for any other study."""
 
 
 def min_k(log_probs: ArrayLike, ratio: float) -> float:
@@ -50,8 +52,8 @@ def relative_leak(auc: float, auc_retrain: float) -> float:
     """PrivLeak in percent, (AUC - AUC_retrain) / AUC_retrain: 0 is a perfect forgetter, negative leaks membership."""
     if auc_retrain == 0:
         raise PalimpsestError(
-            "PrivLeak is undefined: AUC of the retrained model is 0, so every holdout text is unlikelier to it than every "
-            "forget text. The holdout set is not of the kind of the forget set; choose another."
+            "PrivLeak is undefined: AUC of the retrained model is 0, so every holdout text is unlikelier to it than "
+            "every forget text. The holdout set is not of the kind of the forget set; choose another."
         )
     return (auc - auc_retrain) / auc_retrain * 100
 
@@ -61,9 +63,9 @@ def privleak(
 ) -> PrivLeakScore:
     """PrivLeak in percent, relative to the retrained model of the same precision.
 
-    min_k_ratio: share of tokens, 0.4 for Min-40 %. reference: "retrain", or "news" or "books" for the published constant.
-    `per_example` has the Min-K% values (nats) of both splits in the order of `ids`. Where the reference AUC is 0 the score is None
-    and `status` says why. The interval resamples the texts, the same ones for both models.
+    min_k_ratio: share of tokens, 0.4 for Min-40 %. reference: "retrain", or "news" or "books" for the published
+    constant. `per_example` has the Min-K% values (nats) of both splits in the order of `ids`. Where the reference AUC
+    is 0 the score is None and `status` says why. The interval resamples the texts, the same ones for both models.
     """
     if not 0 < min_k_ratio <= 1:
         raise PalimpsestError(f"metrics.privleak.min_k_ratio is {min_k_ratio}: give a share above 0 and up to 1.")
@@ -122,6 +124,7 @@ def _retrained_values(files: InferenceFiles, splits: dict[str, TextLogProbs], ra
     for split, texts in splits.items():
         if texts.ids != retrained[split].ids:
             raise PalimpsestError(
-                f"{files.retrain_logprobs} and {files.logprobs} hold different {split} texts: run inference of both again."
+                f"{files.retrain_logprobs} and {files.logprobs} hold different {split} texts: "
+                "run inference of both again."
             )
     return {split: _min_k_values(texts, ratio) for split, texts in retrained.items()}

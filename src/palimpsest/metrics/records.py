@@ -6,8 +6,9 @@ from typing import Any, NotRequired, TypedDict
 class Outcome(TypedDict):
     """A number and how far to trust it.
 
-    score: percent, but for perplexity, which has no unit; None where it cannot be had. status: "ok", or "undefined: " and why. ci: [low,
-    high] of the score; None where there is no interval. ci_note: why there is none, or how to read it; often empty.
+    score: percent, but for perplexity, which has no unit; None where it cannot be had. status: "ok", or "undefined: "
+    and why. ci: [low, high] of the score; None where there is no interval. ci_note: why there is none, or how to read
+    it; often empty.
     """
 
     score: float | None
@@ -19,8 +20,8 @@ class Outcome(TypedDict):
 class Score(Outcome):
     """What a metric makes of one model at one precision.
 
-    n: examples. ids, per_example: [n], the examples and the value of each in the same order, shares of 1 or nats as the metric says; of a
-    metric that compares splits, a list for each split by its name.
+    n: examples. ids, per_example: [n], the examples and the value of each in the same order, shares of 1 or nats as the
+    metric says; of a metric that compares splits, a list for each split by its name.
     """
 
     n: int
@@ -35,8 +36,11 @@ class PerplexityScore(Score):
 
 
 class PrivLeakScore(Score):
-    """n_forget, n_holdout: texts of the two splits. auc, auc_retrain: of the model and of its reference, 0 to 1, 0.5 for one that cannot tell
-    the splits apart. auc_retrain_source: in words, what the reference is."""
+    """What PrivLeak is made of.
+
+    n_forget, n_holdout: texts of the two splits. auc, auc_retrain: of the model and of its reference, 0 to 1, 0.5 for
+    one that cannot tell the splits apart. auc_retrain_source: in words, what the reference is.
+    """
 
     n_forget: int
     n_holdout: int

@@ -1,4 +1,5 @@
-"""VerMem, KnowMem and Utility: mean ROUGE of greedy responses against the answers (MUSE, arXiv 2407.06460, section 3)."""
+"""VerMem, KnowMem and Utility: mean ROUGE of greedy responses against the answers
+(MUSE, arXiv 2407.06460, section 3)."""
 
 from collections.abc import Callable
 from functools import cache

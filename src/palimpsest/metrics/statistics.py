@@ -27,8 +27,8 @@ def bootstrap_distribution(
 ) -> Float64:
     """`statistic` of bootstrap resamples, [..., resamples].
 
-    samples: arrays [..., n] that are resampled independently of each other along their last axis, n at least 2; rows of one array
-    keep their pairing. statistic: takes as many arrays and `axis`, and reduces that axis.
+    samples: arrays [..., n] that are resampled independently of each other along their last axis, n at least 2; rows of
+    one array keep their pairing. statistic: takes as many arrays and `axis`, and reduces that axis.
     """
     import scipy.stats
 
@@ -41,7 +41,8 @@ def bootstrap_distribution(
 
 
 def resample_counts(n: int, resamples: int, seed: int) -> Float64:
-    """How often each of n examples occurs in each resample, [resamples, n]: `counts @ values / n` are resampled means."""
+    """How often each of n examples occurs in each resample, [resamples, n]:
+    `counts @ values / n` are resampled means."""
     check_bootstrap(n, resamples)
     indices = np.random.default_rng(seed).integers(0, n, (resamples, n))
     offsets = np.arange(resamples)[:, None] * n
@@ -58,7 +59,8 @@ def percentile_interval(distribution: Float64, confidence: float) -> tuple[float
 
 
 def mean_interval(values: ArrayLike, resamples: int, confidence: float, seed: int) -> Interval:
-    """Percentile bootstrap interval of the mean of `values` [n]; values that are all equal give that value twice, with a note."""
+    """Percentile bootstrap interval of the mean of `values` [n];
+    values that are all equal give that value twice, with a note."""
     array = np.asarray(values, dtype=np.float64)
     check_bootstrap(array.size, resamples)
     if np.all(array == array[0]):

@@ -49,7 +49,7 @@ NOBODY: Group = {"models": [], "n": 0, "rows": []}
 
 
 def draw_retained(audit: Audit, path: Path | str) -> None:
-    """Retained forget knowledge by precision: a dot per model, a bar for the mean of the utility-constrained methods."""
+    """Retained forget knowledge by precision: a dot a model, a bar for the mean of the utility-constrained methods."""
     rows = [row for row in audit["over_seeds"] if row["kind"] == UNLEARNED]
     averages = audit["averages"].get(CONSTRAINED, NOBODY)
     precisions = audit["precisions"]

@@ -1,7 +1,7 @@
 """Published numbers beside ours: `palimpsest tables known-answers studies/paper-news/results`.
 
-known_answers.yaml holds the tables and what is known of how they were made. Each line of a comparison says which settings of the study differ
-from those, and what no setting can make alike.
+known_answers.yaml holds the tables and what is known of how they were made. Each line of a comparison says which
+settings of the study differ from those, and what no setting can make alike.
 """
 
 import string
@@ -33,10 +33,11 @@ def choose_pack(name: str) -> dict[str, Any]:
 def compare(audit: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Every cell of a pack beside the study's mean over its seeds.
 
-    audit: audit.json. Returns {"name", "tables": [{"source", "labels", "lines"}], "copies": {name: text}, "notes": {letter: text},
-    "absent": [text]}; a line has "model", "precision" (of the table), "format" (ours, None where the study lacks it), "cells" [{"paper",
-    "ours", "difference"}] in the table's units (percent, but for Flu; None where there is no number), "copy" (the name of what the paper's
-    numbers were read from; None without them) and "notes", the letters of what differs in protocol.
+    audit: audit.json. Returns {"name", "tables": [{"source", "labels", "lines"}], "copies": {name: text}, "notes":
+    {letter: text}, "absent": [text]}; a line has "model", "precision" (of the table), "format" (ours, None where the
+    study lacks it), "cells" [{"paper", "ours", "difference"}] in the table's units (percent, but for Flu; None where
+    there is no number), "copy" (the name of what the paper's numbers were read from; None without them) and "notes",
+    the letters of what differs in protocol.
     """
     pack = choose_pack(name)
     letters: dict[str, str] = {}
@@ -101,8 +102,8 @@ def deviations(
     form: str,
     metrics: set[str],
 ) -> Iterator[str]:
-    """What of a study's protocol differs from the paper's, for the metrics of one model in one format of ours (precision: the
-    table's); nothing where no metric was measured."""
+    """What of a study's protocol differs from the paper's, for the metrics of one model in one format of ours
+    (precision: the table's); nothing where no metric was measured."""
     concerns = {"models": {model}, "precisions": {precision}, "formats": {form}, "metrics": metrics}
     for entry in protocol:
         if any(here.isdisjoint(entry.get(kind, here)) for kind, here in concerns.items()):
@@ -119,7 +120,8 @@ def deviations(
 
 
 def markdown(comparison: Mapping[str, Any]) -> str:
-    """The comparison as Markdown tables, a cell being paper / ours / difference, and the list of protocol differences."""
+    """The comparison as Markdown tables, a cell being paper / ours / difference,
+    and the list of protocol differences."""
     parts = []
     for table in comparison["tables"]:
         head = ["model", "precision", "ours", *table["labels"], "copy", "protocol"]
@@ -153,7 +155,8 @@ def texts(cell: Mapping[str, float | None]) -> tuple[str, str, str]:
 
 
 def _formats(precision: str, ours: Sequence[str]) -> list[str]:
-    """Which of the formats that a model has a table's precision compares with; the first it could have had, where it has none."""
+    """Which of the formats that a model has a table's precision compares with;
+    the first it could have had, where it has none."""
     known = read_packs()["precisions"][precision]
     return [form for form in known if form in ours] or known[:1]
 
@@ -171,7 +174,8 @@ def _cells(
 
 
 def _setting(settings: Mapping[str, Any], dotted: str) -> Any:
-    """The value at a dotted key, or the one that stands in its place (`models.target: train`); None where the study has neither."""
+    """The value at a dotted key, or the one that stands in its place (`models.target: train`);
+    None where the study has neither."""
     value: Any = settings
     for name in dotted.split("."):
         value = value.get(name) if isinstance(value, Mapping) else value
@@ -194,6 +198,7 @@ def comparison(results: Path, pack: str | None) -> str:
     name = pack or audit["settings"]["report"].get("known_answers")
     if name is None:
         raise PalimpsestError(
-            f"{results} is of a study without report.known_answers: name a pack, one of {', '.join(sorted(read_packs()['packs']))}."
+            f"{results} is of a study without report.known_answers: "
+            f"name a pack, one of {', '.join(sorted(read_packs()['packs']))}."
         )
     return markdown(compare(audit, name))

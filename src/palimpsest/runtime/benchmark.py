@@ -1,4 +1,5 @@
-"""What Snakemake's `benchmark:` says of a step whose work is done in a fork of the warm process, which is no child of the step's own."""
+"""What Snakemake's `benchmark:` says of a step whose work is done in a fork of the warm process,
+which is no child of the step's own."""
 
 import json
 import os
@@ -9,10 +10,11 @@ from palimpsest.runtime.warm import USAGE, VARIABLE
 
 
 def count_forks(timer: Any) -> None:
-    """Let the class that measures a step (snakemake.benchmark.BenchmarkTimer) take what its fork used, as the system counted it.
+    """Let the class that measures a step (snakemake.benchmark.BenchmarkTimer) take what its fork used,
+    as the system counted it.
 
-    Snakemake looks at a step's processes now and then; of a fork the system's own account is exact: CPU time and the largest memory,
-    what it shares with the warm process included. The other columns are NA.
+    Snakemake looks at a step's processes now and then; of a fork the system's own account is exact: CPU time and the
+    largest memory, what it shares with the warm process included. The other columns are NA.
     """
     end = timer.cancel
 

@@ -1,4 +1,5 @@
-"""How a job of the workflow begins: where it runs, where its messages go, which GPU it has, and what its rule hands it."""
+"""How a job of the workflow begins: where it runs, where its messages go, which GPU it has,
+and what its rule hands it."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a rule says of one step. settings: the values of params.yaml by the name that the rule gives each; origin: for its record."""
+    """What a rule says of one step. settings: the values of params.yaml by the name that the rule gives each;
+    origin: for its record."""
 
     settings: dict[str, Any]
     origin: Origin
@@ -24,8 +26,9 @@ class Job:
 def start_job(job: Any) -> Job:
     """From Snakemake's `snakemake`: the step's settings and origin.
 
-    The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one. Its messages go to the rule's log. It
-    takes as many GPUs as the rule's resource `gpu` says, and no other is in sight; the log names them. To be called before heavy imports.
+    The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one. Its messages go
+    to the rule's log. It takes as many GPUs as the rule's resource `gpu` says, and no other is in sight; the log names
+    them. To be called before heavy imports.
     """
     said = job.resources.get("gpu")
     wanted = said or 0
@@ -47,6 +50,7 @@ def start_job(job: Any) -> Job:
 
 
 def key_of(wildcards: Any) -> dict[str, Any]:
-    """What a job's artefact is known by, from Snakemake's wildcards: model, seed (a number) and precision, of those that its rule has."""
+    """What a job's artefact is known by, from Snakemake's wildcards:
+    model, seed (a number) and precision, of those that its rule has."""
     key = {name: wildcards.get(name) for name in ("model", "seed", "precision") if wildcards.get(name)}
     return key | {"seed": int(key["seed"])} if "seed" in key else key

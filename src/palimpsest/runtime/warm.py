@@ -1,14 +1,16 @@
 """One warm process for a whole run: it imports what steps import, once, and every step on the CPU is a fork of it.
 
-Importing torch, transformers and a quantizer takes a process 7 to 14 seconds, and a small step computes for one. `snakemake` starts
-`python -m palimpsest.runtime.warm` (workflow/rules/common.smk). A step's own process, which Snakemake starts as ever, connects to it,
-hands over its command line, environment, folder and standard streams, waits, and ends as the fork ends. The fork runs the same script
-from its first line, so a step computes the same whether it is forked or not.
+Importing torch, transformers and a quantizer takes a process 7 to 14 seconds, and a small step computes for one.
+`snakemake` starts `python -m palimpsest.runtime.warm` (workflow/rules/common.smk). A step's own process, which
+Snakemake starts as ever, connects to it, hands over its command line, environment, folder and standard streams,
+waits, and ends as the fork ends. The fork runs the same script from its first line, so a step computes the same
+whether it is forked or not.
 
-Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports for itself. Steps
-that hold a GPU or several threads do so too: neither CUDA nor a pool of threads outlives a fork.
+Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports
+for itself. Steps that hold a GPU or several threads do so too: neither CUDA nor a pool of threads outlives a fork.
 
-What ends when: the warm process when the run ends, however that ends; a fork when its step's process ends, however that ends.
+What ends when: the warm process when the run ends, however that ends;
+a fork when its step's process ends, however that ends.
 """
 
 import gc
@@ -33,7 +35,8 @@ from typing import Any
 VARIABLE = "PALIMPSEST_WARM"
 """The folder of the run's warm process, in the environment of its steps; `off` where a user wants none."""
 SOCKET, USAGE = "socket", "usage.{}"
-"""In that folder: where steps connect, and what the fork of a step used, by the number of the step's process and of its parent."""
+"""In that folder: where steps connect, and what the fork of a step used,
+by the number of the step's process and of its parent."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -43,7 +46,8 @@ LIBRARIES = ("torch", "transformers", "scipy.stats", "pyarrow.parquet", "rouge_s
 
 
 def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
-    """Start the warm process and tell it to this process's children, through the environment. It ends with this process.
+    """Start the warm process and tell it to this process's children, through the environment.
+    It ends with this process.
 
     modules: what it imports, of that what is installed; log: the file for what it says.
     """
@@ -66,7 +70,8 @@ def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
 
 
 def hand_over() -> None:
-    """Let a fork of the warm process run this process's script, and end as it ends; returns where there is no warm process."""
+    """Let a fork of the warm process run this process's script, and end as it ends;
+    returns where there is no warm process."""
     folder = os.environ.get(VARIABLE, "off")
     if folder == "off":
         return

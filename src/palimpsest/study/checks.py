@@ -1,4 +1,5 @@
-"""What the keys of params.yaml ask of each other and of the registries: known before anything runs, so said before anything runs.
+"""What the keys of params.yaml ask of each other and of the registries:
+known before anything runs, so said before anything runs.
 
 Nothing here imports torch: these checks are part of every planning.
 """
@@ -15,7 +16,7 @@ from palimpsest.metrics import METRICS, check_settings
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
-from palimpsest.vocabulary import PERPLEXITY, RETRAIN, SPLITS, TARGET
+from palimpsest.vocabulary import FULL, PERPLEXITY, RETRAIN, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 
@@ -26,8 +27,8 @@ def check_keys_and_numbers(value: Any, where: str = "") -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise PalimpsestError(
-                    f"{where or 'the file'} has the key {key!r}, which YAML reads as {type(key).__name__}, not as text: "
-                    "rename it, or put it in quotes."
+                    f"{where or 'the file'} has the key {key!r}, which YAML reads as {type(key).__name__}, not as "
+                    "text: rename it, or put it in quotes."
                 )
             check_keys_and_numbers(inner, f"{where}.{key}" if where else key)
     elif isinstance(value, list):
@@ -38,8 +39,8 @@ def check_keys_and_numbers(value: Any, where: str = "") -> None:
 
 
 def check_method_keys(params: Params, properties: Mapping[str, Any]) -> None:
-    """Raise PalimpsestError for a loss that does not exist, and for a key that neither the schema (`properties`, of every method)
-    nor one of the method's losses knows. Blocks of another form are left to the schema."""
+    """Raise PalimpsestError for a loss that does not exist, and for a key that neither the schema (`properties`, of
+    every method) nor one of the method's losses knows. Blocks of another form are left to the schema."""
     methods = params.get("methods")
     for name, method in methods.items() if isinstance(methods, Mapping) else ():
         if isinstance(method, Mapping):
@@ -98,7 +99,8 @@ def check_metrics(params: Params) -> None:
 
 
 def check_corpus_sizes(params: Params) -> None:
-    """Raise PalimpsestError when the embedded corpus cannot have so much, or has fewer in-context examples than inference shows."""
+    """Raise PalimpsestError when the embedded corpus cannot have so much,
+    or has fewer in-context examples than inference shows."""
     corpus = params["corpus"]
     if corpus["source"] != "embedded":
         return
@@ -109,35 +111,40 @@ def check_corpus_sizes(params: Params) -> None:
     shown, there = params["inference"]["in_context_examples"], settings["icl_examples"]
     if shown > there:
         raise PalimpsestError(
-            f"inference.in_context_examples is {shown}, but corpus.settings.icl_examples is {there}: the corpus has no more to show."
+            f"inference.in_context_examples is {shown}, but corpus.settings.icl_examples is {there}: "
+            "the corpus has no more to show."
         )
 
 
 def check_scratch(params: Params) -> None:
-    """Raise PalimpsestError when a model from scratch cannot have the shape, the chunks or the layer that are asked of it."""
+    """Raise PalimpsestError when a model from scratch cannot have the shape,
+    the chunks or the layer that are asked of it."""
     models = params["models"]
     if models["base"] != "scratch" or "train" not in (models["target"], models["retrain"]):
         return
     shape, length = models["scratch"], params["training"]["max_length"]
     if shape["hidden_size"] % (2 * shape["heads"]):
         raise PalimpsestError(
-            f"models.scratch.heads is {shape['heads']}: it must split hidden_size {shape['hidden_size']} into heads of an even width."
+            f"models.scratch.heads is {shape['heads']}: "
+            f"it must split hidden_size {shape['hidden_size']} into heads of an even width."
         )
     if length > shape["context"]:
         raise PalimpsestError(
-            f"training.max_length is {length}, more than the {shape['context']} positions of models.scratch.context: lower the one or raise the other."
+            f"training.max_length is {length}, more than the {shape['context']} positions of models.scratch.context: "
+            "lower the one or raise the other."
         )
     for name, method in params["methods"].items() if models["target"] == "train" else ():
         if method.get("layer", 0) >= shape["layers"]:
             raise PalimpsestError(
-                f"methods.{name}.layer is {method['layer']}, but models.scratch.layers is {shape['layers']}: layers count from 0."
+                f"methods.{name}.layer is {method['layer']}, but models.scratch.layers is {shape['layers']}: "
+                "layers count from 0."
             )
 
 
 def check_names(params: Params) -> None:
     """Raise PalimpsestError for a model or a quantizer that is asked for and is not there, or is there twice."""
     shown, methods, quantizers = params["report"], params["methods"], params["quantizers"]
-    for key, known in (("method", methods), ("precision", quantizers)):
+    for key, known in (("method", methods), ("precision", [name for name in quantizers if name != FULL])):
         if shown[key] not in known:
             raise PalimpsestError(f"report.{key} is {shown[key]!r}, which is none of {', '.join(known)}.")
     if "known_answers" in shown:

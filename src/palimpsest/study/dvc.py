@@ -1,9 +1,10 @@
 """The lists of params in dvc.yaml, leaf by leaf, from params.yaml. `palimpsest dvc-params`.
 
-DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to it, mistyped
-perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each leaf belongs to one stage; later
-stages see its effect through the files that they depend on. A new key beside the blocks is for the stage `check`, which runs after
-every edit of params.yaml and reads the whole file: `palimpsest dvc-params --check`.
+DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to
+it, mistyped perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each
+leaf belongs to one stage; later stages see its effect through the files that they depend on. A new key beside the
+blocks is for the stage `check`, which runs after every edit of params.yaml and reads the whole file:
+`palimpsest dvc-params --check`.
 """
 
 import re
@@ -34,8 +35,8 @@ def stage_params(params: Mapping[str, Any], stages: Stages) -> dict[str, list[st
     unread = [key for key in params if key not in owners]
     if unread:
         raise PalimpsestError(
-            f"no stage of dvc.yaml reads the block {unread[0]!r} of params.yaml: correct its name, or add `- {unread[0]}` to the "
-            f"`params:` of the stage that uses it. Known: {', '.join(owners)}."
+            f"no stage of dvc.yaml reads the block {unread[0]!r} of params.yaml: correct its name, or add "
+            f"`- {unread[0]}` to the `params:` of the stage that uses it. Known: {', '.join(owners)}."
         )
     lists: dict[str, list[str]] = {stage: [] for stage in dict.fromkeys(owners.values())}
     for key, stage in owners.items():
@@ -74,8 +75,8 @@ def rewrite(text: str, lists: Mapping[str, Sequence[str]], name: str = "dvc.yaml
             written.append(stage)
     if sorted(written) != sorted(lists):
         raise PalimpsestError(
-            f"{name} must have the stages {', '.join(lists)}, indented by two blanks, each with one line `    params:`; "
-            f"found in {', '.join(written) or 'none'}."
+            f"{name} must have the stages {', '.join(lists)}, indented by two blanks, each with one line "
+            f"`    params:`; found in {', '.join(written) or 'none'}."
         )
     return "\n".join(lines) + "\n"
 
@@ -103,7 +104,8 @@ def _reject_dots(params: Any, where: str = "") -> None:
 
 
 def check_lists(params: Path, dvc: Path) -> list[str]:
-    """What is wrong with the lists of params in `dvc`, a line each; raises PalimpsestError for params that do not fit the schema."""
+    """What is wrong with the lists of params in `dvc`, a line each;
+    raises PalimpsestError for params that do not fit the schema."""
     check_params(read_params(params), SCHEMA, str(params))
     return differences(dvc.read_text(encoding="utf-8"), _lists(params, dvc), str(dvc))
 

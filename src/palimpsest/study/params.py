@@ -48,13 +48,15 @@ def with_current_names(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[
     if isinstance(quantizers, Mapping) and FULL not in quantizers:
         current["quantizers"] = {FULL: {"backend": UNQUANTIZED}, **quantizers}
         lines.append(
-            f"quantizers lacks the unquantized models: add {FULL}: {{backend: {UNQUANTIZED}}}; without it works until version 0.3."
+            f"quantizers lacks the unquantized models: add {FULL}: {{backend: {UNQUANTIZED}}}; "
+            "without it works until version 0.3."
         )
     return {key: value for key, value in current.items() if key in params}, lines
 
 
 def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> None:
-    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema or the other keys, and how to mend it."""
+    """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema
+    or the other keys, and how to mend it."""
     try:
         _check(params, yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
     except PalimpsestError as wrong:
@@ -73,7 +75,8 @@ def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 
 def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The params with a method for each percentile of a mask that lists several: `name` with [50.0, 90.0] is name_50 and name_90."""
+    """The params with a method for each percentile of a mask that lists several:
+    `name` with [50.0, 90.0] is name_50 and name_90."""
     methods: dict[str, Any] = {}
     for name, method in params["methods"].items():
         saliency = method.get("saliency", {})
@@ -144,7 +147,10 @@ def _explain(error: ValidationError) -> str:
     if error.validator == "not":
         return f"{key}: {rule['description']}"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
-        return f"{key} is the text {error.instance!r}, not a number: YAML wants a point, as in {float(error.instance):.1e}."
+        return (
+            f"{key} is the text {error.instance!r}, not a number: YAML wants a point, as in "
+            f"{float(error.instance):.1e}."
+        )
     return f"{key} is {error.instance!r}: {error.message}. {rule.get('description', '')}".rstrip()
 
 

@@ -8,7 +8,8 @@ from palimpsest.errors import PalimpsestError
 
 
 def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[str, Any]], log: Logger) -> None:
-    """Raise PalimpsestError for a rule that is to have more GPUs than the run: Snakemake lowers its `gpu` without a word.
+    """Raise PalimpsestError for a rule that is to have more GPUs than the run:
+    Snakemake lowers its `gpu` without a word.
 
     whole: --resources of the run; by_rule: --set-resources. Expressions (`gpu=attempt`) are not compared.
     """
@@ -20,12 +21,13 @@ def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[
         wanted = _gpus(resources)
         if isinstance(wanted, int) and most is not None and wanted > most:
             raise PalimpsestError(
-                f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {most} (--resources "
-                f"gpu={most}, on the command line or in a profile): say --resources gpu={wanted} or more."
+                f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {most} "
+                f"(--resources gpu={most}, on the command line or in a profile): say --resources gpu={wanted} or more."
             )
 
 
 def _gpus(resources: Mapping[str, Any]) -> Any:
-    """A number, an expression's text, or None; older versions of Snakemake have the bare value, and an expression for each number."""
+    """A number, an expression's text, or None;
+    older versions of Snakemake have the bare value, and an expression for each number."""
     gpu = resources.get("gpu")
     return getattr(gpu, "raw", gpu)

@@ -1,4 +1,5 @@
-"""A stage of dvc.yaml, run: Snakemake makes what it puts out, by the rules that are its own, and every artefact is held to its record.
+"""A stage of dvc.yaml, run: Snakemake makes what it puts out, by the rules that are its own,
+and every artefact is held to its record.
 
 dvc.yaml says all there is to say of a stage: its rule files are among its `deps`, and what it makes is in its `outs`.
 """
@@ -42,8 +43,9 @@ def rules_of(stage: dict[str, Any], folder: Path) -> list[str]:
 def run_stage(name: str, target: str, again: Sequence[str] = (), file: Path = Path("dvc.yaml")) -> list[str]:
     """Run a stage; returns what is wrong with the artefacts afterwards, a line each.
 
-    target: the Snakemake rule that asks for all that the stage makes; again: rules that run in any case. The rules of other stages may
-    not run: what an earlier stage put out is not made anew. Raises PalimpsestError when Snakemake fails.
+    target: the Snakemake rule that asks for all that the stage makes; again: rules that run in any case.
+    The rules of other stages may not run: what an earlier stage put out is not made anew. Raises
+    PalimpsestError when Snakemake fails.
     """
     stage = choose(read_stages(file), name, "stage of dvc.yaml")
     command = ["snakemake", "--cores", "all"]

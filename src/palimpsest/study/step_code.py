@@ -1,4 +1,5 @@
-"""Which files decide the result of a script of the workflow: itself and what it imports of the library, read from the text alone."""
+"""Which files decide the result of a script of the workflow:
+itself and what it imports of the library, read from the text alone."""
 
 import ast
 import re
@@ -16,20 +17,23 @@ EXEMPT = (
     "runtime/jobs.py",
     "runtime/logs.py",
     "runtime/startup.py",
+    "runtime/benchmark.py",
+    "runtime/warm.py",
     "quantizers/__init__.py",
 )
 """Modules that decide no number: how files are written, where messages go, which GPU is taken, what an import costs.
 
-The registry of quantizers imports every backend. A rule depends on the one that it uses, which `code_of` is told; otherwise a line
-added to the registry would ask for every quantization anew.
+The registry of quantizers imports every backend. A rule depends on the one that it uses, which `code_of` is told;
+otherwise a line added to the registry would ask for every quantization anew.
 """
 
 
 def code_of(repository: Path, script: str, *modules: str) -> list[str]:
-    """The script, such as `infer.py`, and the library files it uses, also through others, as sorted paths below `repository`.
+    """The script, such as `infer.py`, and the library files it uses, also through others,
+    as sorted paths below `repository`.
 
-    modules: names of further modules that settings choose, such as `palimpsest.quantizers.gguf.backend`. A file that a module names, such as
-    its template, counts as one that it imports.
+    modules: names of further modules that settings choose, such as `palimpsest.quantizers.gguf.backend`. A file that a
+    module names, such as its template, counts as one that it imports.
     """
     exempt = {repository / LIBRARY / name for name in EXEMPT}
     waiting = [repository / SCRIPTS / script]
@@ -64,7 +68,8 @@ def _used(repository: Path, file: Path) -> tuple[Path, ...]:
 
 
 def _files(repository: Path, module: str, name: str = "") -> Iterator[Path]:
-    """The files behind `import module`, or behind `from module import name`; none for modules that are not the library's."""
+    """The files behind `import module`, or behind `from module import name`;
+    none for modules that are not the library's."""
     if module.partition(".")[0] != "palimpsest":
         return
     place = repository / "src" / Path(*module.split("."))

@@ -1,8 +1,9 @@
 """Does every artefact match its hashes, its inputs, today's params.yaml and today's code?
 
-Snakemake and DVC each keep their own record of what is up to date, and the two can disagree (after a `dvc checkout`, say).
-The artefacts' own records are the third witness: each says which settings (by their place in params.yaml), which inputs and which
-code made the files beside it. Nothing here knows one step from another: what a step's record says is held to what is there today.
+Snakemake and DVC each keep their own record of what is up to date, and the two can disagree (after a `dvc checkout`,
+say). The artefacts' own records are the third witness: each says which settings (by their place in params.yaml), which
+inputs and which code made the files beside it. Nothing here knows one step from another: what a step's record says is
+held to what is there today.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +29,11 @@ def parts_of(results: Path) -> list[str]:
 def problems(
     results: Path, params: Mapping[str, Any], parts: Sequence[str] | None = None, repository: Path = REPOSITORY
 ) -> list[str]:
-    """One line for each artefact that is altered, out of place, or made with other settings, inputs or code than are there now, for each
-    file that belongs to no artefact, and for each part that lacks records.
+    """One line for each artefact that is altered, out of place, or made with other settings, inputs or code than are
+    there now, for each file that belongs to no artefact, and for each part that lacks records.
 
-    parts: names of folders (and files) in `results`; None: all. An artefact that is missing shows in what is made from it, in the end in the
-    audit, which is made from all. repository: where the code lies.
+    parts: names of folders (and files) in `results`, whose records are checked; None: all. An artefact that is missing
+    shows in what is made from it, in the end in the audit, which is made from all. repository: where the code lies.
     """
     for key in ("methods", "seeds", "quantizers"):
         if key not in params:
@@ -41,15 +42,19 @@ def problems(
     hashes = _Hashes()
     found: list[str] = []
     strays: list[Path] = []
-    for part in parts_of(results) if parts is None else parts:
+    there = parts_of(results)
+    for part in there:
         records, others = _contents(results / part)
-        for path in records:
+        foreign = [path for path in records if _is_foreign(path, study)]
+        own = [path for path in records if path not in foreign]
+        strays += [*others, *_topmost(foreign, own, results / part)]
+        for path in own if parts is None or part in parts else ():
             try:
                 found += _check_record(path, results, study, repository, hashes)
             except PalimpsestError as error:
                 found.append(str(error))
-        strays += others
-        if not records and not (results / part).is_dir():
+    for part in parts or [AUDIT]:
+        if not (results / part).exists():
             found.append(f"{results / part} does not exist: run the step that writes it, snakemake --cores all.")
     if strays:
         listed = " ".join(map(str, strays))
@@ -58,9 +63,10 @@ def problems(
 
 
 def _contents(part: Path) -> tuple[list[Path], list[Path]]:
-    """(manifests and records, what belongs to none of them) of a part of the results. A manifest's folder is its own."""
-    if part.is_file():
-        return [part], []
+    """(manifests and records, what belongs to none of them) of a part of the results.
+    A manifest's folder is its own."""
+    if part.name == AUDIT:
+        return ([part] if part.is_file() else []), []
     if (part / MANIFEST).is_file():
         return [part / MANIFEST], []
     records: list[Path] = []
@@ -85,9 +91,6 @@ def _check_record(
     if lacking := [name for name in ("settings", "inputs", "code") if name not in dict(record)]:
         yield f"{path} does not say which {lacking[0]} made it: {_remedy(path)}."
         return
-    if foreign := _not_of(study, record):
-        yield f"{path} is of {foreign}, which this params.yaml lacks: rm -r {path.parent if path.name == MANIFEST else path}"
-        return
     yield from _check_place(path, record)
     yield from _check_settings(path, dict(record["settings"]), study)
     if path.name == MANIFEST:
@@ -97,12 +100,26 @@ def _check_record(
     yield from _check_given(path, record, results.parent, hashes)
 
 
-def _not_of(study: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    """The model, seed or precision of a record that the study has not, in words; empty where it has all."""
+def _is_foreign(path: Path, study: Mapping[str, Any]) -> bool:
+    """Whether a record is of a model, seed or precision that the study has not."""
+    try:
+        record = read_json(path)
+    except PalimpsestError:
+        return False  # which the check of the record says
     known = {"model": [TARGET, RETRAIN, *study["methods"]], "seed": study["seeds"], "precision": study["quantizers"]}
-    return next(
-        (f"{name} {record[name]!r}" for name in known if name in record and record[name] not in known[name]), ""
-    )
+    return any(name in record and record[name] not in known[name] for name in known)
+
+
+def _topmost(foreign: Sequence[Path], own: Sequence[Path], part: Path) -> list[Path]:
+    """The folders and records to remove: as far up in the part as nothing of the study's own lies below."""
+    holders = {parent for path in own for parent in path.parents}
+    places = []
+    for path in foreign:
+        place = path.parent if path.name == MANIFEST else path
+        while place.parent != part and place.parent not in holders:
+            place = place.parent
+        places.append(place)
+    return list(dict.fromkeys(places))
 
 
 def _check_place(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
@@ -157,7 +174,8 @@ def _check_sources(
 
 
 def _check_given(path: Path, record: Mapping[str, Any], study: Path, hashes: Mapping[Path, str]) -> Iterator[str]:
-    """The user's own files, of which those that are no longer there are not missed: the artefact holds what was taken from them."""
+    """The user's own files, of which those that are no longer there are not missed:
+    the artefact holds what was taken from them."""
     for name, digest in dict(record.get("sources", {})).items():
         if (study / name).exists() and hashes[study / name] != digest:
             yield f"{path} was made from another {name}: {_remedy(path)}."

@@ -1,8 +1,9 @@
-"""Update survival from two checkpoints alone: both are rounded to each format's grid here, block by block, and no file is written.
+"""Update survival from two checkpoints alone:
+both are rounded to each format's grid here, block by block, and no file is written.
 
-The sums are those of palimpsest.survival.measure, which reads quantized files; the arithmetic is the quantizers' `round`, which equals
-what their backends write bit for bit. Blocks of rows fit into the processor's cache and are spread over threads (NumPy lets go
-of the interpreter's lock); of each checkpoint one tensor is in memory at a time.
+The sums are those of palimpsest.survival.measure, which reads quantized files; the arithmetic is the quantizers'
+`round`, which equals what their backends write bit for bit. Blocks of rows fit into the processor's cache and are
+spread over threads (NumPy lets go of the interpreter's lock); of each checkpoint one tensor is in memory at a time.
 """
 
 import os
@@ -70,7 +71,8 @@ PIPELINE = "the pipeline measures it: `snakemake --cores all`, then results/surv
 
 
 def choose_formats(names: Iterable[str]) -> dict[str, Quantizer]:
-    """Quantizers by the names of FORMATS; raises PalimpsestError for others, and says who measures those that need more than weights."""
+    """Quantizers by the names of FORMATS;
+    raises PalimpsestError for others, and says who measures those that need more than weights."""
     chosen = {}
     for name in names:
         if name in NEED_MORE:
@@ -96,10 +98,11 @@ def survive(
     advance: Callable[[int], object] = lambda weights: None,
     threads: int | None = None,
 ) -> CheckpointRecord:
-    """What of the update W - W0 is left in each format. advance: called with the number of weights of each matrix that is done.
+    """What of the update W - W0 is left in each format.
+    advance: called with the number of weights of each matrix that is done.
 
-    The profile leaves out the formats that have no level at zero. Raises PalimpsestError when the checkpoints do not belong together,
-    are equal, or do not fit a format.
+    The profile leaves out the formats that have no level at zero. Raises PalimpsestError when the checkpoints do not
+    belong together, are equal, or do not fit a format.
     """
     with (
         open_checkpoint(target) as before,
@@ -149,7 +152,8 @@ def usable_cores() -> int:
 
 
 class Matrix(NamedTuple):
-    """The sums of a matrix: of its update, in each format, and by octave; zeros: what each format rounds to zero, by octave."""
+    """The sums of a matrix: of its update, in each format, and by octave;
+    zeros: what each format rounds to zero, by octave."""
 
     update: dict[str, float]
     formats: dict[str, dict[str, float]]
@@ -181,8 +185,8 @@ def _check_widths(files: TensorFiles, modules: list[str], quantizers: Mapping[st
         for name, quantizer in quantizers.items():
             if width % quantizer.width_divisor:
                 raise PalimpsestError(
-                    f"{name} shares scales between {quantizer.width_divisor} inputs, which does not divide the {width} inputs of "
-                    f"{module}: leave this format out."
+                    f"{name} shares scales between {quantizer.width_divisor} inputs, which does not divide the {width} "
+                    f"inputs of {module}: leave this format out."
                 )
 
 

@@ -2,8 +2,9 @@
 
     rho = <Q(W) - Q(W0), W - W0> / <W - W0, W - W0>
 
-rho = 1: the update arrives in the quantized file; rho = 0: it is rounded away. No data, no forward pass, no GPU; one matrix is in
-memory at a time. At 4 bits the share of equal codes does not tell the two cases apart: it is above 0.9 in both.
+rho = 1: the update arrives in the quantized file; rho = 0: it is rounded away. No data, no forward pass, no
+GPU; one matrix is in memory at a time. At 4 bits the share of equal codes does not tell the two cases apart:
+it is above 0.9 in both.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ VALUES_AT_ONCE = 1 << 18
 
 
 class QuantizedMatrixLike(Protocol):
-    """What survival needs of a quantized matrix; `effective` is [out, in] float32, in the coordinates of the checkpoint."""
+    """What survival needs of a quantized matrix;
+    `effective` is [out, in] float32, in the coordinates of the checkpoint."""
 
     name: str
     codes: Array
@@ -51,7 +53,8 @@ def measure_survival(
     quantized_unlearned: Path | str,
     quantizer: QuantizerLike,
 ) -> ModelSurvival:
-    """Update survival of one unlearned model under one quantizer: over all matrices that it changes, in each, and outside them.
+    """Update survival of one unlearned model under one quantizer:
+    over all matrices that it changes, in each, and outside them.
 
     W and W0 are compared as they are stored. Raises PalimpsestError when the files do not belong together.
     """
@@ -63,7 +66,8 @@ def measure_survival(
         for old, new in pairs:
             if old is None or new is None:
                 raise PalimpsestError(
-                    f"{quantized_target} and {quantized_unlearned} hold different numbers of matrices: quantize both again."
+                    f"{quantized_target} and {quantized_unlearned} hold different numbers of matrices: "
+                    "quantize both again."
                 )
             sums.append(_matrix_sums(before, after, old, new))
             matrices.append({"name": old.name, **summary(sums[-1])})
@@ -102,7 +106,8 @@ def _matrix_sums(
 
 
 def update_sums(w0: Array, w: Array) -> tuple[NDArray[np.float64], dict[str, float]]:
-    """The update W - W0 of some weights, flat, and its sums; arrays of equal shape, small enough to stay in the cache."""
+    """The update W - W0 of some weights, flat, and its sums;
+    arrays of equal shape, small enough to stay in the cache."""
     before = w0.reshape(-1).astype(np.float64)
     update = w.reshape(-1).astype(np.float64)
     update -= before
@@ -189,7 +194,8 @@ def _tensor_sums(before: TensorFiles, after: TensorFiles, name: str) -> dict[str
 
 
 def reject_other_architecture(before: TensorFiles, after: TensorFiles) -> None:
-    """Raise PalimpsestError that names a tensor when the two checkpoints do not hold the same tensors in the same shapes."""
+    """Raise PalimpsestError that names a tensor
+    when the two checkpoints do not hold the same tensors in the same shapes."""
     names, others = set(before.names()), set(after.names())
     if names != others:
         raise PalimpsestError(

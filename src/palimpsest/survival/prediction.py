@@ -1,16 +1,20 @@
-"""What rho says about recovery: two thresholds on rho, with the error rate that they had on studies where both were measured.
+"""What rho says about recovery: two thresholds on rho,
+with the error rate that they had on studies where both were measured.
 
-`palimpsest tables prediction STUDY_RESULTS... > src/palimpsest/survival/prediction.json` reads each results folder's audit.json and
-writes the table that `palimpsest survive` predicts from. In place of a folder it takes an earlier table, whose pairs it reads.
+`palimpsest tables prediction STUDY_RESULTS... > src/palimpsest/survival/prediction.json` reads each results folder's
+audit.json and writes the table that `palimpsest survive` predicts from. In place of a folder it takes an earlier
+table, whose pairs it reads.
 
-A pair is an unlearned model of a study at a quantized precision: rho, and the share of what was forgotten that came back,
-(retained there - retained in bf16) / (100 - retained in bf16), retained being the mean over those of VerMem and KnowMem that had been
-forgotten in bf16 by the audit's own rule; a model that had forgotten neither is left out, since it has little to recover.
-*restored*: at least half of it; *kept*: recovery, the numerator, is at most the points that the study's audit calls negligible;
+A pair is an unlearned model of a study at a quantized precision: rho, and the share of what was forgotten that came
+back, (retained there - retained in bf16) / (100 - retained in bf16), retained being the mean over those of VerMem and
+KnowMem that had been forgotten in bf16 by the audit's own rule; a model that had forgotten neither is left out, since
+it has little to recover.
+*restored*: at least half of it; *kept*: recovery, the numerator,
+is at most the points that the study's audit calls negligible;
 *partly*: between the two.
 
-Each pair is also foretold by thresholds that are chosen without its group: without every pair whose target learned from the same text
-(`corpus`), because such targets, of whatever seed or size, are not independent.
+Each pair is also foretold by thresholds that are chosen without its group: without every pair whose target learned from
+the same text (`corpus`), because such targets, of whatever seed or size, are not independent.
 """
 
 import hashlib
@@ -48,9 +52,9 @@ Thresholds = tuple[float, float]
 def make_table(results: Sequence[Path | str]) -> dict[str, Any]:
     """The table of some studies' results folders, or of earlier tables.
 
-    {"restored_below", "kept_from", "held_out", "groups", "largest_parameters", "studies"}, what `score` gives of all pairs, under
-    "bfloat16" of those whose weights were bfloat16 while unlearning, under "sizes" by size class; "measured": the pairs. Raises
-    PalimpsestError when a folder has no audit.json or there are fewer than two groups.
+    {"restored_below", "kept_from", "held_out", "groups", "largest_parameters", "studies"}, what `score` gives of all
+    pairs, under "bfloat16" of those whose weights were bfloat16 while unlearning, under "sizes" by size class;
+    "measured": the pairs. Raises PalimpsestError when a folder has no audit.json or there are fewer than two groups.
     """
     pairs = gather(results)
     group = foretell(pairs)
@@ -81,7 +85,8 @@ def in_lines(table: Mapping[str, Any]) -> str:
 
 
 def foretell(pairs: Sequence[Pair]) -> str:
-    """Put "foretold" into each pair: its outcome by thresholds chosen without its group. Returns the key that groups them.
+    """Put "foretold" into each pair: its outcome by thresholds chosen without its group.
+    Returns the key that groups them.
 
     Raises PalimpsestError when there are fewer than two groups.
     """
@@ -111,8 +116,8 @@ def count_errors(pairs: Sequence[Pair]) -> ErrorCounts:
 def score(pairs: Sequence[Pair]) -> dict[str, Any]:
     """`count_errors`, and how well rho ranks some pairs.
 
-    auc_returned, auc_restored: the chance that rho is lower where something came back (was restored) than where it did not, ties
-    half; None where all pairs, or none, are so.
+    auc_returned, auc_restored: the chance that rho is lower where something came back (was restored) than where it did
+    not, ties half; None where all pairs, or none, are so.
     """
     aucs = {"auc_returned": _auc(pairs, (RESTORED, PARTLY)), "auc_restored": _auc(pairs, (RESTORED,))}
     return {**count_errors(pairs), **aucs}
@@ -153,14 +158,16 @@ def _measured(table: Path) -> list[Pair]:
     found = content.get("version") if isinstance(content, dict) else None
     if found != VERSION:
         raise PalimpsestError(
-            f"{table} is no table of version {VERSION} (its version: {found}): make it anew, from the results folders of its studies."
+            f"{table} is no table of version {VERSION} (its version: {found}): "
+            "make it anew, from the results folders of its studies."
         )
     pairs: list[Pair] = content["measured"]
     return pairs
 
 
 def corpus_of(settings: Mapping[str, Any]) -> str:
-    """Which text a study's models learned from, by its block `corpus`: two subsets of the same articles count as the same text."""
+    """Which text a study's models learned from, by its block `corpus`:
+    two subsets of the same articles count as the same text."""
     source, details = settings["source"], dict(settings["settings"])
     if "path" in details:
         return f"{source} {Path(details['path']).name}"
@@ -208,9 +215,11 @@ def read_pairs(results: Path) -> list[Pair]:
 def forgotten_and_returned(
     there: Mapping[str, float | None], before: Mapping[str, float | None], forgotten_below: float
 ) -> tuple[list[str], float, float] | None:
-    """The metrics that had been forgotten in bf16, and what is retained on average over them at a precision and in bf16 (percent).
+    """The metrics that had been forgotten in bf16,
+    and what is retained on average over them at a precision and in bf16 (percent).
 
-    there, before: retained knowledge by metric. None where nothing had been forgotten, or what had is undefined at the precision.
+    there, before: retained knowledge by metric.
+    None where nothing had been forgotten, or what had is undefined at the precision.
     """
     lost = {metric: value for metric, value in before.items() if value is not None and value < forgotten_below}
     after = [value for metric in lost if (value := there[metric]) is not None]
@@ -237,7 +246,8 @@ def choose_thresholds(pairs: Sequence[Pair]) -> Thresholds:
     gaps = {(a + b) / 2: b - a for a, b in pairwise(ordered)}
     gaps |= {ordered[0] - 1: 0.0, ordered[-1] + 1: 0.0}  # none of an outcome
     places = sorted(gaps)
-    # errors of two thresholds: the pairs below the first that are not RESTORED, and so on, each a difference of counts from below
+    # errors of two thresholds: the pairs below the first that are not RESTORED, and so on,
+    # each a difference of counts from below
     wrong = {name: [sum(p["rho"] < at and p["outcome"] != name for p in pairs) for at in places] for name in OUTCOMES}
     kept = [sum(p["outcome"] != KEPT for p in pairs) - count for count in wrong[KEPT]]
     best = min(
@@ -256,8 +266,8 @@ def read_table() -> dict[str, Any] | None:
 def predict(rho: float | None, table: Mapping[str, Any], parameters: int) -> Prediction | None:
     """What was measured in the range of rho; near: within NEAR of it. None where rho is.
 
-    of_models: the largest number of parameters in the size class nearest to `parameters` that has ENOUGH pairs in the range; None
-    where none has, and all pairs speak.
+    of_models: the largest number of parameters in the size class nearest to `parameters` that has ENOUGH pairs in the
+    range; None where none has, and all pairs speak.
     """
     if rho is None:
         return None

@@ -6,10 +6,10 @@ from typing import Any, NotRequired, TypedDict
 class Survival(TypedDict):
     """What arrives of an update in a format, over some matrices; shares of 1.
 
-    rho: 1 where the whole update arrives, 0 where it is rounded away; None where no weight changed, and rho_status says so (else "ok").
-    changed_share: of the weights that differ from the target's; same_code_share: of the codes that equal those of the quantized target.
-    relative_update_norm: |W - W0| / |W0|, None where W0 is zero. scale_drift: mean |s / s0 - 1|, None where no scale is above zero.
-    weights, codes, scales: their numbers.
+    rho: 1 where the whole update arrives, 0 where it is rounded away; None where no weight changed, and rho_status says
+    so (else "ok"). changed_share: of the weights that differ from the target's; same_code_share: of the codes that
+    equal those of the quantized target. relative_update_norm: |W - W0| / |W0|, None where W0 is zero. scale_drift: mean
+    |s / s0 - 1|, None where no scale is above zero. weights, codes, scales: their numbers.
     """
 
     rho: float | None
@@ -30,8 +30,10 @@ class MatrixSurvival(Survival):
 
 
 class Outside(TypedDict):
-    """The update of the tensors that stay unquantized. weights: their number; share_of_squared_update: of |W - W0|^2 over all tensors,
-    None where nothing changed."""
+    """The update of the tensors that stay unquantized.
+
+    weights: their number. share_of_squared_update: of |W - W0|^2 over all tensors, None where nothing changed.
+    """
 
     weights: int
     share_of_squared_update: float | None
@@ -55,7 +57,10 @@ class SurvivalRecord(ModelSurvival):
 
 
 class ErrorCounts(TypedDict):
-    """Of some pairs of rho and recovery: how many, those that were foretold wrongly, and those that would be had "kept" been said of all."""
+    """Pairs of rho and recovery.
+
+    pairs: how many; errors: those that were foretold wrongly; always_kept_errors: had "kept" been said of all.
+    """
 
     pairs: int
     errors: int
@@ -65,8 +70,9 @@ class ErrorCounts(TypedDict):
 class Prediction(ErrorCounts):
     """What was measured where rho was alike.
 
-    outcome: restored, partly or kept. of_models: parameters of the largest model of the size class that speaks, None where all do.
-    alike, near: its pairs by outcome, those between the same thresholds and those with nearly the same rho.
+    outcome: restored, partly or kept. of_models: parameters of the largest model of the size class that speaks, None
+    where all do. alike, near: its pairs by outcome, those between the same thresholds and those with nearly the same
+    rho.
     """
 
     outcome: str
@@ -78,8 +84,9 @@ class Prediction(ErrorCounts):
 class RoundedSurvival(Survival):
     """Survival in a format that `palimpsest survive` itself rounds to.
 
-    dead_zone: [below, above] zero, what is rounded to zero, in units of the block's largest |w|. dead_zone_share: of the changed weights,
-    those in the dead zone of their own block in the target; None where zero lies between levels, or nothing changed.
+    dead_zone: [below, above] zero, what is rounded to zero, in units of the block's largest |w|. dead_zone_share: of
+    the changed weights, those in the dead zone of their own block in the target; None where zero lies between levels,
+    or nothing changed.
     """
 
     dead_zone: list[float]
@@ -87,14 +94,17 @@ class RoundedSurvival(Survival):
 
 
 class FormatSurvival(RoundedSurvival):
-    """The same over all matrices. prediction: None until `add_predictions`, and where there is nothing to predict from."""
+    """The same over all matrices. prediction: None until `add_predictions`, and where nothing can be foretold."""
 
     prediction: Prediction | None
 
 
 class Update(TypedDict):
-    """The update of some matrices. weights: their number; changed_share: of 1; relative_update_norm: |W - W0| / |W0|, None where W0 is zero;
-    matrices, changed_matrices: all, and those in which a weight changed."""
+    """The update of some matrices.
+
+    weights: their number; changed_share: of 1; relative_update_norm: |W - W0| / |W0|, None where W0 is zero. matrices,
+    changed_matrices: all, and those in which a weight changed.
+    """
 
     weights: int
     changed_share: float
@@ -113,13 +123,14 @@ class KindSurvival(TypedDict):
 Octave = TypedDict(
     "Octave", {"from": float, "to": float, "weights": int, "changed": int, "rounded_to_zero": dict[str, int]}
 )
-"""Weights of the target with from <= |w| < to: how many, how many changed, and by format how many are rounded to zero."""
+"""The target's weights with from <= |w| < to: their number, how many changed, how many each format rounds to zero."""
 
 
 class TrainingPrecision(TypedDict):
     """How the weights were stored while the update was trained, in palimpsest.survival.training_precision's words.
 
-    reach: the |w| from which weights did not move, None but for bfloat16 in place; learning_rate: [low, high] of its largest steps.
+    reach: the |w| from which weights did not move, None but for bfloat16 in place; learning_rate: [low, high] of its
+    largest steps.
     """
 
     verdict: str
@@ -131,9 +142,10 @@ class TrainingPrecision(TypedDict):
 class CheckpointRecord(TypedDict):
     """What `palimpsest survive` makes of two checkpoints, and writes with --json.
 
-    target, unlearned: their folders. parameters: of the target. formats: by name; kinds: by the last part of the layers' names. profile: by octave of
-    |w|, the smallest first. skipped: by format, why it was not rounded to; prediction_basis: the table of palimpsest.survival.prediction
-    without its pairs; both added by the command.
+    target, unlearned: their folders. parameters: of the target. update: of the quantized matrices; outside: of the
+    other tensors. formats: by name; kinds: by the last part of the layers' names. profile: by octave of |w|, the
+    smallest first. skipped: by format, why it was not rounded to; prediction_basis: the table of
+    palimpsest.survival.prediction without its pairs; both added by the command.
     """
 
     target: str

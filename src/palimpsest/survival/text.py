@@ -1,4 +1,5 @@
-"""The record of `palimpsest survive` as plain text: tables for a terminal, each with the line that says how to read it."""
+"""The record of `palimpsest survive` as plain text:
+tables for a terminal, each with the line that says how to read it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +14,16 @@ FORMAT_COLUMNS = ("format", "rho", "same codes", "scale drift", "dead zone", "ch
 PREDICTED = ("prediction", f"measured within {NEAR:g}")
 MEANING = {
     IN_PLACE: "The update was trained in bfloat16 weights, updated in place.",
-    FINER: "The update was trained with float32 masters, stochastic rounding or an adapter: steps below bfloat16's resolution count.",
+    FINER: (
+        "The update was trained with float32 masters, stochastic rounding or an adapter: steps "
+        "below bfloat16's resolution count."
+    ),
 }
 
 
 def render(record: CheckpointRecord, table: Mapping[str, Any] | None, layers: bool) -> str:
-    """Everything that the command prints. table: of palimpsest.survival.prediction, None where there is none; layers: with one by kind."""
+    """Everything that the command prints. table: of palimpsest.survival.prediction, None where there is none;
+    layers: with one by kind."""
     parts = [_formats(record, table), _update(record), _profile(record), _training(record["training"])]
     if layers:
         parts.insert(1, _kinds(record))
@@ -59,7 +64,8 @@ def _basis(record: CheckpointRecord, table: Mapping[str, Any] | None) -> list[st
     """What the predictions rest on."""
     if table is None:
         return [
-            "No prediction: this installation holds no table of measured recoveries (palimpsest/survival/prediction.json)."
+            "No prediction: this installation holds no table of measured recoveries "
+            "(palimpsest/survival/prediction.json)."
         ]
     made = {
         numbers["prediction"]["outcome"]: numbers["prediction"]
@@ -80,12 +86,13 @@ def _basis(record: CheckpointRecord, table: Mapping[str, Any] | None) -> list[st
     ]
     lines += [
         "(restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten)",
-        f"Measured within {NEAR:g}: how many pairs of those models with a rho that near were {', '.join(OUTCOMES)}. Where these disagree, so may your model.",
+        f"Measured within {NEAR:g}: how many pairs of those models with a rho that near were {', '.join(OUTCOMES)}. "
+        "Where these disagree, so may your model.",
     ]
     lines += dict.fromkeys(
-        f"Wrong in {each['errors']} of {each['pairs']} measured pairs{_of_models(each)} ({each['errors'] / each['pairs']:.0%}), by "
-        f"thresholds chosen without the pair's {table['held_out']}; 'kept', said of all, in {each['always_kept_errors']} "
-        f"({each['always_kept_errors'] / each['pairs']:.0%})."
+        f"Wrong in {each['errors']} of {each['pairs']} measured pairs{_of_models(each)} "
+        f"({each['errors'] / each['pairs']:.0%}), by thresholds chosen without the pair's {table['held_out']}; 'kept', "
+        f"said of all, in {each['always_kept_errors']} ({each['always_kept_errors'] / each['pairs']:.0%})."
         for each in made.values()
     )
     if low == high:
@@ -103,8 +110,9 @@ def _update(record: CheckpointRecord) -> str:
     return "\n".join(
         [
             "The update of the quantized matrices",
-            f"{_percent(update['changed_share'])} of {update['weights']:,} weights changed, in {update['changed_matrices']} of "
-            f"{update['matrices']} matrices; |W - W0| / |W0| = {_number(update['relative_update_norm'], 3)}.",
+            f"{_percent(update['changed_share'])} of {update['weights']:,} weights changed, in "
+            f"{update['changed_matrices']} of {update['matrices']} matrices; |W - W0| / |W0| = "
+            f"{_number(update['relative_update_norm'], 3)}.",
             f"Tensors that stay unquantized hold {_percent(outside['share_of_squared_update'])} of the squared update.",
         ]
     )
@@ -139,7 +147,8 @@ def _training(training: TrainingPrecision) -> str:
     if training["learning_rate"]:
         low, high = training["learning_rate"]
         lines.append(
-            f"Only weights below {training['reach']:.3g} moved: AdamW's largest steps, at first the learning rate itself, were {low:.1e} to {high:.1e}."
+            f"Only weights below {training['reach']:.3g} moved: "
+            f"AdamW's largest steps, at first the learning rate itself, were {low:.1e} to {high:.1e}."
         )
     return "\n".join(lines)
 

@@ -1,4 +1,5 @@
-"""The audit by unlearned model and precision, over the seeds, and as Markdown tables that mark what must not be read as forgetting."""
+"""The audit by unlearned model and precision, over the seeds,
+and as Markdown tables that mark what must not be read as forgetting."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ Seeds = list[float | None]
 class Cell:
     """An unlearned model at a quantized precision; every list has a number for each seed.
 
-    basis: `mean` of VerMem and KnowMem, or the one of the two that is defined at the precision; basis_bf16: of retained_bf16. broken:
-    Utility in bf16 below the audit's floor, in any seed. recovered: the share of what was forgotten that came back, of the means over
-    the seeds and over those metrics of the basis that had been forgotten in bf16 by the audit's rule, as in palimpsest.survival.prediction; None
-    where none had. saved: of each seed, what rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests
-    say so.
+    basis: `mean` of VerMem and KnowMem, or the one of the two that is defined at the precision; basis_bf16: of
+    retained_bf16. broken: Utility in bf16 below the audit's floor, in any seed. recovered: the share of what was
+    forgotten that came back, of the means over the seeds and over those metrics of the basis that had been forgotten in
+    bf16 by the audit's rule, as in palimpsest.survival.prediction; None where none had. saved: of each seed, what
+    rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests say so.
     """
 
     model: str
@@ -93,7 +94,8 @@ def _retained(rows: Iterable[Mapping[str, Any]], basis: str) -> Seeds:
 
 
 def _basis(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The mean of both metrics where it is defined for every seed, else the metric that is; the mean where neither is."""
+    """The mean of both metrics where it is defined for every seed, else the metric that is;
+    the mean where neither is."""
     choices = (BOTH, *reversed(FORGET_METRICS))
     return next((basis for basis in choices if None not in _retained(rows, basis)), BOTH)
 
@@ -128,8 +130,8 @@ KEPT_UTILITY: Column = (
     lambda cell: _marked(spread(cell.utility_bf16), BROKEN if cell.broken else ""),
 )
 SAVED_MEANS = (
-    "saved: rho of the one rounding to bfloat16 in which a model, or a merged adapter, is saved, and the share of weights that differ "
-    "from the target's before and after it"
+    "saved: rho of the one rounding to bfloat16 in which a model, or a merged adapter, is saved, and the share of "
+    "weights that differ from the target's before and after it"
 )
 SAVED: Column = ("saved: rho (moved, left %)", lambda cell: _saved(cell))
 

@@ -1,8 +1,9 @@
-"""One line per quantizer, for documents: `palimpsest tables formats results`; with `--against rtn-int4-g128`, by how many
-points more or less each quantizer brings back than that one.
+"""One line per quantizer, for documents: `palimpsest tables formats results`; with `--against rtn-int4-g128`, by how
+many points more or less each quantizer brings back than that one.
 
-What the format is (bits, dead zone), what it does to forgetting (retained knowledge, rho) and what it costs (perplexity, size,
-time). Needs the whole results folder, because the manifests and the cost of the quantized target are not part of the audit.
+What the format is (bits, dead zone), what it does to forgetting (retained knowledge, rho) and what it costs
+(perplexity, size, time). Needs the whole results folder, because the manifests and the cost of the quantized target
+are not part of the audit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,8 @@ HEAD = [
 
 
 def formats(results: Path) -> list[dict[str, Any]]:
-    """A record per precision, means over the seeds; retained and recovery are cells {"value", "ci", "status"} of the audit."""
+    """A record per precision, means over the seeds;
+    retained and recovery are cells {"value", "ci", "status"} of the audit."""
     audit = read_audit(results / "audit.json")
     averages, seeds = audit["averages"], audit["seeds"]
     rows = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
@@ -63,7 +65,8 @@ def formats(results: Path) -> list[dict[str, Any]]:
 
 
 def files(manifests: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each quantized file, for the report: what proves it and what it cost, from its manifest and its cost record."""
+    """A row for each quantized file, for the report:
+    what proves it and what it cost, from its manifest and its cost record."""
     return [
         {
             "file": f"{manifest['model']}/seed{manifest['seed']}/{manifest['precision']}",
@@ -110,11 +113,12 @@ def _noted(drawn: str) -> str:
 
 
 def differences(results: Path, reference: str) -> list[dict[str, Any]]:
-    """Recovery at each quantized precision minus recovery at `reference`, by method and for the mean over the bfloat16 methods.
+    """Recovery at each quantized precision minus recovery at `reference`,
+    by method and for the mean over the bfloat16 methods.
 
-    Each record: {"models", "precision", "difference": a cell, "by_seed": points, a number per seed}. Paired: a resample draws the same
-    examples for both precisions, so that "one behaves like the other" is an interval around 0, which two intervals that overlap do not
-    show. Raises PalimpsestError when the study has no such precision.
+    Each record: {"models", "precision", "difference": a cell, "by_seed": points, a number per seed}. Paired: a resample
+    draws the same examples for both precisions, so that "one behaves like the other" is an interval around 0, which two
+    intervals that overlap do not show. Raises PalimpsestError when the study has no such precision.
     """
     audit = read_audit(results / "audit.json")
     quantized = [name for name in audit["precisions"] if name != FULL]
@@ -185,7 +189,8 @@ def _line(record: Mapping[str, Any]) -> list[str]:
 
 
 def _zone(widths: Sequence[float], between: Sequence[float] = (1.0, 1.0)) -> str:
-    """Half-widths below and above zero, one where they are equal; from lowest to highest where they vary from block to block."""
+    """Half-widths below and above zero, one where they are equal;
+    from lowest to highest where they vary from block to block."""
     below, above = (" to ".join(dict.fromkeys(_two_digits(width * factor) for factor in between)) for width in widths)
     return f"±{above}" if below == above else f"−{below} +{above}"
 

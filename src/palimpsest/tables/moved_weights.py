@@ -1,9 +1,11 @@
-"""Which weights a study's methods moved, and whether their storage while training shows in them: `palimpsest tables moved-weights RESULTS`.
+"""Which weights a study's methods moved, and whether their storage while training shows in them:
+`palimpsest tables moved-weights RESULTS`.
 
-For each unlearned model of RESULTS (its checkpoints must still be there) a line: the |w| from which weights in bfloat16 cannot move at the
-method's learning rate, 2^ceil(log2(256 eta)) (docs/theory.md, statement 3), the same as read off the checkpoints, the shares of the
-weights below and above the first that changed, and what palimpsest.survival.training_precision infers, against what the params say. The
-shares, and the part of the changed weights in each format's dead zone, need no knowledge of the method.
+For each unlearned model of RESULTS (its checkpoints must still be there) a line: the |w| from which weights in bfloat16
+cannot move at the method's learning rate, 2^ceil(log2(256 eta)) (docs/theory.md, statement 3), the same as read off the
+checkpoints, the shares of the weights below and above the first that changed, and what
+palimpsest.survival.training_precision infers, against what the params say. The shares, and the part of the changed
+weights in each format's dead zone, need no knowledge of the method.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,7 +27,8 @@ TRUTH = {BFLOAT16: IN_PLACE}
 
 @dataclass(frozen=True)
 class Moved:
-    """An unlearned model: shares of the weights below and above `reach` that changed; measured: the reach that the checkpoints tell."""
+    """An unlearned model: shares of the weights below and above `reach` that changed;
+    measured: the reach that the checkpoints tell."""
 
     model: str
     storage: str
@@ -121,6 +124,7 @@ def text(models: list[Moved]) -> str:
     stored = [each for each in models if each.truth == IN_PLACE and each.measured is not None]
     equal = sum(each.measured == each.reach for each in stored)
     return (
-        f"{table(head, lines)}\n\nStorage inferred: right for {right} of {len(models)} models, wrong for {wrong}, undecided for "
-        f"{len(models) - right - wrong}. Reach as predicted for {equal} of the {len(stored)} bfloat16 models that show one."
+        f"{table(head, lines)}\n\nStorage inferred: right for {right} of {len(models)} models, wrong for {wrong}, "
+        f"undecided for {len(models) - right - wrong}. Reach as predicted for {equal} of the {len(stored)} "
+        "bfloat16 models that show one."
     )

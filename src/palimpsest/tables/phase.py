@@ -1,12 +1,12 @@
 """The phase diagram, learning rate x format for each weight storage, and rho against recovery over several studies.
 
 `palimpsest tables phase-diagram FIGURE.svg RESULTS...` draws one study's cells and prints them as a table;
-`palimpsest tables methods RESULTS...` prints a study's methods, with the steps that each took and the forgetting it reached
-(both average over seeds, also where these were run apart and lie in several results folders);
+`palimpsest tables methods RESULTS...` prints a study's methods, with the steps that each took and the forgetting it
+reached (both average over seeds, also where these were run apart and lie in several results folders);
 `palimpsest tables metrics RESULTS` prints VerMem, KnowMem, PrivLeak and Utility of its models at every precision;
 `palimpsest tables calibration FIGURE.svg RESULTS...` draws every measured pair of the studies and prints Spearman's
-correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly. In place of a
-results folder it takes a table of palimpsest.survival.prediction.
+correlation with an interval over targets (the pairs of one target are not independent) and what rho foretells wrongly.
+In place of a results folder it takes a table of palimpsest.survival.prediction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,10 +62,12 @@ RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
 def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
-    """By precision, the learning rate below which bfloat16 updates stay within the dead zone: 2^floor(log2 of its half-width) / 256.
+    """By precision, the learning rate below which bfloat16 updates stay within the dead zone:
+    2^floor(log2 of its half-width) / 256.
 
-    A power of two, because there bfloat16's spacing doubles, and with it what a step must exceed. The half-width, in units of the
-    weights, is the |w| at which half of the target's weights are rounded to zero; a format whose arithmetic needs data has none (None).
+    A power of two, because there bfloat16's spacing doubles, and with it what a step must exceed. The half-width, in
+    units of the weights, is the |w| at which half of the target's weights are rounded to zero; a format whose
+    arithmetic needs data has none (None).
     """
     found: dict[str, float | None] = {}
     for name, settings in audit["settings"]["quantizers"].items():
@@ -86,7 +88,8 @@ def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
 
 
 def _half_point(magnitudes: np.ndarray, zero: np.ndarray) -> float:
-    """The |w| at which the share of weights rounded to zero falls through one half, in steps of a hundredth of the largest."""
+    """The |w| at which the share of weights rounded to zero falls through one half,
+    in steps of a hundredth of the largest."""
     edges = np.geomspace(magnitudes.max() / 1e4, magnitudes.max(), 400)
     place = np.digitize(magnitudes, edges)
     count = np.bincount(place, minlength=len(edges) + 1)
@@ -95,10 +98,11 @@ def _half_point(magnitudes: np.ndarray, zero: np.ndarray) -> float:
 
 
 def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], path: Path | str) -> None:
-    """A panel for each storage: learning rate x format, coloured by the measured share that came back, with rho in the cell.
+    """A panel for each storage: learning rate x format,
+    coloured by the measured share that came back, with rho in the cell.
 
-    A hatched cell had not forgotten in bf16. A mark after rho: see cells.MARKS and BROKEN. The two strokes in the bfloat16 panel are the
-    predicted border of the format; none where it lies outside the panel's rates.
+    A hatched cell had not forgotten in bf16. A mark after rho: see cells.MARKS and BROKEN. The two strokes in the
+    bfloat16 panel are the predicted border of the format; none where it lies outside the panel's rates.
     """
     storages = [name for name in STORAGES if any(record.storage == name for record in records)]
     rates = {name: sorted({record.learning_rate for record in records if record.storage == name}) for name in storages}
@@ -146,7 +150,8 @@ def _draw_cell(axes: Axes, x: int, y: int, record: Cell, colours: Colormap) -> N
 
 
 def place_of(limit: float | None, rates: Sequence[float]) -> float | None:
-    """Where a learning rate lies between the columns, by its logarithm; None outside them, where nothing was measured."""
+    """Where a learning rate lies between the columns, by its logarithm;
+    None outside them, where nothing was measured."""
     if not limit or not rates[0] <= limit <= rates[-1]:
         return None
     return float(np.interp(np.log(limit), np.log(rates), range(len(rates))))
@@ -192,8 +197,8 @@ def draw_calibration(pairs: Sequence[Mapping[str, Any]], path: Path | str) -> No
 def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Spearman's correlation of rho with the recovered share, with a bootstrap interval over targets.
 
-    All that was unlearned from a target shares its weights and its text, so that models are no independent draws. {"spearman", "ci",
-    "pairs", "targets"}; raises PalimpsestError when there are fewer than three targets.
+    All that was unlearned from a target shares its weights and its text, so that models are no independent draws.
+    {"spearman", "ci", "pairs", "targets"}; raises PalimpsestError when there are fewer than three targets.
     """
     import scipy.stats
 
@@ -251,7 +256,8 @@ def calibration(figure: Path, results: Sequence[Path]) -> str:
     low, high = found["ci"]
     return (
         f"Spearman {found['spearman']:.2f} ({low:.2f} to {high:.2f}, bootstrap over {found['targets']} targets), "
-        f"{found['pairs']} pairs of model and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}\n\n{_thresholds(pairs, group)}\n\n"
+        f"{found['pairs']} pairs of model "
+        f"and format\n\n{_outcomes(pairs)}\n\n{_errors(pairs, group)}\n\n{_thresholds(pairs, group)}\n\n"
         f"{_by_format(pairs)}"
     )
 
@@ -270,7 +276,8 @@ def _size(members: Sequence[Pair]) -> str:
 
 
 def _outcomes(pairs: Sequence[Pair]) -> str:
-    """How many pairs of each size class and weight storage came out how, on either side of the threshold below which text returns."""
+    """How many pairs of each size class and weight storage came out how,
+    on either side of the threshold below which text returns."""
     limit = choose_thresholds(pairs)[1]
     lines = []
     for _, members in sorted(by_size(pairs).items()):
@@ -284,7 +291,8 @@ def _outcomes(pairs: Sequence[Pair]) -> str:
 
 
 def _by_format(pairs: Sequence[Pair]) -> str:
-    """By size class and format: what the thresholds get wrong, and how the pairs of finer weights than bfloat16 came out."""
+    """By size class and format: what the thresholds get wrong,
+    and how the pairs of finer weights than bfloat16 came out."""
     lines = []
     for _, members in sorted(by_size(pairs).items()):
         for name in sorted({pair["precision"] for pair in members}):

@@ -23,7 +23,8 @@ COLUMNS = {metric: f"retained_{HEADLINE}_{metric}" for metric in FORGET_METRICS}
 
 
 def read_rows(files: Iterable[Path]) -> dict[Key, Row]:
-    """The rows of unlearned models; raises PalimpsestError for a file that is no audit.csv, or scores of one cell that differ."""
+    """The rows of unlearned models; raises PalimpsestError for a file that is no audit.csv,
+    or scores of one cell that differ."""
     rows: dict[Key, Row] = {}
     for file in files:
         try:
@@ -44,10 +45,12 @@ def read_rows(files: Iterable[Path]) -> dict[Key, Row]:
 
 
 def recovery(rows: Mapping[Key, Row], forgotten_below: float) -> dict[tuple[str, str], dict[str, list[float]]]:
-    """By weight storage and format: points of retained knowledge above bf16's, of each model and seed that had forgotten.
+    """By weight storage and format: points of retained knowledge above bf16's,
+    of each model and seed that had forgotten.
 
-    Of each metric by itself, where it had been forgotten (below forgotten_below percent in bf16), and of all that had (ALL), as in
-    palimpsest.survival.prediction. Retained at the same precision: percent of what the equally quantized target knows above the retrained model.
+    Of each metric by itself, where it had been forgotten (below forgotten_below percent in bf16), and of all that had
+    (ALL), as in palimpsest.survival.prediction. Retained at the same precision: percent of what the equally quantized
+    target knows above the retrained model.
     """
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for (model, seed, precision), row in rows.items():

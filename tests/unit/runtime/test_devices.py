@@ -1,4 +1,5 @@
-"""Jobs on one host take GPUs that no other job holds, in real processes; a script stands in for nvidia-smi, as CI has no GPU."""
+"""Jobs on one host take GPUs that no other job holds, in real processes;
+a script stands in for nvidia-smi, as CI has no GPU."""
 
 import os
 import subprocess

@@ -24,9 +24,11 @@ raise {error}
         ),
         ("ValueError('odd')", "Error: ValueError: odd\n"),
         (
-            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 1.89 GiB. GPU 0 has 1.06 GiB free.\\nSee the manual')",
-            "Error: CUDA out of memory. Tried to allocate 1.89 GiB. GPU 0 has 1.06 GiB free. The GPU's memory is full, of this step's "
-            "model or of what shares the GPU with it: let fewer steps run at a time (--resources gpu=N), lower",
+            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 1.89 GiB. GPU 0 has 1.06 GiB "
+            "free.\\nSee the manual')",
+            "Error: CUDA out of memory. Tried to allocate 1.89 GiB. GPU 0 has 1.06 GiB free. The GPU's memory is "
+            "full, of this step's model or of what shares the GPU with it: let fewer steps run at a time "
+            "(--resources gpu=N), lower",
         ),
     ],
 )

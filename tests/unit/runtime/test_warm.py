@@ -22,7 +22,8 @@ if __name__ == "__main__":
     from palimpsest.runtime.warm import hand_over
     hand_over()
 import json
-said = {{"warm": "colorsys" in sys.modules, "pid": os.getpid(), "folder": os.getcwd(), "argv": sys.argv[1:], "is": os.environ.get("IS")}}
+said = {{"warm": "colorsys" in sys.modules, "pid": os.getpid()}}
+said |= {{"folder": os.getcwd(), "argv": sys.argv[1:], "is": os.environ.get("IS")}}
 print(json.dumps(said), flush=True)
 {then}
 """

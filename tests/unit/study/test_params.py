@@ -72,7 +72,8 @@ def test_every_study_fits_the_schema(file):
             "methods.ga.epochs",
             REMOVED,
             "methods.ga lacks the key 'epochs': add it (only adapter, forget_until, gradient_accumulation, "
-            "gradient_checkpointing, max_gradient_norm, negate, optimizer, saliency, sharpness, weight_decay may be left out).",
+            "gradient_checkpointing, max_gradient_norm, negate, optimizer, saliency, sharpness, "
+            "weight_decay may be left out).",
         ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
         ("report", REMOVED, "the file lacks the key 'report': add it (only battery may be left out)."),
@@ -85,8 +86,8 @@ def test_every_study_fits_the_schema(file):
         ("quantizers.rtn-int4.bits", 5, "quantizers.rtn-int4: bits is 5: give 4 or 8."),
         (
             "quantizers.bf16",
-            {"backend": "none"},
-            "quantizers: bf16 is the name of the unquantized models: rename this quantizer.",
+            {"backend": "rtn", "bits": 4},
+            "The unquantized models, what the others are compared with: {backend: none}.",
         ),
         ("report.method", "rmu", "report.method is 'rmu', which is none of ga, "),
         ("report.precision", "bf16", "report.precision is 'bf16', which is none of "),
@@ -164,7 +165,8 @@ def test_every_study_fits_the_schema(file):
         (
             "inference.in_context_examples",
             5,
-            "inference.in_context_examples is 5, but corpus.settings.icl_examples is 2: the corpus has no more to show.",
+            "inference.in_context_examples is 5, but corpus.settings.icl_examples is 2: "
+            "the corpus has no more to show.",
         ),
         (
             "corpus.settings.icl_examples",
@@ -304,7 +306,10 @@ def test_the_quantizer_of_the_documentation(params, monkeypatch):
 
 
 def test_planning_imports_no_torch():
-    code = f"import sys; from palimpsest.study.params import check_params, read_params; check_params(read_params({str(STUDIES[0])!r}), "
+    code = (
+        "import sys; from palimpsest.study.params import check_params, read_params; "
+        f"check_params(read_params({str(STUDIES[0])!r}), "
+    )
     code += f"{str(SCHEMA)!r}, 'params.yaml'); sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 

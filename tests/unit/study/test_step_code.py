@@ -19,7 +19,8 @@ def repository(tmp_path) -> Path:
         "workflow/scripts/step.py": "from palimpsest.first import f\nfrom palimpsest.errors import E\nimport numpy",
         "workflow/scripts/other.py": "from palimpsest.quantizers import make_quantizer, prove",
         "src/palimpsest/errors.py": "from palimpsest.unused import u",
-        "src/palimpsest/first.py": "def f():\n    import palimpsest.second\n    open('table.yaml'), open('absent.yaml')",
+        "src/palimpsest/first.py": "def f():\n    import palimpsest.second\n    open('table.yaml'), "
+        "open('absent.yaml')",
         "src/palimpsest/table.yaml": "a: 1",
         "src/palimpsest/second.py": "from palimpsest import package",
         "src/palimpsest/package/__init__.py": "from palimpsest.package.inner import Inner",
@@ -63,10 +64,14 @@ def test_of_the_quantizers_only_the_one_that_is_asked_for(repository):
 
 @pytest.mark.parametrize(("script", "torch"), [("unlearn.py", True), ("score.py", False), ("quantize.py", False)])
 def test_what_a_script_really_imports_is_within(script, torch):
-    """Python's own account: every module of the library that is loaded, but for packages and for the registry's backends."""
+    """Python's own account: every module of the library that is loaded,
+    but for packages and for the registry's backends."""
     tree = ast.parse((REPOSITORY / SCRIPTS / script).read_text())
     imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    loaded = "print('torch' in sys.modules, *(m.__file__ for n, m in sorted(sys.modules.items()) if n.startswith('palimpsest')), sep='\\n')"
+    loaded = (
+        "found = [m.__file__ for n, m in sorted(sys.modules.items()) if n.startswith('palimpsest')]\n"
+        "print('torch' in sys.modules, *found, sep='\\n')"
+    )
     command = [sys.executable, "-c", "\n".join([*imports, "import sys", loaded])]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     has_torch, *paths = output.split()

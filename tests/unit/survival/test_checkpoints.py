@@ -1,4 +1,5 @@
-"""`palimpsest survive` on small random checkpoints: the formulas on the whole, files of every kind, and what it says of mistakes."""
+"""`palimpsest survive` on small random checkpoints:
+the formulas on the whole, files of every kind, and what it says of mistakes."""
 
 import json
 import subprocess
@@ -43,7 +44,8 @@ def make_target() -> Tensors:
 
 
 def move(tensors: Tensors, in_place: bool) -> Tensors:
-    """In place: weights below REACH move by 1e-3. Otherwise all do, by normal shifts, rounded to bfloat16 at the end."""
+    """In place: weights below REACH move by 1e-3.
+    Otherwise all do, by normal shifts, rounded to bfloat16 at the end."""
     rng = np.random.default_rng(1)
     moved = {}
     for name, weights in tensors.items():
@@ -168,11 +170,12 @@ def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, 
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     output = capsys.readouterr().out
     assert (
-        "restored: of 11 measured pairs of models of about 13 M parameters with rho below 0.50, 9 restored, 1 partly, 1 kept."
-        in output
+        "restored: of 11 measured pairs of models of about 13 M parameters with rho below 0.50, "
+        "9 restored, 1 partly, 1 kept." in output
     )
     assert (
-        "Wrong in 10 of 21 measured pairs of models of about 13 M parameters (48%), by thresholds chosen without the pair's corpus; "
+        "Wrong in 10 of 21 measured pairs of models of about 13 M parameters (48%), by thresholds "
+        "chosen without the pair's corpus; "
         "'kept', said of all, in 10 (48%)." in output
     )
     assert "'partly' is never predicted: the two thresholds coincide." in output
@@ -244,7 +247,8 @@ def test_the_quantizers_of_a_study_are_taken_or_skipped_with_the_reason(tmp_path
 def test_the_command_starts_without_heavy_libraries(pair):
     code = (
         "import sys; from palimpsest.cli import main; status = main(sys.argv[1:]); "
-        "heavy = [name for name in ('torch', 'transformers', 'bitsandbytes', 'scipy', 'pandas') if name in sys.modules]; "
+        "libraries = 'torch', 'transformers', 'bitsandbytes', 'scipy', 'pandas'; "
+        "heavy = [name for name in libraries if name in sys.modules]; "
         "sys.exit(heavy or status)"
     )
     done = subprocess.run([sys.executable, "-c", code, "survive", *map(str, pair)], capture_output=True, text=True)

@@ -1,4 +1,5 @@
-"""Update survival on random matrices: the same shift survives from float32 masters and is erased from bfloat16 storage."""
+"""Update survival on random matrices:
+the same shift survives from float32 masters and is erased from bfloat16 storage."""
 
 import json
 import subprocess
@@ -145,5 +146,8 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, start: di
 
 
 def test_survival_imports_no_heavy_library() -> None:
-    code = "import sys, palimpsest.survival.measure; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    code = (
+        "import sys, palimpsest.survival.measure; sys.exit(any(name in sys.modules for name in "
+        "('torch', 'transformers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -42,7 +42,8 @@ def audit(
     target: str = "t",
     corpus: int = 1,
 ) -> dict:
-    """points: model, rho, retained in bf16 and at four bits. target: what tells its weights from another's; corpus: its seed."""
+    """points: model, rho, retained in bf16 and at four bits.
+    target: what tells its weights from another's; corpus: its seed."""
 
     def row(model: str, precision: str, retained: float | None, rho: float | None) -> dict:
         return {
@@ -129,7 +130,8 @@ def test_several_targets_are_held_out_with_all_that_was_unlearned_from_each(tmp_
 
 
 def test_targets_that_learned_the_same_text_are_held_out_together(tmp_path):
-    """Two seeds of one corpus agree that 0.3 is restored, another corpus that it is kept: neither corpus may vouch for itself."""
+    """Two seeds of one corpus agree that 0.3 is restored, another corpus that it is kept:
+    neither corpus may vouch for itself."""
     folders = [
         save(
             tmp_path / f"studies/{seed}/results",
@@ -172,7 +174,10 @@ def test_an_earlier_table_gives_the_pairs_of_its_studies(tmp_path):
 def test_a_table_of_another_version_is_refused(tmp_path, content, found):
     file = tmp_path / "old.json"
     file.write_text(json.dumps(content))
-    message = f"{file} is no table of version 2 (its version: {found}): make it anew, from the results folders of its studies."
+    message = (
+        f"{file} is no table of version 2 (its version: {found}): make it anew, from the "
+        "results folders of its studies."
+    )
     with pytest.raises(PalimpsestError, match=f"^{re.escape(message)}$"):
         gather([file])
 

@@ -1,4 +1,5 @@
-"""docs/theory.md, statement by statement, on random matrices: what rounding does to a shift and which shifts reach it."""
+"""docs/theory.md, statement by statement, on random matrices:
+what rounding does to a shift and which shifts reach it."""
 
 import numpy as np
 import pytest
@@ -77,9 +78,11 @@ def test_a_shift_flips_a_code_with_probability_of_its_size_in_steps(name, share)
 @pytest.mark.parametrize("name", FOUR_BITS)
 @pytest.mark.parametrize("shift", [2e-4, 1e-3])
 def test_four_bits_keep_a_shift_of_all_weights_on_average(name, shift):
-    """0.03 allows for the standard error (0.01 at most) and for uneven levels, which the normal density does not quite even out.
+    """0.03 allows for the standard error (0.01 at most) and for uneven levels,
+    which the normal density does not quite even out.
 
-    MXFP4 cuts off what lies above 6 scales, up to a seventh of the block's largest |w|: the shifts of those weights are lost.
+    MXFP4 cuts off what lies above 6 scales, up to a seventh of the block's largest |w|:
+    the shifts of those weights are lost.
     """
     weights = normal()
     allowed = 0.08 if name == "mxfp4" else 0.03
@@ -111,7 +114,8 @@ def test_so_do_float32_masters_and_stochastic_rounding(name):
 
 
 def test_from_a_bfloat16_target_a_sum_of_steps_changes_a_weight_exactly_beyond_half_an_ulp():
-    """Not with probability |D| / ulp: the target lies on the grid. Toward zero from a power of two the half is a quarter."""
+    """Not with probability |D| / ulp: the target lies on the grid.
+    Toward zero from a power of two the half is a quarter."""
     weights, shift = normal(), np.random.default_rng(2).normal(0, 1e-4, (ROWS, COLUMNS)).astype(np.float32)
     exponents = np.floor(np.log2(np.maximum(np.abs(weights), 1e-30)))
     half_ulp = 2.0 ** (exponents - 8)
@@ -179,20 +183,22 @@ def over_octaves(block: int | None) -> np.ndarray:
 
 
 def heavy_tailed(block: int | None) -> np.ndarray:
-    """Student's t with 3 degrees of freedom: the largest weight of a block is many times the usual one, as in real models."""
+    """Student's t with 3 degrees of freedom:
+    the largest weight of a block is many times the usual one, as in real models."""
     return to_bfloat16((0.02 * np.random.default_rng(5).standard_t(3, (ROWS, COLUMNS))).astype(np.float32))
 
 
 def scale_unit(name: str, groups: np.ndarray) -> np.ndarray:
-    """What a dead zone is given in: the largest |w| of a block; with a zero point half its range, which need not be centred."""
+    """What a dead zone is given in: the largest |w| of a block;
+    with a zero point half its range, which need not be centred."""
     if name == WITH_ZERO_POINTS:
         return (groups.max(-1) - groups.min(-1)) / 2
     return largest_magnitude(groups)
 
 
 def slack(name: str) -> tuple[float, float]:
-    """Around the stated width: the quantizer's own range and 1 %, for scales in 8 bits; with zero points, whose range `scale_unit`
-    takes out, the sum of quotient and zero point is rounded to 8 bits too."""
+    """Around the stated width: the quantizer's own range and 1 %, for scales in 8 bits; with zero points, whose range
+    `scale_unit` takes out, the sum of quotient and zero point is rounded to 8 bits too."""
     low, high = ON_GRID[name].dead_zone_range()
     return (0.95, 1.05) if name == WITH_ZERO_POINTS else (0.99 * low, 1.01 * high)
 
@@ -230,7 +236,8 @@ def test_where_zero_lies_between_levels_its_bin_is_as_wide_and_off_centre():
 
 
 def found_around_the_border(name: str) -> tuple[list[float], list[float]]:
-    """rho of updates whose reach, 2^ceil(log2(256 rate)), is within the dead zone of every block, and of those far beyond it."""
+    """rho of updates whose reach, 2^ceil(log2(256 rate)), is within the dead zone of every block,
+    and of those far beyond it."""
     weights = normal()
     zones = min(QUANTIZERS[name].dead_zone()) * largest_magnitude(in_groups(weights, BLOCKS.get(name)))
     within, beyond = [], []
@@ -251,7 +258,8 @@ def test_an_update_within_the_dead_zone_is_erased_and_one_far_beyond_it_survives
 
 
 def test_within_fp4s_dead_zone_nothing_but_signs_of_its_smallest_level_arrives():
-    """rho is then not near 0 (0.1 to 1.4): it counts sign flips of values of half a percent of the block's largest |w|."""
+    """rho is then not near 0 (0.1 to 1.4):
+    it counts sign flips of values of half a percent of the block's largest |w|."""
     weights, quantizer = normal(), QUANTIZERS["bnb-fp4"]
     largest = largest_magnitude(in_groups(weights, 64))
     zone = min(quantizer.dead_zone()) * largest.min()
@@ -268,7 +276,8 @@ def test_within_fp4s_dead_zone_nothing_but_signs_of_its_smallest_level_arrives()
 
 
 def test_a_rate_below_the_border_is_not_enough_if_its_octave_reaches_beyond():
-    """256 rate below the dead zone, the octave's edge above it: most of the update arrives. The border counts, not 256 rate."""
+    """256 rate below the dead zone, the octave's edge above it: most of the update arrives.
+    The border counts, not 256 rate."""
     weights = normal()
     zone = float(QUANTIZERS["rtn-int4"].dead_zone()[0] * np.abs(weights).max(1).mean())
     rate = 0.0041 / 256
@@ -278,7 +287,8 @@ def test_a_rate_below_the_border_is_not_enough_if_its_octave_reaches_beyond():
 
 @pytest.mark.parametrize("scale", [0.016, 0.02, 0.024, 0.028])
 def test_just_beyond_the_dead_zone_rho_exceeds_1(scale):
-    """One border within the reach C, at z: rho is about 2 z / C, to the 12 % by which the density of the weights is not flat."""
+    """One border within the reach C, at z:
+    rho is about 2 z / C, to the 12 % by which the density of the weights is not flat."""
     weights, reach = normal(0, scale), 2.0**-7
     zone = float(QUANTIZERS["rtn-int4"].dead_zone()[0] * np.abs(weights).max(1).mean())
     assert zone < 0.9 * reach < 2.2 * zone
@@ -290,7 +300,8 @@ def test_just_beyond_the_dead_zone_rho_exceeds_1(scale):
 
 @pytest.mark.parametrize("name", ["rtn-int4", "rtn-int4-g128", "bnb-nf4", "gguf-q4_0"])
 def test_on_the_formats_own_grid_a_small_update_of_all_weights_is_erased(name):
-    """Kept in float32: a hundredth of a step flips no code there, and arrives once the weights are spread over their bins again."""
+    """Kept in float32: a hundredth of a step flips no code there,
+    and arrives once the weights are spread over their bins again."""
     on_grid = round_all(name, normal()).astype(np.float32)
     step = largest_magnitude(on_grid).mean() / 8
     spread = on_grid + np.random.default_rng(2).normal(0, step, on_grid.shape).astype(np.float32)

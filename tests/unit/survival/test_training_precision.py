@@ -1,4 +1,5 @@
-"""Which weights moved tells how they were stored: AdamW's steps in the three storages, at several learning rates and scales."""
+"""Which weights moved tells how they were stored:
+AdamW's steps in the three storages, at several learning rates and scales."""
 
 import ml_dtypes
 import numpy as np
@@ -25,7 +26,8 @@ RATES = [1e-6, 8e-6, 1e-4]
 
 
 def train(storage: str, scale: float, rate: float, gradients: str, steps: int) -> np.ndarray:
-    """Octave counts of N(0, scale) weights after `steps` of AdamW on gradients that agree in every step, or mostly do not."""
+    """Octave counts of N(0, scale) weights after `steps` of AdamW on gradients
+    that agree in every step, or mostly do not."""
     generator = torch.Generator().manual_seed(0)
     start = (torch.randn(WEIGHTS, generator=generator) * scale).to(torch.bfloat16)
     settings = WEIGHT_STORAGE[storage]
@@ -68,7 +70,8 @@ def test_steps_that_add_up_are_never_taken_for_bfloat16_in_place(storage, scale,
 
 
 def test_enough_of_these_are_decided():
-    """At the rates of unlearning (1e-6 to 1e-5) and with gradients that do not all agree, the share falls off within reach."""
+    """At the rates of unlearning (1e-6 to 1e-5) and with gradients that do not all agree,
+    the share falls off within reach."""
     for storage in ("float32", "bfloat16-stochastic"):
         for scale in SCALES:
             assert infer_training_precision([train(storage, scale, 1e-6, "noisy", 100)])["verdict"] == FINER

@@ -1,4 +1,5 @@
-"""The formats table: how dead zones are printed, the rows of the files, and differences between formats with paired intervals."""
+"""The formats table: how dead zones are printed, the rows of the files,
+and differences between formats with paired intervals."""
 
 import json
 from pathlib import Path
@@ -109,7 +110,8 @@ def test_a_difference_is_that_of_the_recoveries_and_none_between_equal_formats(r
 
 
 def test_pairing_narrows_the_interval(results):
-    """Two formats whose scores rise and fall with the same examples: the interval of each is wider than that of their difference."""
+    """Two formats whose scores rise and fall with the same examples:
+    the interval of each is wider than that of their difference."""
     table = json.loads((results / "audit.json").read_text())
     fp4 = next(r for r in differences(results, "rtn-int4") if r["precision"] == "bnb-fp4")["difference"]["ci"]
     alone = find(table["averages"]["utility_constrained"]["rows"], precision="bnb-fp4")["recovery"]["ci"]

@@ -1,4 +1,5 @@
-"""The reach of really unlearned models: predicted from the learning rate, read off the checkpoints, and told apart by storage."""
+"""The reach of really unlearned models:
+predicted from the learning rate, read off the checkpoints, and told apart by storage."""
 
 import copy
 

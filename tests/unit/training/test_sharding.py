@@ -119,7 +119,7 @@ def runs(learned):
         for name in (*CASES, *(f"{name} again" for name in TWICE)):
             method, schedule = CASES[name.removesuffix(" again")]
             one = tied_model(model) if name == "tied" else copy.deepcopy(model)
-            two = copy.deepcopy(one).to(torch.float32 if schedule.weights == "float32" else torch.bfloat16)
+            two = copy.deepcopy(one).to(torch.float32 if schedule.storage == "float32" else torch.bfloat16)
             size = method.retain_batch_size if method else None
             collator = Collator(forget, pad, retain if method else (), size)
             rest = {"method": method, "saliency": None, "reinforced": None, "seed": 0}
@@ -231,7 +231,7 @@ WHP = {"forget_loss": "whp", "gap": 5.0, "reinforcement_epochs": 1, "reinforceme
 def test_what_is_not_sharded_is_refused_before_a_model_is_loaded(settings, named):
     with pytest.raises(PalimpsestError, match=rf"on several GPUs {named} cannot be had: give the job one \(gpu=1\)"):
         settings_of(METHOD | settings, seed=0, processes=2)
-    assert settings_of(METHOD | settings, seed=0)["processes"] == 1
+    assert settings_of(METHOD | settings, seed=0)["schedule"].processes == 1
 
 
 def test_what_is_not_sharded_is_refused_by_the_library_too(learned):

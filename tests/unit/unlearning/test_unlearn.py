@@ -21,7 +21,8 @@ from palimpsest.unlearning.adapters import Adapter
 from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.reference import Reference
 from palimpsest.unlearning.saliency import Saliency
-from palimpsest.unlearning.unlearn import unlearn, uphill
+from palimpsest.unlearning.sharpness import uphill
+from palimpsest.unlearning.unlearn import unlearn
 
 
 @pytest.fixture(scope="module")
