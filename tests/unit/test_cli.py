@@ -120,8 +120,9 @@ def test_a_folder_instead_of_a_file(tmp_path, capsys):
     assert str(tmp_path) in fails(capsys, "tables", "audit", tmp_path)
 
 
-def test_dvc_params_without_dvc_yaml(tmp_path, capsys):
-    found = fails(capsys, "dvc-params", REPOSITORY / "params.yaml", tmp_path / "dvc.yaml")
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_dvc_params_without_dvc_yaml(check, tmp_path, capsys):
+    found = fails(capsys, "dvc-params", *check, REPOSITORY / "params.yaml", tmp_path / "dvc.yaml")
     assert found == f"palimpsest: {tmp_path}/dvc.yaml does not exist: run this where it is, or name it (PARAMS DVC)."
 
 

@@ -72,7 +72,7 @@ def test_a_study_runs_on_stand_ins(name, stand_ins):
     corpus = json.loads((folder / "results/corpus/manifest.json").read_text())
     assert corpus["counts"]["forget"] == 2 and corpus["counts"]["prompts_found"] == 1.0
     target = json.loads((folder / TARGET).read_text())
-    assert target["settings"]["source"] == params["models"]["target"] and target["training"] is None
+    assert target["settings"]["models/target"] == params["models"]["target"] and target["training"] is None
     assert {"model.safetensors", "tokenizer.json"} <= set(target["files"])
 
 

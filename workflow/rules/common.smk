@@ -18,7 +18,7 @@ from palimpsest.study.run_checks import check_gpus_of_steps
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, TEXTS
-from palimpsest.vocabulary import RETRAIN, TARGET, UNQUANTIZED
+from palimpsest.vocabulary import FULL, RETRAIN, TARGET
 
 ROOT = Path(workflow.basedir)
 
@@ -53,15 +53,8 @@ config.update(expanded(config))
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])
 MODELS = [TARGET, RETRAIN, *METHODS]
-QUANTIZED = [
-    name
-    for name, quantizer in config["quantizers"].items()
-    if quantizer["backend"] != UNQUANTIZED
-]
-PRECISIONS = [
-    *(name for name in config["quantizers"] if name not in QUANTIZED),
-    *QUANTIZED,
-]
+QUANTIZED = [name for name in config["quantizers"] if name != FULL]
+PRECISIONS = [FULL, *QUANTIZED]
 METRICS = list(config["metrics"])
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
 

@@ -25,7 +25,7 @@ def score_precisions(
             verify_files(folder)
         files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
         made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision).record()
-        write_json(output, made_by | score(metric, settings, *files))
+        write_json(output, score(metric, settings, *files) | made_by)
 
 
 if __name__ == "__main__":

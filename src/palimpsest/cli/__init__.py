@@ -58,6 +58,7 @@ def survive(
 ) -> None:
     """What of an unlearning update is left in each format, from two checkpoints: no data, no GPU, no forward pass.
 
+    \b
     Example: palimpsest survive TARGET UNLEARNED --quantizer nf4,rtn-int4
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: the cores are taken by blocks of rows
@@ -102,6 +103,7 @@ def verify(
 ) -> None:
     """Hold every artefact to its hashes, its inputs, params.yaml and the code.
 
+    \b
     Example: palimpsest verify studies/muse-news/results studies/muse-news/params.yaml
     """
     from palimpsest.errors import choose
@@ -125,6 +127,7 @@ def stage(
 ) -> None:
     """Run one stage of dvc.yaml: Snakemake with the stage's own rules, then verify. `dvc repro` calls it.
 
+    \b
     Example: palimpsest stage models
     """
     from palimpsest.study.stages import run_stage
@@ -142,7 +145,10 @@ def dvc_params(
 ) -> None:
     """Write the lists of params in dvc.yaml anew, after keys of params.yaml were added or removed.
 
-    DVC then names the key that changed. Example: palimpsest dvc-params --check
+    DVC then names the key that changed.
+
+    \b
+    Example: palimpsest dvc-params --check
     """
     from palimpsest.study.dvc import check_lists, write_lists
 
@@ -159,6 +165,7 @@ def build_environment(
 ) -> None:
     """Build an isolated environment for archived quantizers. Snakemake does so by itself where a study needs one.
 
+    \b
     Example: palimpsest build-environment workflow/envs/archived.txt .environments/archived
     """
     from palimpsest.quantizers.environments import build

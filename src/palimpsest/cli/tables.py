@@ -19,6 +19,7 @@ Figure = Annotated[Path, typer.Argument(help="The SVG file to draw.")]
 def audit(file: Annotated[Path, typer.Argument(help="An audit.json.")] = Path("results/audit.json")) -> None:
     """Retained knowledge, every metric, perplexity and rho by model and precision.
 
+    \b
     Example: palimpsest tables audit results/audit.json
     """
     from palimpsest.audit.records import read_audit
@@ -36,6 +37,7 @@ def formats(
 ) -> None:
     """One line a quantizer: what the format is, what it does to forgetting and what it costs.
 
+    \b
     Example: palimpsest tables formats studies/all-quantizers/results --against rtn-int4-g128
     """
     from palimpsest.tables import formats as of
@@ -50,6 +52,7 @@ def formats(
 def phase_diagram(figure: Figure, results: Several) -> None:
     """Learning rate by format for each weight storage: draws it, and prints it as a table.
 
+    \b
     Example: palimpsest tables phase-diagram phase.svg studies/phase-diagram/results
     """
     from palimpsest.tables.phase import diagram
@@ -61,6 +64,7 @@ def phase_diagram(figure: Figure, results: Several) -> None:
 def methods(results: Several) -> None:
     """A study's methods, with the steps that each took and the forgetting it reached.
 
+    \b
     Example: palimpsest tables methods studies/cures/results
     """
     from palimpsest.tables import phase
@@ -72,6 +76,7 @@ def methods(results: Several) -> None:
 def metrics(results: Results) -> None:
     """VerMem, KnowMem, PrivLeak and Utility of every model at every precision.
 
+    \b
     Example: palimpsest tables metrics results
     """
     from palimpsest.audit.records import read_audit
@@ -87,6 +92,7 @@ def calibration(
 ) -> None:
     """Rho against recovery over several studies: draws every pair, and prints what rho foretells wrongly.
 
+    \b
     Example: palimpsest tables calibration calibration.svg src/palimpsest/survival/prediction.json
     """
     from palimpsest.tables import phase
@@ -100,6 +106,7 @@ def prediction(
 ) -> None:
     """The measured pairs of rho and recovery, as JSON: what `palimpsest survive` predicts from.
 
+    \b
     Example: palimpsest tables prediction results studies/*/results > prediction.json
     """
     from palimpsest.survival.prediction import in_lines, make_table
@@ -113,6 +120,7 @@ def moved_weights(
 ) -> None:
     """Which weights each method moved, read off the checkpoints, and what they tell of the storage while training.
 
+    \b
     Example: palimpsest tables moved-weights results
     """
     from palimpsest.tables.moved_weights import moved, text
@@ -124,18 +132,22 @@ def moved_weights(
 def recovery(
     audits: Annotated[list[Path], typer.Argument(help="audit.csv files, such as those in docs/evidence.")],
     models: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="This unlearned model alone; repeat it for several.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="These unlearned models alone; several: repeat it, or use commas."),
     ] = None,
     forgotten_below: Annotated[float, typer.Option(help="Percent, as in the studies' audit rules.")] = 50.0,
     negligible: Annotated[float, typer.Option(help="Points, as in the studies' audit rules.")] = 10.0,
 ) -> None:
     """What came back, by weight storage and format.
 
+    \b
     Example: palimpsest tables recovery docs/evidence/default.csv
     """
     from palimpsest.tables.recovery import recovery_table
 
-    print(recovery_table(audits, models or [], forgotten_below, negligible))
+    print(
+        recovery_table(audits, [name for each in models or [] for name in each.split(",")], forgotten_below, negligible)
+    )
 
 
 @tables.command()
@@ -147,6 +159,7 @@ def known_answers(
 ) -> None:
     """Published numbers beside a study's, and how the protocols differ.
 
+    \b
     Example: palimpsest tables known-answers studies/paper-news/results
     """
     from palimpsest.report.known_answers import comparison

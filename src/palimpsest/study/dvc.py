@@ -107,7 +107,8 @@ def check_lists(params: Path, dvc: Path) -> list[str]:
     """What is wrong with the lists of params in `dvc`, a line each;
     raises PalimpsestError for params that do not fit the schema."""
     check_params(read_params(params), SCHEMA, str(params))
-    return differences(dvc.read_text(encoding="utf-8"), _lists(params, dvc), str(dvc))
+    lists = _lists(params, dvc)
+    return differences(dvc.read_text(encoding="utf-8"), lists, str(dvc))
 
 
 def write_lists(params: Path, dvc: Path) -> None:

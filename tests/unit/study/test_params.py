@@ -86,8 +86,8 @@ def test_every_study_fits_the_schema(file):
         ("quantizers.rtn-int4.bits", 5, "quantizers.rtn-int4: bits is 5: give 4 or 8."),
         (
             "quantizers.bf16",
-            {"backend": "rtn", "bits": 4},
-            "The unquantized models, what the others are compared with: {backend: none}.",
+            {"backend": "rtn"},
+            "quantizers.bf16.backend is 'rtn': 'none' was expected.",
         ),
         ("report.method", "rmu", "report.method is 'rmu', which is none of ga, "),
         ("report.precision", "bf16", "report.precision is 'bf16', which is none of "),

@@ -15,8 +15,7 @@ from palimpsest.models.tokens import cross_entropy, forward
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.storage import WEIGHT_STORAGE, saved_share
 from palimpsest.training.trainer import train
-from palimpsest.unlearning import losses
-from palimpsest.unlearning import unlearn as unlearning
+from palimpsest.unlearning import losses, trainer
 from palimpsest.unlearning.adapters import Adapter
 from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.reference import Reference
@@ -162,7 +161,7 @@ def test_the_step_uphill_arrives_whatever_the_weights_are_stored_in(learned, mon
 
         return noted
 
-    monkeypatch.setattr(unlearning, "uphill", watched)
+    monkeypatch.setattr(trainer, "uphill", watched)
     nats = likelihood(model, forget, pad)
     outcome = unlearn(
         model, forget, retain, pad, Objective("ga", "gdr", sharpness=length), Schedule(1e-5, 1, storage=weights)
