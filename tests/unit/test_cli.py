@@ -112,7 +112,9 @@ def test_no_document_and_no_module_asks_for_a_module_to_be_run():
     for name in tracked.split():
         file = REPOSITORY / name
         if file.suffix in (".py", ".md", ".yaml", ".smk", ".toml", ".rst") or file.name in ("Makefile", "Snakefile"):
-            found = re.findall(r"python3? -m (palimpsest\.[\w.]+)", file.read_text()) if file.is_file() else []
+            text = file.read_text() if file.is_file() else ""
+            found = re.findall(r"python3? -m (palimpsest\.[\w.]+)", text)
+            found += re.findall(r"(palimpsest\.[\w.]+) --\w", text)
             assert [module for module in found if module.rstrip(".") not in started] == [], name
 
 
