@@ -3,7 +3,7 @@
 `python benchmarks/survive.py 54m` or `7b` (Llama-2's shapes, two checkpoints of 13 GB in a temporary folder, --folder
 says where). `--layers N` takes only N of the layers: the seconds are then those of the slice, and are not scaled up
 unless `--extrapolate` is given, which says so. Arguments after `--` go to the command, such as
-`-- --quantizer rtn-int4 nvfp4`.
+`-- --quantizer rtn-int4,nvfp4`.
 
 The weights are N(0, 0.02) in bfloat16; the update moves those below 2^-8 by 0.0005, as bfloat16 training at 1e-5 does.
 The command runs in a process of its own; `anonymous` is the peak of its own memory in MiB, `mapped` that of file-backed
