@@ -88,7 +88,8 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
     places = [f"{model}/seed{seed}/{precision}" for seed in seeds]
     manifests = [read_manifest(results / "quantized" / place) for place in places]
     costs = [read_json(results / f"cost/{place}.json") for place in places]
-    proof, quantizer = manifests[0]["proof"], make_quantizer(manifests[0]["settings"]["quantizer"])
+    (settings,) = manifests[0]["settings"].values()  # of the quantizer alone
+    proof, quantizer = manifests[0]["proof"], make_quantizer(settings)
     grids = {kind: zero_bin(levels) for kind, levels in list(quantizer.level_tables().items())[1:]}
     return {
         "backend": f"{proof['backend']} {proof['backend_version']}",
