@@ -6,7 +6,7 @@ inputs and which code made the files beside it. Nothing here knows one step from
 held to what is there today.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,26 @@ def problems(
     parts: names of folders (and files) in `results`, whose records are checked; None: all. An artefact that is missing
     shows in what is made from it, in the end in the audit, which is made from all. repository: where the code lies.
     """
-    for key in ("methods", "seeds", "quantizers"):
-        if key not in params:
-            raise PalimpsestError(f"params.yaml lacks the key {key!r}: add it, `snakemake -n` says where it belongs.")
-    study = expanded(with_current_names(params)[0])
+    study = _study_of(params)
+    known = {"model": {TARGET, RETRAIN, *study["methods"]}, "seed": study["seeds"], "precision": study["quantizers"]}
     hashes = _Hashes()
     found: list[str] = []
     strays: list[Path] = []
-    there = parts_of(results)
-    for part in there:
-        records, others = _contents(results / part)
-        foreign = [path for path in records if _is_foreign(path, study)]
-        own = [path for path in records if path not in foreign]
-        strays += [*others, *_topmost(foreign, own, results / part)]
-        for path in own if parts is None or part in parts else ():
+    for part in parts_of(results):
+        wanted = parts is None or part in parts
+        paths, others = _contents(results / part)
+        foreign: list[Path] = []
+        for path in paths:
             try:
-                found += _check_record(path, results, study, repository, hashes)
+                record = read_json(path)
+                if any(name in record and record[name] not in there for name, there in known.items()):
+                    foreign.append(path)  # of a model, seed or precision that the study has not
+                elif wanted:
+                    found += _check_record(path, record, results, study, repository, hashes)
             except PalimpsestError as error:
-                found.append(str(error))
+                if wanted:
+                    found.append(str(error))
+        strays += [*others, *_topmost(foreign, set(paths).difference(foreign), results / part)]
     for part in parts or [AUDIT]:
         if not (results / part).exists():
             found.append(f"{results / part} does not exist: run the step that writes it, snakemake --cores all.")
@@ -60,6 +62,14 @@ def problems(
         listed = " ".join(map(str, strays))
         found.append(f"no artefact of this params.yaml (an earlier study's, or a killed run's): rm -r {listed}")
     return found
+
+
+def _study_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params by today's names, with a method for each model; raises PalimpsestError for a key that this needs."""
+    for key in ("methods", "seeds", "quantizers"):
+        if key not in params:
+            raise PalimpsestError(f"params.yaml lacks the key {key!r}: add it, `snakemake -n` says where it belongs.")
+    return expanded(with_current_names(params)[0])
 
 
 def _contents(part: Path) -> tuple[list[Path], list[Path]]:
@@ -85,32 +95,26 @@ def _contents(part: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _check_record(
-    path: Path, results: Path, study: Mapping[str, Any], repository: Path, hashes: Mapping[Path, str]
+    path: Path,
+    record: Mapping[str, Any],
+    results: Path,
+    study: Mapping[str, Any],
+    repository: Path,
+    hashes: Mapping[Path, str],
 ) -> Iterator[str]:
-    record = read_json(path)
     if lacking := [name for name in ("settings", "inputs", "code") if name not in dict(record)]:
         yield f"{path} does not say which {lacking[0]} made it: {_remedy(path)}."
         return
     yield from _check_place(path, record)
     yield from _check_settings(path, dict(record["settings"]), study)
     if path.name == MANIFEST:
-        yield from _check_files(path)
+        yield from _check_files(path, record)
     yield from _check_sources(path, record, "inputs", results, hashes)
     yield from _check_sources(path, record, "code", repository, hashes)
     yield from _check_given(path, record, results.parent, hashes)
 
 
-def _is_foreign(path: Path, study: Mapping[str, Any]) -> bool:
-    """Whether a record is of a model, seed or precision that the study has not."""
-    try:
-        record = read_json(path)
-    except PalimpsestError:
-        return False  # which the check of the record says
-    known = {"model": [TARGET, RETRAIN, *study["methods"]], "seed": study["seeds"], "precision": study["quantizers"]}
-    return any(name in record and record[name] not in known[name] for name in known)
-
-
-def _topmost(foreign: Sequence[Path], own: Sequence[Path], part: Path) -> list[Path]:
+def _topmost(foreign: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
     """The folders and records to remove: as far up in the part as nothing of the study's own lies below."""
     holders = {parent for path in own for parent in path.parents}
     places = []
@@ -143,10 +147,10 @@ def _check_settings(path: Path, settings: Mapping[str, Any], study: Mapping[str,
         yield f"{path} was made without {new[0]}, which params.yaml has: {_remedy(path)}."
 
 
-def _check_files(path: Path) -> Iterator[str]:
+def _check_files(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
     """The files of a manifest's folder are those that it lists, as it lists them."""
     verify_files(path.parent)
-    listed = {path.parent / name for name in read_json(path)["files"]} | {path}
+    listed = {path.parent / name for name in record["files"]} | {path}
     if others := sorted(file for file in path.parent.rglob("*") if file.is_file() and file not in listed):
         yield f"{others[0]} is not listed in {path}, and a loader may take it: remove it."
 
