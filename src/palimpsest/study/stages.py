@@ -12,7 +12,7 @@ from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.study.params import read_params
-from palimpsest.study.verify import problems
+from palimpsest.study.verify import parts_of, problems
 
 RULES = "workflow/rules/"
 
@@ -33,11 +33,7 @@ def outputs_of(stage: dict[str, Any]) -> list[Path]:
 def rules_of(stage: dict[str, Any], folder: Path) -> list[str]:
     """The rules of the rule files that a stage depends on. folder: of the repository."""
     files = [folder / path for path in stage["deps"] if str(path).startswith(RULES)]
-    return [
-        name
-        for file in files
-        for name in re.findall(r"^(?:check)?(?:rule|use rule \w+ as) (\w+)", file.read_text(), re.M)
-    ]
+    return [name for file in files for name in re.findall(r"^(?:rule|use rule \w+ as) (\w+)", file.read_text(), re.M)]
 
 
 def run_stage(name: str, target: str, again: Sequence[str] = (), file: Path = Path("dvc.yaml")) -> list[str]:
@@ -57,7 +53,7 @@ def run_stage(name: str, target: str, again: Sequence[str] = (), file: Path = Pa
     for path in outputs:
         if not path.suffix:  # DVC wants a folder even where the study has nothing for it
             path.mkdir(parents=True, exist_ok=True)
-    results = outputs[0].parts[0]
-    parts = [path.name for path in outputs if not path.suffix or path.name == "audit.json"]
-    recorded = [part for part in parts if part != "figures"]
-    return problems(Path(results), read_params("params.yaml"), recorded)
+    results = Path(outputs[0].parts[0])
+    with_records = parts_of(results)
+    parts = [path.name for path in outputs if path.name in with_records]
+    return problems(results, read_params("params.yaml"), parts)
