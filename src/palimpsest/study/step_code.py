@@ -9,16 +9,11 @@ from pathlib import Path
 
 SCRIPTS, LIBRARY = "workflow/scripts", "src/palimpsest"
 
+HERE = Path(__file__).parents[1]
 EXEMPT = (
     "artefacts.py",
     "errors.py",
-    "runtime/__init__.py",
-    "runtime/devices.py",
-    "runtime/jobs.py",
-    "runtime/logs.py",
-    "runtime/startup.py",
-    "runtime/benchmark.py",
-    "runtime/warm.py",
+    *sorted(str(file.relative_to(HERE)) for file in (HERE / "runtime").glob("*.py")),
     "quantizers/__init__.py",
 )
 """Modules that decide no number: how files are written, where messages go, which GPU is taken, what an import costs.
