@@ -36,6 +36,7 @@ from palimpsest.survival.measure import (
 )
 from palimpsest.survival.records import CheckpointRecord, KindSurvival, Octave, RoundedSurvival, Update
 from palimpsest.survival.training_precision import OCTAVES, infer_training_precision, lower_edge, octave_counts, octaves
+from palimpsest.vocabulary import FULL
 
 VALUES_AT_ONCE = 1 << 16
 """Weights in a block: its dozen of scratch arrays stay in a cache of 2 MiB."""
@@ -82,8 +83,9 @@ def choose_formats(names: Iterable[str]) -> dict[str, Quantizer]:
 
 
 def formats_of(blocks: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Quantizer], dict[str, str]]:
-    """The quantizers of a study's params that weights alone decide, and why the others are skipped, both by name."""
-    quantizers = {name: make_quantizer(settings) for name, settings in blocks.items()}
+    """The quantizers of a study's params that weights alone decide, and why the others are skipped, both by name.
+    The unquantized models are none of them."""
+    quantizers = {name: make_quantizer(settings) for name, settings in blocks.items() if name != FULL}
     skipped = {name: quantizer.why_not_round() for name, quantizer in quantizers.items()}
     chosen = {name: quantizer for name, quantizer in quantizers.items() if not skipped[name]}
     if not chosen:

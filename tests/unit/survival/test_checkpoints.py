@@ -235,6 +235,7 @@ def test_the_quantizers_of_a_study_are_taken_or_skipped_with_the_reason(tmp_path
     calibration = "calibration: retain, samples: 8, sample_length: 128"
     params.write_text(
         "quantizers:\n"
+        "  bf16: {backend: none}\n"
         "  four: {backend: rtn, bits: 4, group_size: 64, symmetric: true}\n"
         f"  clever: {{backend: gptq, bits: 4, group_size: 128, symmetric: true, damping: 0.01, {calibration}}}\n"
     )
