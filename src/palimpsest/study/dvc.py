@@ -16,7 +16,7 @@ import yaml
 
 from palimpsest.artefacts import REPOSITORY
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.params import check_params, leaves, read_params
+from palimpsest.study.params import check_params, leaves, read_params, with_current_names
 from palimpsest.study.stages import read_stages
 
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
@@ -106,7 +106,7 @@ def _reject_dots(params: Any, where: str = "") -> None:
 def check_lists(params: Path, dvc: Path) -> list[str]:
     """What is wrong with the lists of params in `dvc`, a line each;
     raises PalimpsestError for params that do not fit the schema."""
-    check_params(read_params(params), SCHEMA, str(params))
+    check_params(with_current_names(read_params(params))[0], SCHEMA, str(params))
     lists = _lists(params, dvc)
     return differences(dvc.read_text(encoding="utf-8"), lists, str(dvc))
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.dvc import differences, rewrite, stage_params
+from palimpsest.study.dvc import check_lists, differences, rewrite, stage_params
 from palimpsest.study.params import leaves, read_params
 from palimpsest.study.stages import outputs_of, read_stages, rules_of
 
@@ -98,3 +98,16 @@ def test_a_file_without_stages_is_refused(tmp_path):
     (tmp_path / "dvc.yaml").write_text("plots: []")
     with pytest.raises(PalimpsestError, match="has no stages"):
         read_stages(tmp_path / "dvc.yaml")
+
+
+def test_a_file_with_names_of_the_version_before_is_checked_by_todays(tmp_path):
+    """Its keys are listed as the file has them: DVC reads no other."""
+    params = read_params(REPOSITORY / "params.yaml")
+    params["training"]["weights"] = params["training"].pop("storage")
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(params))
+    found = check_lists(file, REPOSITORY / "dvc.yaml")
+    assert [line.partition(": ")[2] for line in found] == [
+        "stage models lacks training.weights.",
+        "stage models lists training.storage, which params.yaml lacks.",
+    ]
