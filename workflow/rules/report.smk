@@ -21,7 +21,6 @@ rule audit:
     resources:
         mem_mb=1000,
     params:
-        rules=config["audit"],
         settings=of_params(**{key: key for key in config}),
     message:
         "Collecting the audit table"

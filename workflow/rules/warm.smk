@@ -1,5 +1,5 @@
 # One process imports what the steps of a run import, and they are forks of it (palimpsest.runtime.warm): not for a run of a step or two,
-# whose own imports are over before it is ready, and not where another machine does the steps.
+# whose own imports are over before it is ready, and not where another machine does the steps, or nobody does them (--touch).
 WARM = []
 
 
@@ -7,7 +7,8 @@ onstart:
     heavy = [
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]
-    if workflow.local_exec and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
+    runs_here = workflow.local_exec and not workflow.touch
+    if runs_here and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
         imports = [
             name
             for precision in PRECISIONS

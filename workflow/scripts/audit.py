@@ -5,31 +5,28 @@ from palimpsest.runtime.jobs import start_job
 if __name__ == "__main__":
     job = start_job(snakemake)
 
-from typing import Any
-
 from palimpsest.artefacts import Origin, write_json
 from palimpsest.audit.battery import attach
 from palimpsest.audit.records import read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
 
-def audit(origin: Origin, rules: dict[str, Any], records: dict[str, list[str]], json: str, csv: str) -> None:
-    """records: paths of the scores, survival records, manifests of models, and records of the battery."""
-    study = dict(origin.settings)
+def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) -> None:
+    """origin: of the whole study. records: paths of the scores, survival records, manifests of models, and records of
+    the battery."""
+    study, made_by = dict(origin.settings), origin.record()
     read = {name: read_records(paths) for name, paths in records.items()}
     constrained = headline_methods(study["methods"])
-    table = collect(read["scores"], read["survival"], read["models"], constrained, rules, study)
+    table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
     attach(table, read["battery"])
     # as pairs: DVC shows every entry of a mapping as a metric
-    made_by = {name: list(origin.record()[name].items()) for name in ("inputs", "code")}
-    write_json(json, table | made_by)
+    write_json(json, table | {name: list(made_by[name].items()) for name in ("inputs", "code")})
     write_csv(table, csv)
 
 
 if __name__ == "__main__":
     audit(
         job.origin,
-        snakemake.params.rules,
         {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery")},
         snakemake.output.json,
         snakemake.output.csv,

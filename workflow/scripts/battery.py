@@ -1,14 +1,11 @@
 """The utility battery of one model at one precision, reloaded from disk as for inference, through lm-eval."""
 
-from palimpsest.runtime.jobs import start_job
-
-if __name__ == "__main__":
-    job = start_job(snakemake)
-
 from palimpsest.battery import require_lm_eval
+from palimpsest.runtime.jobs import start_job
 from palimpsest.runtime.startup import import_transformers
 
 if __name__ == "__main__":
+    job = start_job(snakemake)
     require_lm_eval()
     import_transformers()
 
