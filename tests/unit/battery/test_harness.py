@@ -32,16 +32,6 @@ from palimpsest.battery.harness import OneBos, measure
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, write_battery_data) -> Path:
-    return write_battery_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def questions(folder):
-    return prepare(settings(folder), 0)
-
-
-@pytest.fixture(scope="module")
 def network(tiny):
     """The tiny tokenizer, which adds no BOS by itself, and a model with room for the examples;
     weights large enough to differ."""

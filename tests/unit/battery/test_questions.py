@@ -17,16 +17,6 @@ from palimpsest.errors import PalimpsestError
 pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install -c constraints.txt -e '.[battery]'")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, write_battery_data) -> Path:
-    return write_battery_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def questions(folder):
-    return prepare(settings(folder), 0)
-
-
 def test_limits_draw_by_seed_and_evenly_over_subjects(folder, questions):
     assert {task: len(asked) for task, asked in questions.items()} == {
         task: each["limit"] for task, each in SETTINGS.items()
