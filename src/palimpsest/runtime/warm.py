@@ -1,6 +1,6 @@
 """One warm process for a whole run: it imports what steps import, once, and every step on the CPU is a fork of it.
 
-Importing torch, transformers and a quantizer takes a process 7 to 14 seconds, and a small step computes for one.
+Importing torch, transformers and a quantizer takes a process several seconds, and a small step computes for one.
 `snakemake` starts `python -m palimpsest.runtime.warm` (workflow/rules/common.smk). A step's own process, which
 Snakemake starts as ever, connects to it, hands over its command line, environment, folder and standard streams,
 waits, and ends as the fork ends. The fork runs the same script from its first line, so a step computes the same
