@@ -91,13 +91,8 @@ def test_a_python_that_the_pins_were_not_tried_on_is_named(tmp_path):
 
 
 def test_the_command_line_builds_nothing_twice(environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.quantizers.environments", REQUIREMENTS, environment],
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-m", "palimpsest", "build-environment"]
+    done = subprocess.run([*command, REQUIREMENTS, environment], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
-    done = subprocess.run(
-        [sys.executable, "-m", "palimpsest.quantizers.environments", "no", "where"], capture_output=True, text=True
-    )
-    assert done.returncode == 1 and done.stderr.startswith("Error: no does not exist")
+    done = subprocess.run([*command, "no", "where"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("palimpsest: no does not exist")

@@ -18,6 +18,8 @@ from palimpsest.vocabulary import RETRAIN, TARGET
 AUDIT = "audit.json"
 WITHOUT_RECORDS = ("logs", "benchmarks", "figures")
 """Folders of results whose files carry no record: nothing is computed from them."""
+ORIGIN = {"settings", "inputs", "code"}
+"""What every record says of its origin (palimpsest.artefacts.Origin)."""
 
 
 def parts_of(results: Path) -> list[str]:
@@ -36,25 +38,23 @@ def problems(
     shows in what is made from it, in the end in the audit, which is made from all. repository: where the code lies.
     """
     study = _study_of(params)
-    known = {"model": {TARGET, RETRAIN, *study["methods"]}, "seed": study["seeds"], "precision": study["quantizers"]}
     hashes = _Hashes()
     found: list[str] = []
     strays: list[Path] = []
     for part in parts_of(results):
         wanted = parts is None or part in parts
-        paths, others = _contents(results / part)
-        foreign: list[Path] = []
+        paths, gone = _contents(results / part)
         for path in paths:
             try:
                 record = read_json(path)
-                if any(name in record and record[name] not in there for name, there in known.items()):
-                    foreign.append(path)  # of a model, seed or precision that the study has not
+                if not _is_of(study, record):
+                    gone.append(path)
                 elif wanted:
                     found += _check_record(path, record, results, study, repository, hashes)
             except PalimpsestError as error:
                 if wanted:
                     found.append(str(error))
-        strays += [*others, *_topmost(foreign, set(paths).difference(foreign), results / part)]
+        strays += _topmost(gone, set(paths).difference(gone), results / part)
     for part in parts or [AUDIT]:
         if not (results / part).exists():
             found.append(f"{results / part} does not exist: run the step that writes it, snakemake --cores all.")
@@ -102,7 +102,7 @@ def _check_record(
     repository: Path,
     hashes: Mapping[Path, str],
 ) -> Iterator[str]:
-    if lacking := [name for name in ("settings", "inputs", "code") if name not in dict(record)]:
+    if lacking := sorted(ORIGIN - record.keys()):
         yield f"{path} does not say which {lacking[0]} made it: {_remedy(path)}."
         return
     yield from _check_place(path, record)
@@ -114,11 +114,22 @@ def _check_record(
     yield from _check_given(path, record, results.parent, hashes)
 
 
-def _topmost(foreign: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
-    """The folders and records to remove: as far up in the part as nothing of the study's own lies below."""
+def _is_of(study: Mapping[str, Any], record: Any) -> bool:
+    """Whether this is a record, and not of a model, seed or precision that the study lacks.
+
+    A folder whose step failed has lost its manifest: what is left there may be JSON, and tells nothing of its origin.
+    """
+    if not isinstance(record, dict) or not record.keys() & ORIGIN:
+        return False
+    known = {"model": [TARGET, RETRAIN, *study["methods"]], "seed": study["seeds"], "precision": study["quantizers"]}
+    return all(record[name] in known[name] for name in known if name in record)
+
+
+def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
+    """The folders and files to remove: as far up in the part as nothing of the study's own lies below."""
     holders = {parent for path in own for parent in path.parents}
     places = []
-    for path in foreign:
+    for path in gone:
         place = path.parent if path.name == MANIFEST else path
         while place.parent != part and place.parent not in holders:
             place = place.parent

@@ -323,6 +323,17 @@ def test_what_belongs_to_no_artefact(results, params):
     assert line.startswith("no artefact of this params.yaml") and all(str(stray) in line for stray in strays)
 
 
+def test_a_folder_whose_step_failed(results, params):
+    """Snakemake takes its manifest away, and the files of a tokenizer may name a model too."""
+    folder = results / "quantized/npo_klr/seed0/gptq"
+    (folder / MANIFEST).unlink()
+    write_json(folder / "tokenizer.json", {"model": {"type": "BPE"}})
+    found = check(results, params, ["quantized"])
+    assert found == [
+        f"no artefact of this params.yaml (an earlier study's, or a killed run's): rm -r {folder.parents[1]}"
+    ]
+
+
 def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
     folder = tmp_path / "seed0"
     drafts = [tmp_path / f".{name}.{'0a' * 16}" for name in ("seed0", "seed00")]
