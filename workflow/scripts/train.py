@@ -15,7 +15,7 @@ import torch
 
 from palimpsest.artefacts import Origin, hash_sources, verify_files
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.models.checkpoint import current_device, load_published, write_model
+from palimpsest.models.checkpoint import check_savable, current_device, load_published, write_model
 from palimpsest.models.scratch import make_base
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
@@ -29,6 +29,7 @@ def make_model(origin: Origin, settings: dict[str, Any], corpus: Path, folder: P
     texts, model, seed, outcome, device = read_corpus(corpus), origin.key["model"], origin.key["seed"], None, "cpu"
     if settings["source"] == "train":
         network, tokenizer = make_base(settings["base"], settings["scratch"], texts, seed)
+        check_savable(network, tokenizer, settings["base"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = settings["training"]
         layout = training["max_length"], training["questions"]

@@ -14,10 +14,10 @@ import torch
 
 from palimpsest.artefacts import Origin, verify_files
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.models.checkpoint import current_device, load_model, load_tokenizer, write_model
+from palimpsest.models.checkpoint import check_savable, current_device, load_model, load_tokenizer, write_model
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
-from palimpsest.training.storage import saved_share
+from palimpsest.training.storage import check_comparable, saved_share
 from palimpsest.unlearning.unlearn import settings_of, unlearn, with_processes
 
 
@@ -31,6 +31,8 @@ def unlearn_model(
     verify_files(target)
     texts, tokenizer = read_corpus(corpus), load_tokenizer(target)
     network = load_model(target, torch.bfloat16)
+    check_savable(network, tokenizer, target)
+    check_comparable(network, target)
     layout = settings["max_length"], settings["questions"]
     forget, retain = (corpus_sequences(texts, split, tokenizer, *layout) for split in ("forget", "retain"))
     outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, **arguments)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.core_model_loading import revert_weight_conversion
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
@@ -123,6 +125,29 @@ def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
+
+
+def as_stored(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The weights by the names, and in the pieces, that its checkpoint has: transformers calls some otherwise in
+    memory (GPT-NeoX's head), and joins others (Mixtral's experts)."""
+    return revert_weight_conversion(model, dict(model.named_parameters()))
+
+
+def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:
+    """Save everything but the weights of `source` to a scratch folder: what cannot be saved is known before training.
+
+    Raises PalimpsestError that says what transformers refuses, such as settings of generation that contradict.
+    """
+    with TemporaryDirectory() as scratch:
+        for each in (model.config, model.generation_config, tokenizer):
+            try:
+                if each is not None:
+                    each.save_pretrained(scratch)
+            except (ValueError, TypeError) as error:
+                raise PalimpsestError(
+                    f"the {type(each).__name__} of {source} could not be saved with the trained model: "
+                    f"{' '.join(str(error).split()).rstrip('.')}. Mend its file there first."
+                ) from error
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
+from palimpsest.errors import PalimpsestError
+from palimpsest.models.checkpoint import as_stored
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.training.processes import rank_and_size
 from palimpsest.training.sharding import local
@@ -135,8 +138,21 @@ SHARDED = ("adamw", "adamw-float32-moments")
 """Optimizers that update a part of a weight as they update the whole; moments in blocks of 256 are of whole weights."""
 
 
+def check_comparable(model: PreTrainedModel, target: Path) -> None:
+    """Raise PalimpsestError unless `saved_share` can compare the model with the files of `target`:
+    asked before training, so that no trained model is lost to a comparison that cannot be made."""
+    with open_checkpoint(target) as files:
+        for name, weight in as_stored(model).items():
+            found = files.shape(name) if name in files else None
+            if found != tuple(weight.shape):
+                raise PalimpsestError(
+                    f"{target} has {name} of shape {found}, the model that is loaded from it {tuple(weight.shape)}: "
+                    "what training changes could not be told. Save the checkpoint again with transformers."
+                )
+
+
 @torch.no_grad()
-def saved_share(model: nn.Module, target: Path) -> dict[str, float | None]:
+def saved_share(model: PreTrainedModel, target: Path) -> dict[str, float | None]:
     """What the rounding to bfloat16, in which a model is saved,
     leaves of the update that training made of `target`'s weights.
 
@@ -147,7 +163,7 @@ def saved_share(model: nn.Module, target: Path) -> dict[str, float | None]:
     kept = update = moved = saved = total = 0.0
     device = "cuda" if torch.cuda.is_available() else None  # after sharded training they are in the host's memory
     with open_checkpoint(target) as files:
-        for name, weight in model.named_parameters():
+        for name, weight in as_stored(model).items():
             trained = weight.to(device or weight.device)
             start = torch.from_numpy(files.load(name)).to(trained.device)
             exact = (trained.float() - start).double()

@@ -2,8 +2,18 @@
 
 import pytest
 import torch
+from families import FAMILIES, make_model, make_tokenizer
+from safetensors.torch import load_file, save_file
 
-from palimpsest.training.storage import WEIGHT_STORAGE, Float32MomentsAdamW, round_stochastically
+from palimpsest.errors import PalimpsestError
+from palimpsest.models.checkpoint import check_savable, load_model
+from palimpsest.training.storage import (
+    WEIGHT_STORAGE,
+    Float32MomentsAdamW,
+    check_comparable,
+    round_stochastically,
+    saved_share,
+)
 
 
 def train(storage, steps=50, lr=1e-5, seed=3, optimizer="adamw"):
@@ -110,3 +120,39 @@ def test_stochastic_adamw_takes_the_steps_of_adamw():
 def test_the_same_seed_gives_the_same_weights():
     assert torch.equal(train("bfloat16-stochastic")[1], train("bfloat16-stochastic")[1])
     assert not torch.equal(train("bfloat16-stochastic")[1], train("bfloat16-stochastic", seed=4)[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_training_changed_is_measured_in_every_family(family, tmp_path):
+    """GPT-NeoX's head and Mixtral's experts have other names in memory than in the file."""
+    make_model(family, make_tokenizer()).save_pretrained(tmp_path)
+    model = load_model(tmp_path, torch.float32)
+    check_comparable(model, tmp_path)
+    assert saved_share(model, tmp_path) == {"rho": None, "moved_share": 0.0, "saved_share": 0.0}
+    weights = [weight for weight in model.parameters() if weight.dim() > 1]
+    with torch.no_grad():
+        for weight in weights:
+            weight[0] += 0.5  # one row, or one expert
+    found = saved_share(model, tmp_path)
+    moved = sum(weight[0].numel() for weight in weights) / model.num_parameters()
+    assert found["moved_share"] == pytest.approx(moved, rel=1e-12)
+    assert found["saved_share"] == pytest.approx(moved, rel=0.02) and found["rho"] == pytest.approx(1, abs=0.01)
+
+
+def test_what_could_not_be_measured_after_training_is_refused_before_it(tmp_path):
+    make_model("gpt_neox", make_tokenizer()).save_pretrained(tmp_path)
+    model = load_model(tmp_path, torch.bfloat16)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("embed_out.weight")
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PalimpsestError, match=r"has embed_out.weight of shape None.*Save the checkpoint again"):
+        check_comparable(model, tmp_path)
+
+
+def test_what_could_not_be_saved_after_training_is_refused_before_it():
+    tokenizer = make_tokenizer()
+    model = make_model("gpt2", tokenizer)
+    check_savable(model, tokenizer, "somewhere")
+    model.generation_config.do_sample, model.generation_config.temperature = False, 0.3
+    with pytest.raises(PalimpsestError, match=r"GenerationConfig of somewhere could not be saved.*temperature"):
+        check_savable(model, tokenizer, "somewhere")
