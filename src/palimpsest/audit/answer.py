@@ -1,11 +1,12 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
+from palimpsest.audit.cautions import BELOW, DAMAGED, cautions, is_over_forgotten, join
 from palimpsest.audit.retained import Retained
 from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
 from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, UNDEFINED
 
 RECOVERS, HOLDS, INCONCLUSIVE = "recovers", "holds", "inconclusive"
-NOT_MEMORISED, NOT_FORGOTTEN = "not-memorised", "not-forgotten"
+NOT_MEMORISED, NOT_FORGOTTEN, DAMAGE = "not-memorised", "not-forgotten", "damaged"
 """Regimes."""
 
 
@@ -47,17 +48,51 @@ def answer(audit: AuditTable, retained: Retained) -> Answer:
             f"knowledge in {FULL}."
         )
         return _record(NOT_FORGOTTEN, text, *notes, numbers)
-    regime = _regime(measured, rules.negligible)
+    regime = _regime(full, measured, rules.negligible)
+    if regime != RECOVERS and (damage := _damage(audit, group["models"], full, measured)):
+        return _record(DAMAGE, damage, *notes, numbers)
     return _record(regime, _sentence(regime, full, measured, worst, rules.negligible), *notes, numbers)
 
 
-def _regime(measured: dict[str, RecoveryCell], negligible: float) -> str:
-    intervals = [(_value(cell), cell["ci"]) for cell in measured.values()]
-    if any(ci is not None and ci[0] > 0 and value >= negligible for value, ci in intervals):
+def _regime(full: Cell, measured: dict[str, RecoveryCell], negligible: float) -> str:
+    """Of models below the retrained one nothing comes back before it is reached: from there up the points count."""
+    cells = measured.values()
+    if is_over_forgotten(full["value"], negligible):
+        back = [cell for cell in cells if _value(cell["retained"]) >= negligible]
+    else:
+        back = [cell for cell in cells if _value(cell) >= negligible]
+    if any(cell["ci"] is not None and cell["ci"][0] > 0 for cell in back):
         return RECOVERS
-    if all(ci is not None and ci[1] < negligible for _, ci in intervals):
+    if all(cell["ci"] is not None and cell["ci"][1] < negligible for cell in cells):
         return HOLDS
     return INCONCLUSIVE
+
+
+def _damage(audit: AuditTable, models: list[str], full: Cell, measured: dict[str, RecoveryCell]) -> str:
+    """Why that nothing comes back says nothing of forgetting: the models lie below the retrained one, or all of them
+    are broken; empty where it is not so."""
+    rules = audit["rules"]
+    kept: dict[str, Cell] = {FULL: full, **{name: cell["retained"] for name, cell in measured.items()}}
+    below = [name for name, cell in kept.items() if is_over_forgotten(cell["value"], rules["negligible"])]
+    if _decides(below, measured):
+        shown = [f"{round(_value(kept[name]))} % in {name}" for name in below]
+        return (
+            f"No answer: the unlearned models are {DAMAGED}. They keep {join(shown)} of what they should forget, "
+            f"{BELOW}, which is 0 %: more is lost than the forget set."
+        )
+    broken = {(row["model"], row["precision"]) for row in audit["rows"] if row["broken"]}
+    ruined = [name for name in kept if all((model, name) in broken for model in models)]
+    if _decides(ruined, measured):
+        return (
+            f"No answer: the unlearned models are damaged. All of them lost more than {100 - rules['utility_floor']:g} "
+            f"% of the target's utility in {join(ruined)}, so what they no longer say is not forgetting."
+        )
+    return ""
+
+
+def _decides(damaged: list[str], measured: dict[str, RecoveryCell]) -> bool:
+    """Whether damage at these precisions leaves no format of which the sentence could speak."""
+    return FULL in damaged or set(measured) <= set(damaged)
 
 
 def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst: str, negligible: float) -> str:
@@ -79,7 +114,7 @@ def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst:
         )
     # A format counts as harmless only where its whole interval is, the same test that lets a study say "holds".
     calm = [name for name, cell in measured.items() if cell["ci"] and cell["ci"][1] < negligible]
-    rest = f", while {_join(calm)} do{'es' if len(calm) == 1 else ''} not bring it back" if calm else ""
+    rest = f", while {join(calm)} do{'es' if len(calm) == 1 else ''} not bring it back" if calm else ""
     return (
         f"Quantization undoes forgetting: unlearned models keep {_percent(full)} of what they should forget in {FULL}, "
         f"but {_percent(top['retained'])} as {worst} ({rise}){rest}."
@@ -97,29 +132,19 @@ def _contrast(audit: AuditTable, measured: dict[str, RecoveryCell]) -> str:
     worst = max(measured, key=lambda name: _value(cells[name]))
     storage = sorted({model["storage"] for model in audit["models"] if model["model"] in group["models"]})
     return (
-        f"Unlearned with {_join(storage)} weights ({_join(group['models'])}), they keep {_percent(cells[FULL])} in "
+        f"Unlearned with {join(storage)} weights ({join(group['models'])}), they keep {_percent(cells[FULL])} in "
         f"{FULL} and at most {_percent(cells[worst])} after quantization ({worst})."
     )
 
 
 def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell]) -> str:
     """What the reader must know before believing the sentence."""
-    broken = [
-        row["model"]
-        for row in audit["over_seeds"]
-        if row["broken"] and row["model"] in models and row["precision"] == FULL
-    ]
+    contrast = audit["averages"][CONTRAST]["models"] if CONTRAST in audit["averages"] else []
+    parts = cautions(audit, [*models, *contrast])
     gone = [name for name, cell in cells.items() if cell["value"] is None]
-    parts = []
-    if broken:
-        floor = audit["rules"]["utility_floor"]
-        parts.append(
-            f"{_join(broken)} lost more than {100 - floor:g} % of the target's utility "
-            "and may be broken, not forgetful."
-        )
     if gone:
         parts.append(
-            f"{_join(gone)}: the quantized target itself no longer knows the forget set, so no number is given."
+            f"{join(gone)}: the quantized target itself no longer knows the forget set, so no number is given."
         )
     return " ".join(parts)
 
@@ -135,15 +160,13 @@ def _value(cell: Cell) -> float:
 
 
 def _percent(cell: Cell) -> str:
-    return f"{round(_value(cell))} %"
+    """No minus without its meaning."""
+    percent = round(_value(cell))
+    return f"{percent} %" if percent >= 0 else f"{percent} % ({BELOW})"
 
 
 def _signed(value: float) -> str:
     return f"{round(value):+d}"  # an integer has no negative zero
-
-
-def _join(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _record(

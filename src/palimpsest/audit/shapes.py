@@ -22,12 +22,18 @@ class AveragedCell(Cell):
 
 
 class MetricCell(TypedDict):
-    """What a row shows of a score record: see palimpsest.metrics.records.Score."""
+    """What a row shows of a score record: see palimpsest.metrics.records.Score.
+
+    auc_retrain, n_forget, n_holdout: of PrivLeak alone, see palimpsest.metrics.records.PrivLeakScore.
+    """
 
     score: float | None
     status: str
     ci: list[float] | None
     n: int
+    auc_retrain: NotRequired[float]
+    n_forget: NotRequired[int]
+    n_holdout: NotRequired[int]
 
 
 class SurvivalCell(TypedDict):
@@ -167,8 +173,8 @@ class AnswerNumbers(TypedDict, total=False):
 class Answer(AnswerNumbers):
     """The answer in words.
 
-    regime: recovers, holds, not-memorised, not-forgotten or inconclusive. text: a sentence; contrast, caution: one more
-    each, or empty.
+    regime: recovers, holds, damaged, not-memorised, not-forgotten or inconclusive. text: a sentence; contrast,
+    caution: one more each, or empty.
     """
 
     regime: str

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit.answer import answer
@@ -18,6 +18,7 @@ from palimpsest.audit.shapes import (
     Correlation,
     Group,
     GroupRow,
+    MetricCell,
     ModelEntry,
     Point,
     Row,
@@ -25,6 +26,7 @@ from palimpsest.audit.shapes import (
     SurvivalCell,
 )
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.metrics.records import PrivLeakScore, ScoreRecord
 from palimpsest.survival.records import Survival
 from palimpsest.vocabulary import (
     BFLOAT16,
@@ -35,6 +37,7 @@ from palimpsest.vocabulary import (
     FULL,
     HEADLINE,
     OK,
+    PRIVLEAK,
     TARGET,
     UNLEARNED,
     UTILITY,
@@ -141,10 +144,7 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
         "storage": _storage(study, model),
         "seed": seed,
         "precision": precision,
-        "metrics": {
-            name: {"score": record["score"], "status": record["status"], "ci": record["ci"], "n": record["n"]}
-            for name, record in study.scores[key].items()
-        },
+        "metrics": {name: _metric(record) for name, record in study.scores[key].items()},
         "survival": None,
         "retained": None,
         "recovery": None,
@@ -159,6 +159,16 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
         )
     row["retained"] = {name: _retained_cells(retained, key, name) for name in DENOMINATORS}
     return row
+
+
+def _metric(record: ScoreRecord) -> MetricCell:
+    """What a row shows of a score, and what tells whether PrivLeak has ground to stand on."""
+    cell: MetricCell = {"score": record["score"], "status": record["status"], "ci": record["ci"], "n": record["n"]}
+    if record["metric"] == PRIVLEAK and "auc_retrain" in record:
+        leak = cast(PrivLeakScore, record)
+        cell["auc_retrain"] = leak["auc_retrain"]
+        cell["n_forget"], cell["n_holdout"] = leak["n_forget"], leak["n_holdout"]
+    return cell
 
 
 def _utility(study: Study, key: Key) -> float:

@@ -79,10 +79,12 @@ def metrics(results: Results) -> None:
     \b
     Example: palimpsest tables metrics results
     """
+    from palimpsest.audit.cautions import privleak_cautions
     from palimpsest.audit.records import read_audit
     from palimpsest.tables.markdown import metrics_table
 
-    print(metrics_table(read_audit(results / "audit.json")))
+    record = read_audit(results / "audit.json")
+    print("\n\n".join([metrics_table(record), *privleak_cautions(record)]))
 
 
 @tables.command()

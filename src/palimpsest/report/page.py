@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from markupsafe import Markup
 
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit import battery
+from palimpsest.audit.cautions import cautions, is_over_forgotten, meaning_of_a_minus, privleak_cautions
 from palimpsest.audit.shapes import Audit
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
@@ -38,6 +40,7 @@ METRICS = {
     PERPLEXITY: ("Perplexity", "lower is better, no percentage"),
 }
 MISSING = "–"
+BELOW_MARK = " ‡"
 UNEVEN = 50
 """Points between VerMem and KnowMem retained in full precision from which the page says
 that their mean hides something."""
@@ -67,6 +70,7 @@ def render(
         "interval": _interval,
         "unbroken": _unbroken,
         "beside": _beside,
+        "below": partial(_below, audit["rules"]["negligible"]),
     }
     source = files("palimpsest.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
@@ -76,6 +80,9 @@ def render(
         cells={(row["model"], row["precision"]): row for row in audit["over_seeds"]},
         parts=(parts := _parts(audit)),
         uneven=_uneven(parts),
+        minus=_minus(audit, parts),
+        damaged=cautions(audit, [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]),
+        doubts=privleak_cautions(audit),
         sizes=_sizes(audit),
         targets=_targets(audit),
         averages=audit["averages"],
@@ -122,6 +129,19 @@ def _parts(audit: Audit) -> dict[tuple[str, str], dict[str, float | None]]:
             for metric in FORGET_METRICS:
                 lists[metric].append(row["retained"][HEADLINE][metric]["value"])
     return {key: {metric: _mean(values) for metric, values in lists.items()} for key, lists in found.items()}
+
+
+def _minus(audit: Audit, parts: Mapping[tuple[str, str], Mapping[str, float | None]]) -> str:
+    """What a negative number of the main table says, where it has one."""
+    cells = [row["retained"][HEADLINE]["value"] for row in audit["over_seeds"] if row["retained"]]
+    means = [row["retained"][HEADLINE]["value"] for group in audit["averages"].values() for row in group["rows"]]
+    small = [value for values in parts.values() for value in values.values()]
+    return meaning_of_a_minus([*cells, *means, *small], audit["rules"]["negligible"], BELOW_MARK.lstrip() + " ")
+
+
+def _below(negligible: float, value: float | None) -> str:
+    """What marks a cell far below the retrained model."""
+    return BELOW_MARK if is_over_forgotten(value, negligible) else ""
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -3,9 +3,11 @@ and as Markdown tables that mark what must not be read as forgetting."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mean
 from typing import Any
 
+from palimpsest.audit.cautions import meaning_of_a_minus
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
 from palimpsest.vocabulary import BOTH, FORGET_METRICS, FULL, HEADLINE, KNOWMEM, UNLEARNED, UTILITY, VERBMEM
@@ -170,7 +172,9 @@ def legend(found: Sequence[Cell], rules: Mapping[str, Any]) -> list[str]:
         ),
         (any(cell.saved for cell in found), SAVED_MEANS),
     ]
-    texts = [text for needed, text in notes if needed]
+    shown = [value for cell in found for value in (*cell.retained, *cell.retained_bf16)]
+    minus = meaning_of_a_minus(shown, rules.get("negligible", inf)).rstrip(".")
+    texts = [*(text for needed, text in notes if needed), *([minus] if minus else [])]
     return ["; ".join(texts)] if texts else []
 
 

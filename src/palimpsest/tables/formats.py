@@ -14,6 +14,7 @@ from statistics import mean
 from typing import Any
 
 from palimpsest.artefacts import read_json, read_manifest
+from palimpsest.audit.cautions import meaning_of_a_minus
 from palimpsest.audit.records import index_study, read_audit, read_records
 from palimpsest.audit.retained import Retained, Rules
 from palimpsest.errors import choose
@@ -52,6 +53,7 @@ def formats(results: Path) -> list[dict[str, Any]]:
         constrained = averages[CONSTRAINED]["models"]
         record = {
             "precision": precision,
+            "negligible": audit["rules"]["negligible"],
             "retained": group[CONSTRAINED]["retained"][HEADLINE],
             "recovery": group[CONSTRAINED]["recovery"],
             "contrast": group[CONTRAST]["retained"][HEADLINE] if CONTRAST in group else None,
@@ -106,7 +108,10 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
 
 def lines(records: Sequence[Mapping[str, Any]]) -> str:
     """The records as a Markdown table; what a precision does not have is left out."""
-    return _noted(table(HEAD, [_line(record) for record in records]))
+    cells = [cell for record in records for cell in (record["retained"], record["contrast"]) if cell]
+    shown = [value for cell in cells for value in (cell["value"], *cell.get("by_seed", {}).values())]
+    minus = meaning_of_a_minus(shown, max((record["negligible"] for record in records), default=0.0))
+    return "\n\n".join([_noted(table(HEAD, [_line(record) for record in records])), *([minus] if minus else [])])
 
 
 def _noted(drawn: str) -> str:

@@ -1,8 +1,9 @@
 """The audit as Markdown tables, for documents: `palimpsest tables audit results/audit.json`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from palimpsest.audit.battery import texts
+from palimpsest.audit.cautions import cautions, meaning_of_a_minus, privleak_cautions
 from palimpsest.audit.shapes import Audit, SeedsRow
 from palimpsest.vocabulary import CONSTRAINED, FULL, HEADLINE, PERPLEXITY, UNLEARNED
 
@@ -29,7 +30,9 @@ def tables(audit: Audit) -> str:
         [
             "Retained forget knowledge, percent:",
             table(["", *precisions], kept),
+            *_meaning(audit, unlearned),
             metrics_table(audit),
+            *privleak_cautions(audit),
             "Perplexity:",
             table(["", *precisions], perplexity),
             "rho:",
@@ -41,6 +44,14 @@ def tables(audit: Audit) -> str:
 
 def _kept(row: SeedsRow) -> float | None:
     return row["retained"][HEADLINE]["value"] if row["retained"] else None
+
+
+def _meaning(audit: Audit, unlearned: Sequence[str]) -> list[str]:
+    """What to know before reading a number of the table as forgetting."""
+    rows = [_kept(row) for row in audit["over_seeds"]]
+    means = [row["retained"][HEADLINE]["value"] for row in audit["averages"][CONSTRAINED]["rows"]]
+    minus = meaning_of_a_minus([*rows, *means], audit["rules"]["negligible"])
+    return [*([minus] if minus else []), *cautions(audit, unlearned)]
 
 
 def metrics_table(audit: Audit) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
+from palimpsest.audit.cautions import BELOW, DAMAGED, is_over_forgotten, join
 from palimpsest.errors import PalimpsestError
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
@@ -81,7 +82,19 @@ def recovery_table(files: Sequence[Path], models: Sequence[str], forgotten_below
         for key, points in sorted(recovery(chosen, forgotten_below).items())
     ]
     head = [column for name in names for column in (f"{name}: points back", f"more than {negligible:g}")]
-    return table(["weights", "format", *head], lines)
+    return "\n\n".join([table(["weights", "format", *head], lines), *_notes(chosen, negligible)])
+
+
+def _notes(rows: Mapping[Key, Row], negligible: float) -> list[str]:
+    """What a reader must know of points that begin, or end, below the retrained model."""
+    found: dict[str, list[str]] = {}
+    for (model, seed, precision), row in rows.items():
+        if any(is_over_forgotten(_value(row[column]), negligible) for column in COLUMNS.values()):
+            found.setdefault(f"{model} (seed {seed})", []).append(precision)
+    if not found:
+        return []
+    named = "; ".join(f"{model} in {join(precisions)}" for model, precisions in found.items())
+    return [f"{BELOW.capitalize()}, by more than {negligible:g} points ({DAMAGED}): {named}."]
 
 
 def _cells(points: Sequence[float], negligible: float) -> tuple[str, str]:
