@@ -19,6 +19,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
+from palimpsest.models.quantized import already_quantized, quantization_of
 
 CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
 """What a folder of each must hold."""
@@ -31,9 +32,11 @@ def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTraine
     comes first: it is small, and may be gated.
     """
     if isinstance(source, str):
+        check_unquantized(source, key)
         tokenizer, model = load_tokenizer(source, key=key), load_model(source, torch.bfloat16, key=key)
         check_tokenizer(model, tokenizer, source)
     else:
+        check_unquantized(source["checkpoint"], f"{key}.checkpoint")
         tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
         model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
         check_tokenizer(model, tokenizer, source["tokenizer"])
@@ -48,8 +51,10 @@ def load_model(
 ) -> PreTrainedModel:
     """A causal LM from a checkpoint folder or the hub (safetensors only), or from a GGUF file, dequantized.
 
-    key: of params.yaml, where a user gave the source. Raises PalimpsestError when it cannot be loaded or is not whole.
+    key: of params.yaml, where a user gave the source.
+    Raises PalimpsestError when it cannot be loaded, is not whole, or is a folder that is quantized already.
     """
+    check_unquantized(source, key, may_be_gguf=True)
     folder, file = _located(source)
     kind = file or {"use_safetensors": True}
     try:
@@ -57,13 +62,30 @@ def load_model(
             folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
         )
     except Exception as error:  # whatever transformers and the packages beneath it meet in broken files
+        _check_cached(source, key)  # it may be that the packages of its own quantization are missing
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     model, report = loaded
+    _check_cached(source, key)
     check_all_loaded(report, source)
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
     _drop_unused_sampling(model)
     return model
+
+
+def check_unquantized(
+    source: str | Path, key: str = "", may_be_gguf: bool = False, name: str | Path | None = None
+) -> None:
+    """Raise PalimpsestError when a checkpoint is quantized already, so that no code is ever taken for a weight.
+
+    key: of params.yaml, where a user gave the source; may_be_gguf: see `quantization_of`; name: what messages call it.
+    """
+    try:
+        found = quantization_of(source, may_be_gguf)
+    except PalimpsestError as error:
+        raise PalimpsestError(_cannot_load("model", name or source, error, key)) from error
+    if found:
+        raise already_quantized(name or source, found, key)
 
 
 def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str = "") -> PreTrainedTokenizerBase:
@@ -179,6 +201,17 @@ def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
     """Where transformers looks for a model, and which file it is to take there if the source is one."""
     path = Path(source)
     return (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (source, {})
+
+
+def _check_cached(source: str | Path, key: str) -> None:
+    """`check_unquantized` of a hub's model, once its files are in the cache."""
+    from transformers.utils import cached_file
+
+    if Path(source).exists():
+        return
+    file = cached_file(str(source), "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    if file:
+        check_unquantized(Path(file).parent, key, name=source)
 
 
 def _cannot_load(what: str, source: str | Path, error: Exception, key: str) -> str:

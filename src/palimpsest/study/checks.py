@@ -13,6 +13,7 @@ from typing import Any
 from palimpsest.corpus.embedded.generator import check_sizes
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.metrics import METRICS, check_settings
+from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
@@ -141,6 +142,19 @@ def check_scratch(params: Params) -> None:
             )
 
 
+def check_local_models(params: Params) -> None:
+    """Raise PalimpsestError when a model that lies here is quantized already, or when its files make no sense."""
+    models = params["models"]
+    sources = {f"models.{name}": models[name] for name in (TARGET, RETRAIN)}
+    if "train" in sources.values():
+        sources["models.base"] = models["base"]
+    for key, source in sources.items():
+        if isinstance(source, Mapping):
+            source, key = source["checkpoint"], f"{key}.checkpoint"
+        if source not in ("train", "scratch"):
+            reject_quantized(source, key, may_be_gguf=key == "models.base")
+
+
 def check_names(params: Params) -> None:
     """Raise PalimpsestError for a model or a quantizer that is asked for and is not there, or is there twice."""
     shown, methods, quantizers = params["report"], params["methods"], params["quantizers"]
@@ -163,6 +177,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_metrics,
     check_corpus_sizes,
     check_scratch,
+    check_local_models,
     check_names,
 )
 """Of params that fit the schema, a method for each percentile of a mask."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.quantizers.compressed.floats import shared_scale
@@ -106,6 +107,8 @@ def survive(
     The profile leaves out the formats that have no level at zero. Raises PalimpsestError when the checkpoints do not
     belong together, are equal, or do not fit a format.
     """
+    for folder in (target, unlearned):
+        reject_quantized(folder)
     with (
         open_checkpoint(target) as before,
         open_checkpoint(unlearned) as after,
@@ -144,6 +147,7 @@ def survive(
 
 def count_weights(checkpoint: Path | str) -> int:
     """Those of the matrices that `survive` goes through, from the headers of the files."""
+    reject_quantized(checkpoint)
     with open_checkpoint(checkpoint) as files:
         return sum(prod(files.shape(f"{module}.weight")) for module in _modules(files))
 
