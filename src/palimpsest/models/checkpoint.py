@@ -15,7 +15,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.core_model_loading import revert_weight_conversion
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
@@ -147,12 +146,6 @@ def store_weights(model: PreTrainedModel, dtype: torch.dtype) -> None:
     `model.to(dtype)` would round the rotary frequencies too, and with them positions."""
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
-
-
-def as_stored(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights by the names, and in the pieces, that its checkpoint has: transformers calls some otherwise in
-    memory (GPT-NeoX's head), and joins others (Mixtral's experts)."""
-    return revert_weight_conversion(model, dict(model.named_parameters()))
 
 
 def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.checkpoint import as_stored
+from palimpsest.models.layers import as_stored
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.training.processes import rank_and_size
 from palimpsest.training.sharding import local

@@ -1,0 +1,59 @@
+"""The families of models that are tested here, each with the names under which its checkpoints keep what.
+
+A family is what config.json calls `model_type`. What quantizes and measures asks for a layer's role; the names of one
+family say it without building a model, which takes torch. A test holds them to the models that transformers builds.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from palimpsest.artefacts import read_json
+from palimpsest.errors import PalimpsestError
+
+
+@dataclass(frozen=True)
+class Family:
+    """The last parts of module paths, by role.
+
+    embeddings: of tokens, the input embedding first, and of positions; heads: what gives the logits, in the files and
+    in memory; routers: matrices that choose experts; turned: linear layers whose weights are stored [in, out] (Conv1D).
+    """
+
+    title: str
+    embeddings: tuple[str, ...] = ("embed_tokens",)
+    heads: tuple[str, ...] = ("lm_head",)
+    routers: tuple[str, ...] = ()
+    turned: tuple[str, ...] = ()
+
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family("Llama"),
+    "mistral": Family("Mistral"),
+    "qwen2": Family("Qwen2"),
+    "qwen3": Family("Qwen3"),
+    "gemma2": Family("Gemma 2"),
+    "gemma3_text": Family("Gemma 3 (text)"),
+    "phi3": Family("Phi-3"),
+    "gpt_neox": Family("GPT-NeoX", embeddings=("embed_in",), heads=("embed_out", "lm_head")),
+    "gpt2": Family("GPT-2", embeddings=("wte", "wpe"), turned=("c_attn", "c_proj", "c_fc")),
+    "opt": Family("OPT", embeddings=("embed_tokens", "embed_positions")),
+    "bloom": Family("BLOOM", embeddings=("word_embeddings",)),
+    "falcon": Family("Falcon", embeddings=("word_embeddings",)),
+    "mixtral": Family("Mixtral", routers=("gate",)),
+}
+"""By model type."""
+
+
+def model_type(folder: Path) -> str | None:
+    """What the config.json of a checkpoint folder calls its architecture; None where there is no config.json.
+
+    Raises PalimpsestError for a config.json that does not say.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    config = read_json(path)
+    found = config.get("model_type") if isinstance(config, dict) else None
+    if not isinstance(found, str):
+        raise PalimpsestError(f"{path} names no model_type: save the checkpoint again with transformers.")
+    return found
