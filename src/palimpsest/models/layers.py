@@ -177,18 +177,6 @@ def is_buffer(name: str, shape: Sequence[int]) -> bool:
     return last in BUFFERS or (last in MASKS and len(shape) == 4)
 
 
-BUFFERS = ("inv_freq", "original_inv_freq", "masked_bias", "position_ids", "token_type_ids")
-MASKS = ("bias", "mask", "causal_mask", "attn_mask")
-"""Causal masks, [1, 1, positions, positions], under the names that GPT-2, GPT-NeoX, GPT-J and CodeGen store them."""
-
-
-def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor of a checkpoint is no weight: rotary frequencies, masks, positions. Old checkpoints store them,
-    every loader computes them anew."""
-    last = name.rpartition(".")[2]
-    return last in BUFFERS or (last in MASKS and len(shape) == 4)
-
-
 def is_named(module: str, names: Sequence[str]) -> bool:
     """Whether the last part of a module path is one of `names`."""
     return module.rpartition(".")[2] in names
