@@ -16,7 +16,7 @@ from palimpsest.battery import MEASURES
 from palimpsest.battery.questions import Question
 from palimpsest.battery.scores import factuality, ngram_entropy, truthfulness
 from palimpsest.errors import PalimpsestError
-from palimpsest.inference.generation import KERNELS
+from palimpsest.inference.generation import KERNELS, end_tokens, greedy
 from palimpsest.inference.requests import encode
 
 
@@ -50,8 +50,11 @@ class OneBos(HFLM):
         return batch["input_ids"], batch["attention_mask"]
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **settings: Any) -> torch.Tensor:
-        eos = self.tokenizer.eos_token_id  # of the tokenizer, as in inference; a model's generation config may lack it
-        return super()._model_generate(context, max_length, stop, eos_token_id=eos, **settings)
+        with greedy(self.model, self.tokenizer):
+            output = super()._model_generate(context, max_length, stop, **settings)
+            ended = torch.isin(output, torch.tensor(end_tokens(self.model, self.tokenizer), device=output.device))
+        ended[:, : context.shape[1]] = False
+        return output.masked_fill(ended.cumsum(1) > 0, self.tokenizer.pad_token_id)  # an end need not be special
 
     def _check_length(self, tokens: int, room: int) -> None:
         if tokens > room:

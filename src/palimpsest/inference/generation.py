@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch.nn.attention import sdpa_kernel
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from palimpsest.errors import PalimpsestError
 from palimpsest.inference.files import Response
 from palimpsest.inference.likelihood import KERNELS
 from palimpsest.inference.requests import Request, encode
@@ -36,15 +38,47 @@ def generate(
     check_room(model, longest, "a prompt with its response", remedy)
     starts = _shared_starts(requests, prompts)
     texts = [""] * len(requests)
-    for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
-        first = requests[batch[0]]
-        answers = _continue(model, tokenizer, [prompts[i] for i in batch], starts[first.task], first)
-        for i, text in zip(batch, answers, strict=True):
-            texts[i] = text
+    with greedy(model, tokenizer):
+        for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
+            first = requests[batch[0]]
+            answers = _continue(model, tokenizer, [prompts[i] for i in batch], starts[first.task], first)
+            for i, text in zip(batch, answers, strict=True):
+                texts[i] = text
     return [
         Response(request.task, request.id, request.prompt, request.answer, text)
         for request, text in zip(requests, texts, strict=True)
     ]
+
+
+@contextmanager
+def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Inside, the model generates greedily and takes nothing from its checkpoint's generation config but EOS tokens.
+
+    transformers fills what a call to `generate` leaves open from that config, penalties and forbidden tokens among it:
+    the same weights would say something else.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        eos_token_id=end_tokens(model, tokenizer) or None, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's EOS and those of the checkpoint's generation config,
+    which transformers takes from config.json where there is none. Chat models have several."""
+    stated = getattr(model.generation_config, "eos_token_id", None)
+    ends = list(stated) if isinstance(stated, list | tuple) else [stated]
+    for end in ends:
+        if end is not None and type(end) is not int:
+            raise PalimpsestError(
+                f"eos_token_id of the checkpoint's generation_config.json is {stated!r}: give the number of a token, "
+                "or a list of numbers."
+            )
+    return sorted({end for end in (tokenizer.eos_token_id, *ends) if end is not None})
 
 
 @dataclass
@@ -115,16 +149,12 @@ def _continue(
         attention_mask=mask.to(model.device),
         past_key_values=start.past(model, len(prompts)),
         max_new_tokens=ending.max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
         stop_strings=list(ending.stop) or None,
         tokenizer=tokenizer if ending.stop else None,
     )
-    texts = tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+    ends = end_tokens(model, tokenizer)
+    said = [list(takewhile(lambda token: token not in ends, row)) for row in output[:, longest:].tolist()]
+    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
     return [_cut(text, ending.stop).strip() for text in texts]
 
 

@@ -1,5 +1,6 @@
 """Tokenizers and causal language models: from scratch, from a local folder or from the hub."""
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from transformers import (
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.quantized import already_quantized, quantization_of
+
+log = logging.getLogger(__name__)
 
 CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
 """What a folder of each must hold."""
@@ -68,7 +71,7 @@ def load_model(
     check_all_loaded(report, source)
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
-    _drop_unused_sampling(model)
+    _make_saveable(model, source)
     return model
 
 
@@ -182,12 +185,22 @@ def write_model(
         write_manifest(draft, origin, parameters=network.num_parameters(), **fields)
 
 
-def _drop_unused_sampling(model: Any) -> None:
-    """Llama 2 was published with a temperature for sampling and sampling off; transformers 5 refuses to save that."""
+def _make_saveable(model: Any, source: str | Path) -> None:
+    """Llama 2 was published with a temperature for sampling and sampling off; transformers 5 refuses to save that, and
+    a trained model would be lost. What else it refuses to save is dropped but for the tokens that start, end and pad;
+    our own responses depend on none of it."""
     config, usual = model.generation_config, GenerationConfig()
-    if config is not None and not config.do_sample:
+    if config is None:
+        return
+    if not config.do_sample:
         for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
             setattr(config, name, getattr(usual, name))
+    try:
+        config.validate(strict=True)
+    except ValueError as error:
+        log.warning("of the generation config of %s only the token ids are kept: %s", source, first_line(error))
+        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**tokens)
 
 
 def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:

@@ -63,6 +63,10 @@ def log_likelihood(network, prompt: str, choice: str) -> float:
 
 
 def continuation(network, prompt: str, tokens: int) -> str:
+    return network[1].decode(continued(network, prompt, tokens), skip_special_tokens=True)
+
+
+def continued(network, prompt: str, tokens: int) -> list[int]:
     model, tokenizer = network
     ids = bos_once(tokenizer, prompt)
     start = len(ids)
@@ -71,7 +75,7 @@ def continuation(network, prompt: str, tokens: int) -> str:
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] == tokenizer.eos_token_id:
                 break
-    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return ids[start:]
 
 
 def check_means(record: dict, values: list[float]) -> None:
@@ -154,6 +158,22 @@ def test_an_answer_stops_at_a_newline_and_is_scored_without_what_follows(network
     assert record["per_example"] == pytest.approx([100, 100, 200 / 3])
     assert record["measures"]["exact_match"]["score"] == pytest.approx(100 / 3)
     assert len(steps) < len(script), "generation went on behind the newline"
+
+
+def test_a_checkpoints_generation_config_changes_no_answer(network, questions, measured, folder):
+    """Of a penalty and a minimal length in it; what ends an answer there ends it here, special token or not."""
+    model, tokenizer = copy.deepcopy(network[0]), network[1]
+    asked = {task: questions[task] for task in ("fac", "flu")}
+    stated = model.generation_config
+    stated.repetition_penalty, stated.no_repeat_ngram_size, stated.min_length = 4.0, 1, 400
+    tasks = {task: settings(folder)[task] for task in asked}
+    found = measure(model, tokenizer, asked, tasks, 2)
+    assert [found[task]["responses"] for task in asked] == [measured[task]["responses"] for task in asked]
+    said = continued(network, asked["flu"][0]["prompt"], tasks["flu"]["max_new_tokens"])
+    end = said[-1]
+    stated.eos_token_id = [tokenizer.eos_token_id, end]
+    ended = measure(model, tokenizer, {"flu": asked["flu"]}, {"flu": tasks["flu"]}, 2)["flu"]["responses"]
+    assert ended[0] == tokenizer.decode(said[: said.index(end)]) != tokenizer.decode(said)
 
 
 @pytest.mark.parametrize("adds_bos", [False, True])

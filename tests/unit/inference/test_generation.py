@@ -1,6 +1,7 @@
 """Inference: a response depends on its prompt alone, and log-probabilities are the model's."""
 
 import copy
+import json
 import random
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference import generation as inference
 from palimpsest.inference.files import read_logprobs, write_log_probs
-from palimpsest.inference.generation import KERNELS, generate
+from palimpsest.inference.generation import KERNELS, end_tokens, generate
 from palimpsest.inference.likelihood import split_log_probs, token_log_probs
 from palimpsest.inference.requests import Request, corpus_requests, encode
+from palimpsest.models.checkpoint import load_model
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.trainer import train
@@ -83,6 +85,65 @@ def test_generation_is_greedy(speaker):
                 break
     expected = tokenizer.decode(ids[len(encode(tokenizer, prompt)) :], skip_special_tokens=True)
     assert response.response == expected.strip()
+
+
+OTHERS = {
+    "penalty": {"repetition_penalty": 3.0, "encoder_repetition_penalty": 2.0},
+    "no repetition": {"no_repeat_ngram_size": 1},
+    "sampling": {"do_sample": True, "temperature": 9.0, "top_k": 3, "top_p": 0.5, "typical_p": 0.5},
+    "forbidden": {"suppress_tokens": list(range(60, 200)), "begin_suppress_tokens": list(range(200, 330))},
+    "words": {"bad_words_ids": [[token] for token in range(60, 200)], "sequence_bias": [[[70], 40.0]]},
+    "forced": {"forced_bos_token_id": 77, "forced_eos_token_id": 78},
+    "lengths": {"min_length": 300, "min_new_tokens": 12, "max_length": 3, "max_new_tokens": 2, "max_time": 0.0},
+    "beams": {"num_beams": 3, "length_penalty": 9.0, "early_stopping": True, "num_return_sequences": 2},
+    "stopping": {"stop_strings": ["e", "a", " "]},
+    "cache": {"use_cache": False, "cache_implementation": "static", "return_dict_in_generate": True},
+    "drafts": {"prompt_lookup_num_tokens": 3},
+}
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_checkpoints_generation_config_changes_no_response(speaker, tmp_path, kind, file):
+    """Not what a file of its own says, and not what config.json says, where older checkpoints have it."""
+    model, tokenizer, corpus = speaker
+    requests = corpus_requests(corpus, tokenizer, 16, 8, 1)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / file
+    if file == "config.json":
+        (tmp_path / "generation_config.json").unlink()
+    stated = json.loads(path.read_text())
+    path.write_text(json.dumps(stated | OTHERS[kind]))
+    loaded = load_model(tmp_path, torch.float32)
+    before = loaded.generation_config.to_dict()
+    assert ask(loaded, tokenizer, requests, 4) == ask(model, tokenizer, requests, 4)
+    assert loaded.generation_config.to_dict() == before, "what is saved of it stays the checkpoint's"
+
+
+def test_every_eos_of_the_checkpoint_ends_a_response(speaker, tmp_path):
+    """A list of them, as chat models have it, and the tokenizer's own beside it."""
+    model, tokenizer, corpus = speaker
+    requests = corpus_requests(corpus, tokenizer, 16, 8, 0)
+    free = ask(model, tokenizer, requests, 4)
+    said = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in free.values()]
+    ends = {said[0][2], said[-1][1]}
+    model.save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": sorted(ends)}))
+    loaded = load_model(tmp_path, torch.float32)
+    assert set(end_tokens(loaded, tokenizer)) == ends | {tokenizer.eos_token_id}
+    stopped = ask(loaded, tokenizer, requests, 4)
+    for key, text in stopped.items():
+        assert free[key].startswith(text)
+        assert not ends & set(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert sum(stopped[key] != free[key] for key in free) >= 2
+
+
+def test_an_eos_that_is_no_token_is_named(speaker):
+    model, tokenizer, _ = speaker
+    model = copy.deepcopy(model)
+    model.generation_config.eos_token_id = ["</s>"]
+    with pytest.raises(PalimpsestError, match=r"eos_token_id of the checkpoint's generation_config.json is \['</s>'\]"):
+        generate(model, tokenizer, [Request("verbmem", 0, "The town", "", 6)], 1)
 
 
 def test_stop_strings_end_a_response(speaker):
