@@ -10,6 +10,7 @@ import snakemake.benchmark
 from snakemake.logging import logger
 
 from palimpsest.study import step_code
+from palimpsest.corpus.words import tokenizers_of
 from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
@@ -56,6 +57,7 @@ MODELS = [TARGET, RETRAIN, *METHODS]
 QUANTIZED = [name for name in config["quantizers"] if name != FULL]
 PRECISIONS = [FULL, *QUANTIZED]
 METRICS = list(config["metrics"])
+TOKENIZERS = tokenizers_of(config["metrics"])
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))
 
 

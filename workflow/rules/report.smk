@@ -94,7 +94,7 @@ rule page:
     params:
         models=MODELS,
         precisions=PRECISIONS,
-        show=config["report"],
+        show=config["report"] | {"tokenizers": TOKENIZERS},
     message:
         "Writing results/report.html"
     script:

@@ -26,7 +26,7 @@ def page(
     output: str,
 ) -> None:
     """inferred: the folder of what each (model, precision) answered; manifests and costs:
-    of each quantized file, in the same order."""
+    of each quantized file, in the same order; show: the block `report`, and "tokenizers", ROUGE's by metric."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -39,8 +39,8 @@ def page(
     files = {label: inferred[voice] / "responses.jsonl" for label, voice in voices.items()}
     samples = [
         sample
-        for task in ("verbmem", "knowmem_forget")
-        for sample in select_samples(files, "target, bf16", task, show["samples"])
+        for task, metric in (("verbmem", "verbmem"), ("knowmem_forget", "knowmem"))
+        for sample in select_samples(files, "target, bf16", task, show["samples"], show["tokenizers"][metric])
     ]
     table = read_json(audit)
     known = compare(table, show["known_answers"]) if "known_answers" in show else None

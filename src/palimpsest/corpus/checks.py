@@ -1,11 +1,15 @@
 """Promises of a corpus that everything later relies on:
 what was retained or held out must not contain what is forgotten."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from palimpsest.corpus.corpus import Corpus
+from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, reading
 from palimpsest.errors import PalimpsestError
-from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN, SPLITS
+from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM, RETAIN, SPLITS, UTILITY, VERBMEM
+
+log = logging.getLogger(__name__)
 
 GRAM = 13
 """Length of the word sequences whose repetition counts as overlap,
@@ -144,3 +148,32 @@ def check_prompts(corpus: Corpus, at_least: float) -> float:
             f"prompts_found_at_least ({at_least})."
         )
     return share
+
+
+def check_answers(corpus: Corpus, tokenizers: Mapping[str, str]) -> None:
+    """Raise PalimpsestError where ROUGE would not see what is answered: where a metric's tokenizer drops more than
+    DROPPED_AT_MOST of the letters of its true answers, or all letters of one of them.
+
+    tokenizers: by metric, those of VerMem, KnowMem and Utility, of palimpsest.corpus.words.
+    """
+    answers = {
+        VERBMEM: ("verbmem/forget", [each.gt for each in corpus.verbmem]),
+        KNOWMEM: ("knowmem/forget_qa", [each.answer for each in corpus.forget_qa]),
+        UTILITY: ("knowmem/retain_qa", [each.answer for each in corpus.retain_qa]),
+    }
+    for metric, (part, texts) in answers.items():
+        tokenizer = tokenizers[metric]
+        read = reading(texts, tokenizer)
+        remedy = f"set metrics.{metric}.tokenizer to {UNICODE}"
+        if read.share > DROPPED_AT_MOST:
+            raise PalimpsestError(
+                f"{read.share:.0%} of the letters of the true answers of {part} are none to ROUGE's tokenizer "
+                f"{tokenizer!r}, which reads a-z and 0-9 alone: its scores would be wrong; {remedy}."
+            )
+        if read.unread:
+            raise PalimpsestError(
+                f"row {read.unread[0]} of {part} has an answer of which ROUGE's tokenizer {tokenizer!r} reads nothing "
+                f"({len(read.unread)} such rows): every model would score 0 there; {remedy}, or remove the row."
+            )
+        if read.dropped:
+            log.info("ROUGE's tokenizer %r drops %.2f %% of the letters of %s", tokenizer, 100 * read.share, part)

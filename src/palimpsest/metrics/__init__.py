@@ -1,7 +1,8 @@
 """The metrics, by name. A metric reads what inference wrote and gives a record; it never loads a model.
 
 A metric is a function `(files, *, setting, ...) -> Score` and one line in METRICS. Its settings are keyword-only and
-have no default: they come from the caller (docs/adding-a-metric.md).
+have no default: they come from the caller (docs/adding-a-metric.md). Only a setting that came after the first version
+of a metric may be left out, and then means what held before it.
 """
 
 import inspect
@@ -48,12 +49,13 @@ def score(
 
 
 def check_settings(metric: str, function: Metric, settings: Mapping[str, Any]) -> None:
-    """Raise PalimpsestError unless `settings` are exactly the keyword-only arguments that the metric asks for."""
+    """Raise PalimpsestError unless `settings` are the keyword-only arguments that the metric asks for, without those
+    that may be left out."""
     bound = function.keywords if isinstance(function, partial) else {}
     parameters = inspect.signature(function).parameters.values()
     known = {each.name: each for each in parameters if each.kind is each.KEYWORD_ONLY and each.name not in bound}
     for name in settings:
         choose(known, name, f"setting of metric {metric}")
-    missing = [name for name in known if name not in settings]
+    missing = [name for name, each in known.items() if each.default is each.empty and name not in settings]
     if missing:
         raise PalimpsestError(f"metrics.{metric} lacks the setting {missing[0]!r}: add it (it has no default).")

@@ -29,6 +29,12 @@ class Score(Outcome):
     per_example: list[float] | dict[str, list[float]]
 
 
+class RougeScore(Score):
+    """tokenizer: what found the words, of palimpsest.corpus.words."""
+
+    tokenizer: str
+
+
 class PerplexityScore(Score):
     """nats_per_token: by split, the mean negative log-probability over all tokens."""
 

@@ -114,6 +114,7 @@ def deviations(
             continue
         key = entry["key"].format(model=model)
         value = _setting(settings, key)
+        value = entry.get("without") if value is None else value
         if value != entry["paper"]:
             told = f"{key}: {_told(value)} (paper: {_told(entry['paper'])})"
             yield f"{told}; {note}" if note else told
