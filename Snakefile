@@ -5,8 +5,11 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-with one_line():  # Snakemake's own message names neither the file nor the line
-    read_params("params.yaml")
+with (
+    one_line()
+):  # Snakemake names neither file nor line, and of two equal keys takes the last
+    for file in ["params.yaml", *workflow.configfiles]:
+        read_params(file)
 
 
 configfile: "params.yaml"

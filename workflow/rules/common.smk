@@ -15,7 +15,7 @@ from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
-from palimpsest.study.run_checks import check_gpus_of_steps
+from palimpsest.study.run_checks import check_gpus_of_steps, check_paths, one_of
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, TEXTS
@@ -36,6 +36,7 @@ with one_line():
     current, renamed = with_current_names(config)
     config.update(current)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
+    check_paths(Path.cwd(), [*config["methods"], *config["quantizers"]])
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():
         if needed := make_quantizer(settings).environment:
@@ -62,12 +63,12 @@ ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt
 
 
 wildcard_constraints:
-    seed="|".join(map(str, SEEDS)),
-    model="|".join(MODELS),
-    precision="|".join(PRECISIONS),
-    metric="|".join(METRICS),
-    text="|".join(TEXTS),
-    environment="|".join(ENVIRONMENTS),
+    seed=one_of(SEEDS),
+    model=one_of(MODELS),
+    precision=one_of(PRECISIONS),
+    metric=one_of(METRICS),
+    text=one_of(TEXTS),
+    environment=one_of(ENVIRONMENTS),
 
 
 def repository(path):

@@ -65,7 +65,7 @@ rule quantize:
     benchmark:
         "results/benchmarks/quantized/{model}/seed{seed}/{precision}.tsv"
     wildcard_constraints:
-        precision="|".join(QUANTIZED),
+        precision=one_of(QUANTIZED),
     threads: 1
     resources:
         gpu=gpus_of,

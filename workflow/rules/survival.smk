@@ -20,8 +20,8 @@ rule survival:
     benchmark:
         "results/benchmarks/survival/{model}/seed{seed}/{precision}.tsv"
     wildcard_constraints:
-        model="|".join(METHODS),
-        precision="|".join(QUANTIZED),
+        model=one_of(METHODS),
+        precision=one_of(QUANTIZED),
     threads: 1
     resources:
         mem_mb=2000,

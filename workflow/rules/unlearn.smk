@@ -15,7 +15,7 @@ rule unlearn:
     benchmark:
         "results/benchmarks/models/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model="|".join(METHODS),
+        model=one_of(METHODS),
     priority: 10  # the longest steps first
     threads: 1
     resources:

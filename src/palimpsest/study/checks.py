@@ -5,7 +5,6 @@ Nothing here imports torch: these checks are part of every planning.
 """
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -22,21 +21,8 @@ from palimpsest.vocabulary import FULL, PERPLEXITY, RETRAIN, SPLITS, TARGET
 Params = Mapping[str, Any]
 
 
-def check_keys_and_numbers(value: Any, where: str = "") -> None:
-    """Raise PalimpsestError for a key that YAML does not read as text (`no`, 8) and a number that is not finite."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise PalimpsestError(
-                    f"{where or 'the file'} has the key {key!r}, which YAML reads as {type(key).__name__}, not as "
-                    "text: rename it, or put it in quotes."
-                )
-            check_keys_and_numbers(inner, f"{where}.{key}" if where else key)
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            check_keys_and_numbers(inner, f"{where}.{place}")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise PalimpsestError(f"{where} is {value}: give a finite number.")
+LARGEST_SCRATCH = 10**11
+"""Parameters of a model from scratch: 1.6 TB with the moments of AdamW."""
 
 
 def check_method_keys(params: Params, properties: Mapping[str, Any]) -> None:
@@ -124,6 +110,13 @@ def check_scratch(params: Params) -> None:
     if models["base"] != "scratch" or "train" not in (models["target"], models["retrain"]):
         return
     shape, length = models["scratch"], params["training"]["max_length"]
+    layer = 4 * shape["hidden_size"] ** 2 + 3 * shape["hidden_size"] * shape["mlp_size"]
+    parameters = shape["layers"] * layer + 2 * shape["vocabulary"] * shape["hidden_size"]
+    if parameters > LARGEST_SCRATCH:
+        raise PalimpsestError(
+            f"models.scratch has {parameters:,} parameters, more than the {LARGEST_SCRATCH:,} that a process can "
+            "train: lower hidden_size, layers, mlp_size or vocabulary."
+        )
     if shape["hidden_size"] % (2 * shape["heads"]):
         raise PalimpsestError(
             f"models.scratch.heads is {shape['heads']}: "

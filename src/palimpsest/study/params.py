@@ -10,7 +10,9 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.checks import CHECKS, check_keys_and_numbers, check_method_keys
+from palimpsest.study.checks import CHECKS, check_method_keys
+from palimpsest.study.values import check_keys_and_numbers
+from palimpsest.study.yaml_files import read_yaml
 from palimpsest.unlearning.losses import SETTINGS
 from palimpsest.vocabulary import FULL, UNQUANTIZED
 
@@ -18,6 +20,10 @@ INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value
 """2.0 is no whole number here, as it is in JSON Schema: what takes one would fail on it, hours later."""
 Validator = validators.extend(Draft202012Validator, type_checker=INTEGERS)
 
+YTE = "__use_yte__"
+"""Makes Snakemake take a configuration file for a template, whose keys may be Python code."""
+LONGEST = 200
+"""Letters of a value that a message shows."""
 
 RENAMED = {"weights": "storage"}
 """Keys of `training` and of methods that had another name before version 0.2; the old ones work until 0.3."""
@@ -88,23 +94,26 @@ def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
             each = f"{name}_{share:g}"
             if each in params["methods"]:
                 raise PalimpsestError(f"methods.{name} makes a method {each}, of which there is one: rename it.")
+            if each in methods:
+                other = methods[each]["saliency"]["percentile"]
+                raise PalimpsestError(
+                    f"methods.{name}.saliency.percentile has {other!r} and {share!r}, both of which make the method "
+                    f"{each}: take one, or give them six digits that differ."
+                )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
     return dict(params) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:
-    """The parsed file; raises PalimpsestError when it is missing or is not a mapping in YAML."""
+    """The parsed file; raises PalimpsestError when it is missing, is not a mapping in YAML, or has a key twice."""
     try:
-        params = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        params = read_yaml(path)
     except FileNotFoundError:
         raise PalimpsestError(f"{path} does not exist: run this in the folder of the study.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise PalimpsestError(f"{path}{line} is not valid YAML: {reason}.") from None
     if not isinstance(params, dict):
         raise PalimpsestError(f"{path} holds no keys: copy params.yaml of the default study and edit it.")
+    if YTE in params:
+        raise PalimpsestError(f"{path} has the key {YTE}, by which Snakemake runs code in it: delete it.")
     return params
 
 
@@ -144,6 +153,9 @@ def _explain(error: ValidationError) -> str:
         optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS})
         rest = f"only {', '.join(optional)} may be left out" if optional else "no key has a default"
         return f"{key} lacks the key {missing!r}: add it ({rest})."
+    if error.validator == "maxLength":
+        text = f"{key} has {_cut(repr(instance))}, which is longer than {expected} letters."
+        return f"{text} {rule.get('description', '')}".rstrip()
     if error.validator == "not":
         return f"{key}: {rule['description']}"
     if error.validator == "type" and isinstance(error.instance, str) and _is_number(error.instance):
@@ -151,7 +163,12 @@ def _explain(error: ValidationError) -> str:
             f"{key} is the text {error.instance!r}, not a number: YAML wants a point, as in "
             f"{float(error.instance):.1e}."
         )
-    return f"{key} is {error.instance!r}: {error.message}. {rule.get('description', '')}".rstrip()
+    return f"{key} is {_cut(repr(instance))}: {_cut(error.message)}. {rule.get('description', '')}".rstrip()
+
+
+def _cut(text: str) -> str:
+    """What fits in a line of a terminal or two."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _is_number(text: str) -> bool:

@@ -1,10 +1,18 @@
 """What the options of a run ask of its steps, checked before any step starts."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from logging import Logger
+from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
+
+LONGEST_PATH = 4095
+"""Bytes of a path in Linux."""
+REST = 300
+"""Of a path: `results/quantized/`, the seed, a draft's name and the names that backends give their files."""
 
 
 def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[str, Any]], log: Logger) -> None:
@@ -24,6 +32,26 @@ def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[
                 f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {most} "
                 f"(--resources gpu={most}, on the command line or in a profile): say --resources gpu={wanted} or more."
             )
+
+
+def check_paths(folder: Path, names: Iterable[str]) -> None:
+    """Raise PalimpsestError where the names of models and formats make paths that the system refuses, in the middle of
+    a step.
+
+    folder: that the run works in; names: of models and of formats.
+    """
+    longest = sorted(map(len, names))[-2:]
+    length = len(os.fsencode(folder)) + sum(longest) + REST
+    if length > LONGEST_PATH:
+        raise PalimpsestError(
+            f"{folder} makes paths of up to {length} letters with the names in params.yaml, more than the "
+            f"{LONGEST_PATH} that the system takes: move the study to a folder with a shorter path."
+        )
+
+
+def one_of(names: Iterable[object]) -> str:
+    """The pattern of a wildcard that is one of these names, whose dots stand for dots."""
+    return "|".join(re.escape(str(name)) for name in names)
 
 
 def _gpus(resources: Mapping[str, Any]) -> Any:

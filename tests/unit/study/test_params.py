@@ -1,6 +1,7 @@
 """Bad params.yaml files, each with the one message that it must give; and every params.yaml of the project."""
 
 import copy
+import datetime
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import yaml
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import check_params, expanded, leaves, read_params
+from palimpsest.study.run_checks import check_paths, one_of
 
 REPOSITORY = Path(__file__).parents[3]
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
@@ -42,6 +44,17 @@ def test_schema_is_valid():
     from jsonschema import Draft202012Validator
 
     Draft202012Validator.check_schema(yaml.safe_load(SCHEMA.read_text()))
+
+
+def test_every_whole_number_has_a_bound():
+    def unbounded(rule, where):
+        if isinstance(rule, dict):
+            if "integer" in str(rule.get("type")) and not {"minimum", "maximum"} <= set(rule):
+                yield where
+            for key, inner in rule.items():
+                yield from unbounded(inner, f"{where}.{key}")
+
+    assert not list(unbounded(yaml.safe_load(SCHEMA.read_text()), "schema"))
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: str(file.relative_to(REPOSITORY)))
@@ -189,6 +202,39 @@ def test_every_study_fits_the_schema(file):
             "corpus.settings.path is '': ",
         ),
         ("corpus.settings.forget_documents", 0, "corpus.settings.forget_documents is 0: "),
+        ("seeds", [0, 2**32], "seeds.1 is 4294967296: 4294967296 is greater than the maximum of 4294967295."),
+        ("audit.seed", 2**63, "audit.seed is a whole number of 64 bits: give one below 2^63."),
+        ("methods.ga.learning_rate", 10**400, "methods.ga.learning_rate is a whole number of 1329 bits: "),
+        pytest.param(
+            "methods.ga.learning_rate",
+            10**6000,
+            "methods.ga.learning_rate is a whole number of 19932 bits: ",
+            id="more digits than Python prints",
+        ),
+        ("methods.ga.learning_rate", 1e200, "methods.ga.learning_rate is 1e+200: give a number between 1e-37 and"),
+        ("methods.ga.learning_rate", 1e-300, "methods.ga.learning_rate is 1e-300: give a number between 1e-37 and"),
+        ("models.scratch.hidden_size", 2**40, "models.scratch.hidden_size is 1099511627776: "),
+        ("models.scratch.layers", 10**9, "models.scratch.layers is 1000000000: "),
+        ("models.scratch.vocabulary", 10**12, "models.scratch.vocabulary is 1000000000000: "),
+        (
+            "models.scratch",
+            DEFAULT["models"]["scratch"] | {"hidden_size": 65536, "layers": 1000},
+            "models.scratch has 17,481,963,929,600 parameters, more than the 100,000,000,000 that a process can train",
+        ),
+        ("corpus.settings.retain_documents", 10**9, "corpus.settings.retain_documents is 1000000000: "),
+        ("audit.resamples", 10**9, "audit.resamples is 1000000000: "),
+        ("methods.ga\n", GA, "methods is 'ga\\n': 'ga\\n' does not match "),
+        ("methods.ga\x00", GA, "the key 'ga\\x00' of methods has the character U+0000"),
+        ("quantizers.rtn\n", {"backend": "rtn"}, "quantizers is 'rtn\\n': 'rtn\\n' does not match "),
+        ("methods." + "a" * 101, GA, f"methods has '{'a' * 101}', which is longer than 100 letters. A name becomes a"),
+        ("models.base", "a" * 5000, f"models.base has '{'a' * 199}..., which is longer than 4095 letters."),
+        ("models.base", "a\ud800", "models.base has the character U+D800, which is no text: delete it."),
+        ("models.base", datetime.date(2001, 1, 1), "models.base is 2001-01-01, which YAML reads as date: put text"),
+        (
+            "methods.ga",
+            {**GA, "saliency": {"granularity": "row", "percentile": [50.0, 90.00001, 90.00002]}},
+            "methods.ga.saliency.percentile has 90.00001 and 90.00002, both of which make the method ga_90: take one",
+        ),
     ],
 )
 def test_a_mistake_gets_one_message_that_names_the_key(params, key, value, message):
@@ -211,6 +257,19 @@ def test_a_name_that_yaml_does_not_read_as_text(params, key):
     params["methods"][key] = params["methods"]["ga"]
     with pytest.raises(PalimpsestError, match=f"^params.yaml: methods has the key {key}, .*, or put it in quotes"):
         check_params(params, SCHEMA, "params.yaml")
+
+
+def test_a_pattern_of_names_takes_whole_names_and_dots_for_dots():
+    pattern = re.compile(one_of(["a.b", "c", 0]))
+    assert all(pattern.fullmatch(name) for name in ("a.b", "c", "0"))
+    assert not any(pattern.fullmatch(name) for name in ("aXb", "c\n", "00"))
+
+
+def test_paths_that_the_system_refuses_are_told_before_the_steps(tmp_path):
+    check_paths(tmp_path, ["a" * 100, "b" * 100])
+    deep = tmp_path.joinpath(*["d" * 200] * 18)
+    with pytest.raises(PalimpsestError, match=r"makes paths of up to .* letters .*: move the study to a folder"):
+        check_paths(deep, ["a" * 100, "b" * 100, "c"])
 
 
 def test_names_with_a_dot_and_digits_are_names(params):

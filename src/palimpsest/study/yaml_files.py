@@ -1,0 +1,165 @@
+"""YAML that people write, read so that nothing in it is lost or guessed.
+
+PyYAML, and Snakemake with it, takes the last of two equal keys, builds a mapping that contains itself, and unfolds ten
+lines of anchors into more values than memory holds. Here each is one line with the key and its place in the file.
+"""
+
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from palimpsest.errors import PalimpsestError
+
+MOST_VALUES = 100_000
+"""In a file with its aliases written out. The largest studies have a few thousand."""
+DEEPEST = 50
+"""Levels of a file. Those of params.yaml are five."""
+MERGE = "tag:yaml.org,2002:merge"
+
+
+def read_yaml(path: Path | str) -> Any:
+    """The value of a YAML file; raises PalimpsestError with the line of what is wrong, and OSError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = Path(path).read_bytes()[: error.start].count(b"\n") + 1
+        raise PalimpsestError(f"{path}, line {line} is not UTF-8 text: save the file as UTF-8.") from None
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise PalimpsestError(f"{path}{_place(error)} is not valid YAML: {_reason(error)}.") from None
+    except PalimpsestError as wrong:
+        raise PalimpsestError(f"{path}: {wrong}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of YAML text.
+
+    Raises yaml.YAMLError for text that is no YAML, and PalimpsestError for a key that stands twice in a mapping, an
+    alias to what it stands in, aliases that unfold to too many values, and nesting beyond any need.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node, _sizes(node, "", set(), {}))
+        _check_keys(node, "", set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, but for scalars that it takes for a number or a date and then stumbles over, which end in a YAMLError,
+    and for nesting, which its scanner takes minutes over: that ends in a PalimpsestError."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
+            raise PalimpsestError(f"line {line} is nested deeper than any setting is: write it anew.")
+        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        return node  # type: ignore[no-any-return]
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (ValueError, LookupError, AttributeError, OverflowError, TypeError) as error:
+            if not isinstance(node, yaml.ScalarNode):
+                raise
+            shown = node.value if len(node.value) <= 40 else f"{node.value[:40]}... ({len(node.value)} characters)"
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{shown!r} is no {kind} that can be read; put text in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+
+def _children(node: yaml.Node, where: str) -> Iterator[tuple[str, yaml.Node]]:
+    """The nodes inside one, each with its dotted key."""
+    if isinstance(node, yaml.SequenceNode):
+        yield from ((_below(where, str(place)), child) for place, child in enumerate(node.value))
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            yield _below(where, "its key"), key
+            yield _below(where, str(key.value) if isinstance(key, yaml.ScalarNode) else "?"), child
+
+
+def _below(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _sizes(node: yaml.Node, where: str, above: set[int], sizes: dict[int, int]) -> dict[int, int]:
+    """How many values each node has with its aliases written out, by its id; a node is counted once."""
+    if id(node) in above:
+        raise PalimpsestError(
+            f"{where} is an alias of what it stands in (line {_line(node)}), so it never ends: write the value instead."
+        )
+    if id(node) not in sizes:
+        above.add(id(node))
+        size = 1
+        for key, child in _children(node, where):
+            _sizes(child, key, above, sizes)
+            size += sizes[id(child)]
+        above.remove(id(node))
+        sizes[id(node)] = size
+    return sizes
+
+
+def _check_size(node: yaml.Node, sizes: dict[int, int]) -> None:
+    if sizes[id(node)] <= MOST_VALUES:
+        return
+    where = ""
+    while large := [(key, child) for key, child in _children(node, where) if sizes[id(child)] > MOST_VALUES]:
+        where, node = large[0]
+    raise PalimpsestError(
+        f"{where or 'the file'} (line {_line(node)}) has more than {MOST_VALUES} values with its aliases written out, "
+        "more than any study: write the settings that are meant."
+    )
+
+
+def _check_keys(node: yaml.Node, where: str, seen: set[int]) -> None:
+    """Raise PalimpsestError for a key that a mapping has twice: by itself, or from two mappings that it merges."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[Hashable, int] = {}
+        for key, value in node.value:
+            _add(lines, key, where)
+            if key.tag == MERGE and isinstance(value, yaml.SequenceNode):
+                merged: dict[Hashable, int] = {}
+                for each in value.value:
+                    for inner, _ in each.value if isinstance(each, yaml.MappingNode) else ():
+                        _add(merged, inner, _below(where, "<<"))
+    for name, child in _children(node, where):
+        _check_keys(child, name, seen)
+
+
+def _add(lines: dict[Hashable, int], key: yaml.Node, where: str) -> None:
+    if not isinstance(key, yaml.ScalarNode):
+        return
+    name = key.tag, key.value
+    if name in lines:
+        raise PalimpsestError(
+            f"the key {_below(where, key.value)} stands twice, in lines {lines[name]} and {_line(key)}: "
+            "rename or delete one of them."
+        )
+    lines[name] = _line(key)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _place(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else ""
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or " ".join(str(error).split())
