@@ -19,6 +19,7 @@ else:
 IGNORED = -100
 
 Unit = Literal["predicted", "tokens", "sequences"]
+UNITS: tuple[Unit, ...] = ("predicted", "tokens", "sequences")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ def sequence_log_probs(tokens: Tokens) -> Tensor:
 
 
 Groups: TypeAlias = "Sequence[Mapping[str, Tensor]]"
+
+
+def count_units(groups: Groups) -> dict[Unit, int]:
+    """What forward() will hand over of these groups, counted before any pass."""
+    lengths = [length for group in groups for length in group["mask"].sum(1).tolist()[: len(group["index"])]]
+    return {"predicted": sum(lengths) - len(lengths), "tokens": sum(lengths), "sequences": len(lengths)}
 
 
 def forward(model: Callable[..., Any], groups: Groups, layer: int | None = None) -> tuple[Tokens, Tensor]:

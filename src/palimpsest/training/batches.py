@@ -31,8 +31,13 @@ class Collator:
     drawn anew from all of them each time.
 
     The released code pairs forget sequence i with retain sequence i in every epoch, so that the rest is never seen.
-    Several processes all draw the same batch, and each takes its share.
+    Several processes all draw the same batch, and each takes its share. The batches of one step share one draw, so that
+    a step is the same however its sequences are divided into batches.
+
+    batches_per_step: how many batches the trainer makes a step of; the last step of an epoch may have fewer.
     """
+
+    batches_per_step = 1
 
     def __init__(
         self,
@@ -45,14 +50,28 @@ class Collator:
         self.sequences, self.retain, self.pad_token = sequences, retain, pad_token
         self.retain_batch_size = retain_batch_size
         self.generator = torch.Generator().manual_seed(seed)
+        self.drawn: list[int] = []  # of the retain sequences, what the step has not used
+        self.batches = self.seen = 0  # of the step, and of the epoch's sequences
 
     def __call__(self, places: list[int]) -> Batch:
         batch = {FORGET: self._groups(self.sequences, places)}
         if self.retain:
-            size = min(self.retain_batch_size or len(places), len(self.retain))
-            drawn = torch.randperm(len(self.retain), generator=self.generator)[:size].tolist()
-            batch[RETAIN] = self._groups(self.retain, drawn)
+            if self.batches == 0:
+                self.drawn = torch.randperm(len(self.retain), generator=self.generator).tolist()
+            size = self.retain_batch_size or len(places)
+            batch[RETAIN] = self._groups(self.retain, self.drawn[:size])  # none where the step has had all there are
+            self.drawn = self.drawn[size:]
+        self._count(places)
         return batch
+
+    def _count(self, places: list[int]) -> None:
+        """Where the step and the epoch end, as the trainer counts."""
+        self.batches, self.seen = self.batches + 1, self.seen + len(places)
+        ended = self.seen >= len(self.sequences)
+        if ended or self.batches == self.batches_per_step:
+            self.batches = 0
+        if ended:
+            self.seen = 0
 
     def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:
         rank, number = rank_and_size()

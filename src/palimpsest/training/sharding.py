@@ -145,17 +145,19 @@ def frozen_linear(layer: nn.Linear) -> nn.Linear:
     return whole
 
 
-def part_of_mean(loss: Callable[[], Tensor], tokens: Tokens, unit: Unit) -> Tensor:
-    """This process's part of a mean over the batch of all processes: the parts add up to it.
+def part_of_mean(loss: Callable[[], Tensor], tokens: Tokens, unit: Unit, whole: int | None = None) -> Tensor:
+    """This batch's part, in this process, of a mean over all batches of a step and all processes:
+    the parts add up to it.
 
-    loss: the mean over the units of which `tokens` has some.
+    loss: the mean over the units of which `tokens` has some; whole: how many units there are in all, None where a step
+    is this batch.
     """
-    if rank_and_size()[1] == 1:
+    if whole is None and rank_and_size()[1] == 1:
         return loss()
     here = torch.as_tensor(tokens.count(unit), device=tokens.logits.device)
-    everywhere = sum_over_processes(here)
+    everywhere = sum_over_processes(here) if whole is None else whole
     if not here:  # nothing to add; but the others' backward pass waits for this process's
-        return (tokens.logits if tokens.hidden is None else tokens.hidden).float().sum()
+        return (tokens.logits if tokens.hidden is None else tokens.hidden)[:0].float().sum()
     return loss() * (here / everywhere)
 
 

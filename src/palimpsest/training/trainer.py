@@ -4,9 +4,11 @@ import logging
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.sequences import check_room
-from palimpsest.models.tokens import cross_entropy, forward
+from palimpsest.models.tokens import UNITS, Tokens, Unit, count_units, cross_entropy, forward
 from palimpsest.training.batches import Batch, Collator, Places
 from palimpsest.training.processes import rank_and_size, run_on_ranks, sum_over_processes
 from palimpsest.training.schedule import Schedule
@@ -46,17 +48,41 @@ class StopAtLoss(TrainerCallback):
 
 
 class NextTokenTrainer(Trainer):
-    """Next-token cross-entropy over all tokens of a batch; refuses a loss that is no number."""
+    """Next-token cross-entropy over all tokens of a step; refuses a loss that is no number.
+
+    A step of several accumulated batches is the step of one batch of all their sequences: a loss is a mean over tokens
+    or sequences, and each batch weighs by how many of these it has.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # a loss is a mean: the Trainer divides it by the accumulation steps
-        self.history: list[float] = []
+        self.model_accepts_loss_kwargs = True  # what get_batch_samples counts: the Trainer divides nothing itself
+        self.history: list[float] = []  # of each step
+        self.batches: list[Batch] = []  # of the step
+        self.whole: dict[str, Counter[Unit]] = {}  # units in all batches of the step, where it has several
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], int]:
+        """The batches of a step; counts what the losses are means over before the first of them is run."""
+        self.batches = list(islice(epoch_iterator, num_batches))
+        self.history.append(0.0)
+        self.whole = {}
+        if len(self.batches) > 1:
+            for split in self.batches[0]:
+                here = sum((Counter(count_units(batch[split])) for batch in self.batches), Counter())
+                counts = sum_over_processes(torch.tensor([here[unit] for unit in UNITS], device=device))
+                self.whole[split] = Counter(dict(zip(UNITS, counts.tolist(), strict=True)))
+        return self.batches, len(self.batches)
+
+    def part_of_step(self, loss: Callable[[], Tensor], tokens: Tokens, unit: Unit, split: str = FORGET) -> Tensor:
+        """The part that a batch of the split has in the step's mean over units; see part_of_mean."""
+        return part_of_mean(loss, tokens, unit, self.whole[split][unit] if self.whole else None)
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """The loss of a batch; of several processes each gives its part."""
+        """The loss of a step; each of its batches, and of several processes each, gives its part."""
         tokens, _ = forward(model, inputs[FORGET])
-        return part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
+        return self.part_of_step(lambda: cross_entropy(tokens), tokens, "predicted")
 
     def result(self) -> dict[str, Any]:
         """What happened, for the manifest."""
@@ -67,7 +93,7 @@ class NextTokenTrainer(Trainer):
     ) -> Tensor:
         loss = self.batch_loss(model, inputs)
         whole = sum_over_processes(loss.detach())
-        self.history.append(whole.item())
+        self.history[-1] += whole.item()
         if not math.isfinite(self.history[-1]):
             raise PalimpsestError(
                 f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check "
@@ -159,6 +185,7 @@ def fit(
         )
         if arguments.n_gpu > 1:  # the Trainer would make each batch as many times larger, and split it over all it sees
             arguments._n_gpu = 1
+        collator.batches_per_step = schedule.gradient_accumulation
         trainer = make_trainer(
             model=model,
             args=arguments,

@@ -11,7 +11,6 @@ from palimpsest.models.layers import decoder_matrices
 from palimpsest.models.tokens import Groups, Tokens, cross_entropy, forward
 from palimpsest.training.batches import Batch, Collator
 from palimpsest.training.processes import sum_over_processes
-from palimpsest.training.sharding import part_of_mean
 from palimpsest.training.trainer import NextTokenTrainer
 from palimpsest.unlearning.losses import Loss
 from palimpsest.unlearning.objective import Objective
@@ -26,9 +25,6 @@ class StopWhenForgotten(TrainerCallback):
 
     def __init__(self, trainer: "UnlearningTrainer", threshold: float | None) -> None:
         self.trainer, self.threshold = trainer, threshold
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.trainer.step_nats.clear()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.threshold is not None and self.trainer.forget_nats >= self.threshold:
@@ -64,25 +60,41 @@ class UnlearningTrainer(NextTokenTrainer):
             )
             self.retain_reference = Reference(self.retain_loss, self.model, retain, pad, method.settings, seed)
         self.mask = Mask(self.model, self._forget_gradients(), saliency) if saliency else None
-        self.step_nats: list[float] = []  # of the accumulated batches of a step
+        self.step_nats: list[float] = []  # of the batches of a step, each its part
+        self.uphill: Callable[..., Any] | None = None  # of the step, where it has several batches
         self.add_callback(StopWhenForgotten(self, method.forget_until))
 
     @property
     def forget_nats(self) -> float:
-        """Nats per token that the last step's forget sequences had before it:
-        the mean of its batches, as of the loss."""
-        return sum(self.step_nats) / len(self.step_nats)
+        """Nats per token that the last step's forget sequences had before it."""
+        return sum(self.step_nats)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], int]:
+        self.step_nats.clear()
+        self.uphill = None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         loss, tokens = self._forget_term(model, inputs[FORGET])
         with torch.no_grad():  # of the model itself, not of the one uphill
-            nats = part_of_mean(lambda: cross_entropy(tokens), tokens, "predicted")
+            nats = self.part_of_step(lambda: cross_entropy(tokens), tokens, "predicted")
             self.step_nats.append(sum_over_processes(nats).item())
         if self.method.sharpness is not None:
-            loss, _ = self._forget_term(uphill(model, loss, self.method.sharpness), inputs[FORGET])
-        if self.retain_loss:
+            loss, _ = self._forget_term(self._uphill(model, loss, self.method.sharpness), inputs[FORGET])
+        if self.retain_loss and inputs[RETAIN]:
             loss = loss + self.method.alpha * self._retain_term(model, inputs[RETAIN], self.retain_loss)
         return loss
+
+    def _uphill(self, model: nn.Module, loss: Tensor, length: float) -> Callable[..., Any]:
+        """Where the forget loss of the whole step leads: the first batch's is known, the others' are computed here."""
+        if len(self.batches) == 1:
+            return uphill(model, loss, length)
+        if self.uphill is None:
+            others = (self._forget_term(model, batch[FORGET])[0] for batch in self.batches[1:])
+            self.uphill = uphill(model, loss, length, others)
+        return self.uphill
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
@@ -112,7 +124,8 @@ class UnlearningTrainer(NextTokenTrainer):
             settings = {name: self.method.settings[name] for name in loss.settings}
             return loss.function(tokens, before, **settings)
 
-        return part_of_mean(mean, tokens, loss.mean_over)
+        split = FORGET if reference is self.forget_reference else RETAIN
+        return self.part_of_step(mean, tokens, loss.mean_over, split)
 
     def _forget_gradients(self) -> dict[str, Tensor]:
         """Of the forget loss over the whole forget set, at the weights before unlearning."""

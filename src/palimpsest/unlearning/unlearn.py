@@ -119,6 +119,7 @@ def _reinforced(
         method.settings["reinforcement_learning_rate"],
         int(method.settings["reinforcement_epochs"]),
         schedule.batch_size,
+        schedule.gradient_accumulation,
         storage=FLOAT32,
         seed=schedule.seed,
     )
