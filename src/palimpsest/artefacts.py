@@ -1,10 +1,17 @@
-"""How artefacts reach the disk: whole or not at all, each with a manifest that says what made it."""
+"""How artefacts reach the disk: whole or not at all, each with a record that says what made it and where it belongs.
+
+A record (a manifest, a score, what of an update survives, the audit) ends in a seal: its place below `results`, and the
+SHA-256 of the rest. Whoever uses a record asks `read_record`, which refuses one that was edited after its step wrote it
+or lies in another's place. That is integrity against slips (an edit by hand, exchanged folders, a broken disk), not
+security: who can write the file can write the hash.
+"""
 
 import glob
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,31 +19,142 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, first_line
 
 MANIFEST = "manifest.json"
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where the library lies: it is installed from a clone, in place."""
 
 
+ORIGIN = {"settings", "inputs", "code"}
+"""What every record says of its origin."""
+HASHES = {"inputs", "code", "files", "sources"}
+"""What a record holds as SHA-256 by path: a mapping, or, where DVC reads the file, a list of pairs."""
+SEAL = "seal"
+"""The key of a record that holds its place below `results` and its hash."""
+DRAFT = re.compile(r"\.(.+)\.[0-9a-f]{32}")
+"""The name of a file or folder that is being written, whose own name is the group."""
+
+
 def read_json(path: Path | str) -> Any:
-    """The parsed file; raises PalimpsestError when it is missing or is not JSON."""
+    """The parsed file; raises PalimpsestError when it is missing, cannot be read, or is not JSON in UTF-8."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes().decode("utf-8"))
     except FileNotFoundError:
         raise PalimpsestError(f"{path} does not exist: run the step that writes it, or correct the path.") from None
+    except OSError as error:
+        raise PalimpsestError(f"{path} cannot be read ({error.strerror}): mend that, or correct the path.") from None
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
     except json.JSONDecodeError as error:
-        raise PalimpsestError(
-            f"{path} is not valid JSON ({error}): delete it and run the step that writes it."
-        ) from None
+        reason = str(error)
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:  # a whole number of thousands of digits
+        reason = first_line(error)
+    raise PalimpsestError(f"{path} is not valid JSON ({reason}): run the step that writes it again, or mend the file.")
 
 
 def write_json(path: Path | str, content: Any) -> None:
-    """Write atomically."""
+    """Write atomically. A record, which says its origin, is sealed."""
+    if isinstance(content, Mapping) and content.keys() >= ORIGIN:
+        content = _sealed(Path(path), content)
     with atomic_file(path) as draft:
         draft.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path | str) -> dict[str, Any]:
+    """A JSON object; raises PalimpsestError when its seal says that it was edited, or belongs elsewhere.
+
+    Without a seal it is taken as it is: `check_record` asks for one.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise PalimpsestError(f"{path} is not a JSON object: {_remedy(path)}.")
+    if SEAL in record:
+        check_seal(path, record)
+    return record
+
+
+def check_record(path: Path | str, record: Any) -> None:
+    """Raise PalimpsestError unless the record that is at `path` says its origin, is whole, and lies where it belongs.
+
+    Steps ask it of all that they are made from before they begin, and `palimpsest verify` of all that there is.
+    """
+    if not isinstance(record, dict):
+        raise PalimpsestError(f"{path} is not a JSON object: {_remedy(path)}.")
+    if lacking := sorted(ORIGIN - record.keys()):
+        raise PalimpsestError(f"{path} does not say which {lacking[0]} made it: {_remedy(path)}.")
+    if SEAL not in record:
+        raise PalimpsestError(f"{path} has no hash of its own (an earlier version wrote it): {_remedy(path)}.")
+    check_seal(path, record)
+    for part in ("settings", *sorted(HASHES & record.keys())):
+        if not _is_list_of(record[part], str if part in HASHES else object):
+            raise PalimpsestError(f"{path}: {part!r} is no list of what made it: {_remedy(path)}.")
+
+
+def check_seal(path: Path | str, record: Mapping[str, Any]) -> None:
+    """Raise PalimpsestError where the record is not what its seal says, or not where."""
+    seal = record[SEAL]
+    if not isinstance(seal, Mapping) or not all(isinstance(seal.get(name), str) for name in ("place", "sha256")):
+        raise PalimpsestError(f"{path} has a broken seal: {_remedy(path)}.")
+    found, wrong = _hash_of({name: value for name, value in record.items() if name != SEAL})
+    if wrong or found != seal["sha256"]:
+        raise PalimpsestError(f"{path} {wrong or 'was altered after its step wrote it'}: {_remedy(path)}.")
+    if another := _belongs_elsewhere(Path(path), record, Path(seal["place"]).parts):
+        raise PalimpsestError(
+            f"{path} is an artefact of {another}, which belongs elsewhere (were folders exchanged?): {_remedy(path)}."
+        )
+
+
+def _belongs_elsewhere(path: Path, record: Mapping[str, Any], place: tuple[str, ...]) -> str:
+    """Whose record it is, where the path is another's; empty where all is right. place: of the seal, in parts."""
+    if not place:
+        return ""
+    here = Path(*Path(os.path.abspath(path)).parts[-len(place) :])  # not resolved: DVC may link into its cache
+    words = [*here.parts[1:-1], *([] if here.name == MANIFEST else [here.stem]), "", "", ""]
+    key = [name for name in ("model", "seed", "precision") if name in record]
+    for name, word in zip(key, words, strict=False):
+        if word != (f"seed{record[name]}" if name == "seed" else record[name]):
+            return f"{name} {record[name]!r}"
+    return "" if here.parts == place else Path(*place).as_posix()
+
+
+def _is_list_of(pairs: Any, kind: type) -> bool:
+    """Whether this is a mapping from names, or a list of its pairs, to values of that type."""
+    try:
+        entries = dict(pairs)
+    except (TypeError, ValueError):
+        return False
+    return all(isinstance(name, str) and "\0" not in name and isinstance(entries[name], kind) for name in entries)
+
+
+def _sealed(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as it will be read, with its seal. Raises PalimpsestError for what JSON cannot hold."""
+    content: dict[str, Any] = json.loads(json.dumps({name: value for name, value in record.items() if name != SEAL}))
+    digest, wrong = _hash_of(content)
+    if wrong:
+        raise PalimpsestError(f"{path} cannot be written: it {wrong}.")
+    return content | {SEAL: {"place": _place(path), "sha256": digest}}
+
+
+def _hash_of(content: Mapping[str, Any]) -> tuple[str, str]:
+    """(SHA-256 of what a record says, whatever the white space and the order of its keys; or why there is none)."""
+    try:
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode("utf-8")).hexdigest(), ""
+    except UnicodeEncodeError:
+        return "", "holds text that is not Unicode (a lone surrogate)"
+    except ValueError:
+        return "", "holds a number that is not finite"
+    except RecursionError:
+        return "", "is nested too deeply"
+
+
+def _remedy(path: Path | str) -> str:
+    return f"run its step again, snakemake --cores all --forcerun {path}"
 
 
 @contextmanager
@@ -149,9 +267,20 @@ def write_manifest(folder: Path, origin: Origin, **fields: Any) -> None:
     write_json(folder / MANIFEST, fields | origin.record() | {"versions": versions, "files": hash_files(folder)})
 
 
+def _place(path: Path) -> str:
+    """Where a file will lie below `results` when all is written; empty for one that lies elsewhere."""
+    final = Path(*(named[1] if (named := DRAFT.fullmatch(part)) else part for part in path.parts))
+    below = _below_results(final)
+    return "" if below == final else below.as_posix()
+
+
 def _below_results(path: Path) -> Path:
     parts = path.parts
-    return Path(*parts[parts.index("results") + 1 :]) if "results" in parts else path
+    if "results" not in parts:
+        return path
+    # a method may be called results, too
+    first = len(parts) - 1 - parts[::-1].index("results") if path.is_absolute() else parts.index("results")
+    return Path(*parts[first + 1 :])
 
 
 def _in_repository(path: Path | str) -> str:
@@ -183,18 +312,32 @@ class Manifest(TypedDict):
 
 
 def read_manifest(folder: Path | str) -> Manifest:
-    manifest: Manifest = read_json(Path(folder) / MANIFEST)
-    return manifest
+    """Raises PalimpsestError where there is none, it was edited, or it is another folder's."""
+    return cast(Manifest, read_record(Path(folder) / MANIFEST))
 
 
 def verify_files(folder: Path | str) -> None:
-    """Compare every file with the hash in the manifest;
-    raises PalimpsestError that names the file that is missing or altered."""
+    """Compare every file with the hash in the manifest; raises PalimpsestError for the first of `wrong_files`.
+
+    Every step hashes what it reads, each time: a tenth of what loading takes, and no note of an earlier hash can be
+    out of date.
+    """
+    for problem in wrong_files(folder, read_manifest(folder)):
+        raise PalimpsestError(problem)
+
+
+def wrong_files(folder: Path | str, manifest: Manifest | Mapping[str, Any]) -> Iterator[str]:
+    """A line for each file that the manifest names and that is missing or another, then for the first that it does
+    not name: a loader may take it, such as an index beside a checkpoint."""
     folder = Path(folder)
-    remedy = f"run the step that writes it again, snakemake --cores all --forcerun {folder / MANIFEST}"
-    for name, expected in read_manifest(folder)["files"].items():
+    remedy = _remedy(folder / MANIFEST)
+    for name, expected in manifest["files"].items():
         path = folder / name
-        if not path.exists():
-            raise PalimpsestError(f"{path} is listed in {folder / MANIFEST} but missing: {remedy}")
-        if sha256_file(path) != expected:
-            raise PalimpsestError(f"{path} is not the file its manifest names (truncated or altered): {remedy}")
+        if not path.is_file():
+            yield f"{path} is listed in {folder / MANIFEST} but missing: {remedy}."
+        elif sha256_file(path) != expected:
+            yield f"{path} is not the file its manifest names (truncated or altered): {remedy}."
+    listed = {folder / name for name in manifest["files"]} | {folder / MANIFEST}
+    there = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    if others := sorted(path for path in there if path not in listed):
+        yield f"{others[0]} is not listed in {folder / MANIFEST}, and a loader may take it: remove it."

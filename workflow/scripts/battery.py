@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from palimpsest.artefacts import Origin, read_json, verify_files, write_json
+from palimpsest.artefacts import Origin, read_record, verify_files, write_json
 from palimpsest.battery.harness import measure
 from palimpsest.models.checkpoint import current_device, load_tokenizer
 from palimpsest.quantizers import make_quantizer
@@ -26,7 +26,7 @@ PACKAGES = ("lm_eval", "nltk", "torch", "transformers")
 def battery(origin: Origin, settings: dict[str, Any], questions: Path, source: Path, output: str) -> None:
     """settings: quantizer, compute, tasks and batch_size; source: the folder of the model."""
     verify_files(source)
-    asked = read_json(questions)["questions"]
+    asked = read_record(questions)["questions"]
     device = current_device()
     network = make_quantizer(settings["quantizer"]).load(source, device, settings["compute"])
     record = {

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import read_json, verify_files
+from palimpsest.artefacts import read_record, verify_files
 from palimpsest.report.known_answers import compare
 from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
@@ -42,9 +42,9 @@ def page(
         for task, metric in (("verbmem", "verbmem"), ("knowmem_forget", "knowmem"))
         for sample in select_samples(files, "target, bf16", task, show["samples"], show["tokenizers"][metric])
     ]
-    table = read_json(audit)
+    table = read_record(audit)
     known = compare(table, show["known_answers"]) if "known_answers" in show else None
-    quantized = rows_of_files(*([read_json(path) for path in paths] for paths in (manifests, costs)))
+    quantized = rows_of_files(*([read_record(path) for path in paths] for paths in (manifests, costs)))
     render(table, dict(zip(("retained", "survival"), figures, strict=True)), samples, output, known, quantized)
 
 

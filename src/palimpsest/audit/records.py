@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from palimpsest.artefacts import read_json
+from palimpsest.artefacts import read_record
 from palimpsest.audit.shapes import Audit, JoinedAudits, ModelEntry, Row
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics.records import ScoreRecord
@@ -49,21 +49,16 @@ class Study:
 
 
 def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
-    """Parsed JSON objects, each with its path under "file" for error messages."""
-    records = []
-    for path in paths:
-        record = read_json(path)
-        if not isinstance(record, dict):
-            raise PalimpsestError(f"{path} is not a JSON object: run the step that writes it again.")
-        records.append(record | {"file": str(path)})
-    return records
+    """Parsed JSON objects, each with its path under "file" for error messages; raises PalimpsestError for one that was
+    edited after its step wrote it."""
+    return [read_record(path) | {"file": str(path)} for path in paths]
 
 
 def read_audit(path: Path | str) -> Audit:
     """An audit.json; raises PalimpsestError when it is missing or is something else."""
-    audit = read_json(path)
+    audit = read_record(path)
     for key in ("models", "settings"):
-        if not isinstance(audit, dict) or key not in audit:
+        if key not in audit:
             raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
     return cast(Audit, audit)
 

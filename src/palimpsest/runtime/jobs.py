@@ -2,11 +2,12 @@
 and what its rule hands it."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import Origin
+from palimpsest.artefacts import Origin, check_record, read_json
 from palimpsest.runtime.devices import take_gpus, visible_gpus
 from palimpsest.runtime.logs import start_logging
 from palimpsest.runtime.warm import hand_over
@@ -29,6 +30,8 @@ def start_job(job: Any) -> Job:
     The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one. Its messages go
     to the rule's log. It takes as many GPUs as the rule's resource `gpu` says, and no other is in sight; the log names
     them. To be called before heavy imports.
+
+    Raises PalimpsestError for a record among the inputs that was edited, or is another artefact's (`records_of`).
     """
     said = job.resources.get("gpu")
     wanted = said or 0
@@ -43,10 +46,19 @@ def start_job(job: Any) -> Job:
     origin = Origin(
         key=key_of(job.wildcards),
         settings={path: value for path, value in settings.values()},
-        inputs=[file for file in job.input if Path(file).parts[0] == "results" and file.endswith(".json")],
+        inputs=records_of(job.input),
         code=list(job.input.get("code", [])),
     )
     return Job({name: value for name, (_, value) in settings.items()}, origin)
+
+
+def records_of(files: Iterable[str]) -> list[str]:
+    """The manifests and records among a job's input files; raises PalimpsestError for one that is not what its step
+    wrote, or not of the model, seed and precision that its path says."""
+    records = [file for file in files if Path(file).parts[0] == "results" and file.endswith(".json")]
+    for file in records:
+        check_record(file, read_json(file))
+    return records
 
 
 def key_of(wildcards: Any) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, REPOSITORY, read_json, sha256_file, verify_files
+from palimpsest.artefacts import (
+    MANIFEST,
+    ORIGIN,
+    REPOSITORY,
+    check_record,
+    read_json,
+    sha256_file,
+    wrong_files,
+)
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import expanded, setting, with_current_names
 from palimpsest.vocabulary import RETRAIN, TARGET
@@ -18,8 +26,6 @@ from palimpsest.vocabulary import RETRAIN, TARGET
 AUDIT = "audit.json"
 WITHOUT_RECORDS = ("logs", "benchmarks", "figures")
 """Folders of results whose files carry no record: nothing is computed from them."""
-ORIGIN = {"settings", "inputs", "code"}
-"""What every record says of its origin (palimpsest.artefacts.Origin)."""
 
 
 def parts_of(results: Path) -> list[str]:
@@ -50,6 +56,7 @@ def problems(
                 if not _is_of(study, record):
                     gone.append(path)
                 elif wanted:
+                    check_record(path, record)
                     found += _check_record(path, record, results, study, repository, hashes)
             except PalimpsestError as error:
                 if wanted:
@@ -102,13 +109,9 @@ def _check_record(
     repository: Path,
     hashes: Mapping[Path, str],
 ) -> Iterator[str]:
-    if lacking := sorted(ORIGIN - record.keys()):
-        yield f"{path} does not say which {lacking[0]} made it: {_remedy(path)}."
-        return
-    yield from _check_place(path, record)
     yield from _check_settings(path, dict(record["settings"]), study)
     if path.name == MANIFEST:
-        yield from _check_files(path, record)
+        yield from wrong_files(path.parent, record)
     yield from _check_sources(path, record, "inputs", results, hashes)
     yield from _check_sources(path, record, "code", repository, hashes)
     yield from _check_given(path, record, results.parent, hashes)
@@ -121,7 +124,11 @@ def _is_of(study: Mapping[str, Any], record: Any) -> bool:
     """
     if not isinstance(record, dict) or not record.keys() & ORIGIN:
         return False
-    known = {"model": [TARGET, RETRAIN, *study["methods"]], "seed": study["seeds"], "precision": study["quantizers"]}
+    known = {
+        "model": [TARGET, RETRAIN, *study["methods"]],
+        "seed": study["seeds"],
+        "precision": list(study["quantizers"]),
+    }
     return all(record[name] in known[name] for name in known if name in record)
 
 
@@ -137,13 +144,6 @@ def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def _check_place(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Folders that were exchanged hold sound files of another artefact: the place must be that of the key."""
-    for name, form in (("model", "{}"), ("seed", "seed{}"), ("precision", "{}")):
-        if name in record and form.format(record[name]) not in (*path.parts, path.stem):
-            yield f"{path} is an artefact of {name} {record[name]!r}, which belongs elsewhere: {_remedy(path)}."
-
-
 def _check_settings(path: Path, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
     for key, made in settings.items():
         try:
@@ -156,14 +156,6 @@ def _check_settings(path: Path, settings: Mapping[str, Any], study: Mapping[str,
             return
     if path.name == AUDIT and (new := [key for key in study if key not in settings]):
         yield f"{path} was made without {new[0]}, which params.yaml has: {_remedy(path)}."
-
-
-def _check_files(path: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """The files of a manifest's folder are those that it lists, as it lists them."""
-    verify_files(path.parent)
-    listed = {path.parent / name for name in record["files"]} | {path}
-    if others := sorted(file for file in path.parent.rglob("*") if file.is_file() and file not in listed):
-        yield f"{others[0]} is not listed in {path}, and a loader may take it: remove it."
 
 
 class _Hashes(dict[Path, str]):

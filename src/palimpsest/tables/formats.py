@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from palimpsest.artefacts import read_json, read_manifest
+from palimpsest.artefacts import read_manifest, read_record
 from palimpsest.audit.cautions import meaning_of_a_minus
 from palimpsest.audit.records import index_study, read_audit, read_records
 from palimpsest.audit.retained import Retained, Rules
@@ -89,7 +89,7 @@ def files(manifests: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, A
 def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> dict[str, Any]:
     places = [f"{model}/seed{seed}/{precision}" for seed in seeds]
     manifests = [read_manifest(results / "quantized" / place) for place in places]
-    costs = [read_json(results / f"cost/{place}.json") for place in places]
+    costs = [read_record(results / f"cost/{place}.json") for place in places]
     (settings,) = manifests[0]["settings"].values()  # of the quantizer alone
     proof, quantizer = manifests[0]["proof"], make_quantizer(settings)
     grids = {kind: zero_bin(levels) for kind, levels in list(quantizer.level_tables().items())[1:]}

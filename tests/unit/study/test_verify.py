@@ -334,6 +334,40 @@ def test_a_folder_whose_step_failed(results, params):
     ]
 
 
+UNREADABLE = {
+    "not UTF-8": lambda text: text.encode().replace(b"1.0", b'"\xff"'),
+    "nested": lambda text: b'{"settings": ' + b"[" * 100_000,
+    "digits": lambda text: text.replace("1.0", "1" * 10_000).encode(),
+    "not finite": lambda text: text.replace("1.0", "NaN").encode(),
+    "a surrogate": lambda text: text.replace("1.0", r'"\ud800"').encode(),
+    "a list": lambda text: json.dumps(json.loads(text) | {"inputs": [1, 2]}).encode(),
+    "a number": lambda text: json.dumps(json.loads(text) | {"settings": 3}).encode(),
+    "a list as precision": lambda text: json.dumps(json.loads(text) | {"precision": []}).encode(),
+    "no seal": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "seal"}).encode(),
+    "half a seal": lambda text: json.dumps(json.loads(text) | {"seal": {"place": 3}}).encode(),
+    "another score": lambda text: text.replace("1.0", "0.5").encode(),
+}
+
+
+@pytest.mark.parametrize("break_", UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_record_is_one_finding_and_the_others_are_checked(results, params, break_):
+    one, other = (results / f"scores/target/seed0/bf16/{metric}.json" for metric in ("privleak", "verbmem"))
+    one.write_bytes(break_(one.read_text()))
+    write_json(other, read_json(other) | {"settings": {"metrics/verbmem": {}}})
+    found = check(results, params, ["scores"])
+    named = [line for line in found if str(one) in line]
+    assert len(named) == 1 and any(f"{other} was made with metrics.verbmem.rouge" in line for line in found)
+    assert len(found) == 2
+    "".join(found).encode()  # what is printed
+
+
+@pytest.mark.parametrize("place", ["survival/npo_klr/seed0/gptq.json", "cost/target/seed0/gptq.json", "audit.json"])
+def test_an_edited_record_is_named(results, params, place):
+    path = results / place
+    path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.9'))
+    assert f"{path} was altered after its step wrote it: run its step again" in check(results, params)[0]
+
+
 def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
     folder = tmp_path / "seed0"
     drafts = [tmp_path / f".{name}.{'0a' * 16}" for name in ("seed0", "seed00")]
