@@ -18,6 +18,7 @@ from palimpsest.training.sharding import refuse
 from palimpsest.training.storage import SHARDED
 from palimpsest.training.trainer import NextTokenTrainer, fit
 from palimpsest.unlearning.adapters import Adapter, adapted
+from palimpsest.unlearning.dropout import dropout_off
 from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.saliency import Saliency
 from palimpsest.unlearning.trainer import UnlearningTrainer
@@ -89,6 +90,7 @@ def unlearn(
 ) -> dict[str, Any]:
     """Unlearn the forget sequences in place; the model given is the reference of every loss that needs one.
 
+    The model's own dropout is off meanwhile (see dropout_off); where it had any, `dropout_off` in the outcome says so.
     saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it; trainer: one
     that also measures, say.
     """
@@ -97,11 +99,14 @@ def unlearn(
     _check_combination(method, schedule, saliency, adapter)
     before = _copies(model) if method.negate is not None else {}
     collator = Collator(forget, pad_token, retain if method.retain else (), method.retain_batch_size, schedule.seed)
-    reinforced = _reinforced(model, forget, pad_token, method, schedule)
-    set_seed(schedule.seed)  # adapters start at random
-    make_trainer = partial(trainer, method=method, saliency=saliency, reinforced=reinforced, seed=schedule.seed)
-    with adapted(model, adapter) as trained:
-        outcome = fit(make_trainer, trained, collator, schedule)
+    with dropout_off(model) as rates:
+        reinforced = _reinforced(model, forget, pad_token, method, schedule)
+        set_seed(schedule.seed)  # adapters start at random
+        make_trainer = partial(trainer, method=method, saliency=saliency, reinforced=reinforced, seed=schedule.seed)
+        with adapted(model, adapter) as trained:
+            outcome = fit(make_trainer, trained, collator, schedule)
+    if rates:
+        outcome["dropout_off"] = rates
     model.requires_grad_(True)
     if method.negate is not None:
         _negate(model, before, method.negate)
