@@ -5,8 +5,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
+from unicodedata import category
 
 Entry = TypeVar("Entry")
+DIRECTIONS = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that break a line or turn what follows around."""
 
 
 class PalimpsestError(Exception):
@@ -28,8 +31,18 @@ def one_line(start: str = "Error") -> Iterator[None]:
     try:
         yield
     except (PalimpsestError, OSError) as error:
-        print(f"{start}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{start}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(1)
+
+
+def printable(text: str) -> str:
+    """The text with control characters, lone surrogates and changes of direction as escapes: names out of a file are
+    shown, and never reach a terminal as commands."""
+    return "".join(_escaped(char) if category(char) in ("Cc", "Cs") or char in DIRECTIONS else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from palimpsest.cli.tables import tables
-from palimpsest.errors import PalimpsestError, one_line
+from palimpsest.errors import PalimpsestError, one_line, printable
 
 HELP = """Does a language model that was made to forget still forget after it is quantized?
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def fail(problems: Sequence[str]) -> None:
     """Say what is wrong, a line each, and end with exit code 1; does nothing where nothing is."""
     if problems:
-        print("\n".join(problems), file=sys.stderr)
+        print("\n".join(map(printable, problems)), file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -85,7 +85,8 @@ def survive(
         formats_of(read_params(params)["quantizers"]) if params else (choose_formats(named or DEFAULT_FORMATS), {})
     )
     with tqdm(total=count_weights(target), unit=" weights", unit_scale=True, leave=False, disable=None) as bar:
-        record = measure(target, unlearned, quantizers, bar.update) | {"skipped": skipped}
+        record = measure(target, unlearned, quantizers, bar.update, may_skip=not named)
+    record["skipped"] = skipped | record["skipped"]
     table = read_table()
     add_predictions(record, table)
     if json:

@@ -7,8 +7,8 @@ family say it without building a model, which takes torch. A test holds them to 
 from dataclasses import dataclass
 from pathlib import Path
 
-from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.tensors import read_settings
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def model_type(folder: Path) -> str | None:
     path = folder / "config.json"
     if not path.exists():
         return None
-    config = read_json(path)
-    found = config.get("model_type") if isinstance(config, dict) else None
+    found = read_settings(path).get("model_type")
     if not isinstance(found, str):
         raise PalimpsestError(f"{path} names no model_type: save the checkpoint again with transformers.")
     return found

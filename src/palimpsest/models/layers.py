@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.families import FAMILIES, Family, model_type
-from palimpsest.models.tensors import TensorFiles
+from palimpsest.models.tensors import TensorFiles, read_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def _of_skeleton(files: TensorFiles) -> Layers:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    model = skeleton(files.folder)
+    model = skeleton(files.folder, most_layers=len(files.names()))
     head = model.get_output_embeddings()
     roles: dict[str, list[str]] = {"linear": [], "heads": [], "embeddings": [], "turned": []}
     stored = {id(weight): name for name, weight in as_stored(model).items()}
@@ -136,22 +136,41 @@ def as_stored(model: Any) -> dict[str, Tensor]:
     return revert_weight_conversion(model, dict(model.named_parameters()))
 
 
-def skeleton(folder: Path) -> Any:
+def skeleton(folder: Path, most_layers: int | None = None) -> Any:
     """The model that the config.json of a folder describes, without weights.
 
+    most_layers: that its files could hold; a config with more would be built for hours.
     Raises PalimpsestError where transformers knows no such causal language model.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
+    path, known = folder / "config.json", f"Known families: {', '.join(FAMILIES)}."
+    stated = read_settings(path)
+    if "auto_map" in stated and stated.get("model_type") not in CONFIG_MAPPING:
+        raise PalimpsestError(f"{path} needs code of its own (auto_map), which is never run here. {known}")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        layers = config.get_text_config().num_hidden_layers
+        if most_layers is not None and layers > most_layers:
+            raise ValueError(f"it has {layers} layers, which the weights beside it cannot be")
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        ImportError,
+        OSError,
+        RuntimeError,
+        StrictDataclassError,
+    ) as error:  # what models raise for settings that make no sense
         raise PalimpsestError(
-            f"transformers builds no causal language model from {folder / 'config.json'}: {first_line(error)}. "
-            f"Known families: {', '.join(FAMILIES)}."
+            f"transformers builds no causal language model from {path}: {first_line(error)}. {known}"
         ) from error
 
 

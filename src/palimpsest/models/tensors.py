@@ -175,7 +175,7 @@ def _hashable(values: Iterable[Any]) -> bool:
 
 
 def _is_file_name(name: str) -> bool:
-    return name.isprintable() and Path(name).name == name  # a lone surrogate is not printable
+    return name.isprintable() and Path(name).name == name != ""  # a lone surrogate is not printable
 
 
 def _opened(path: Path) -> Any:
@@ -187,3 +187,5 @@ def _opened(path: Path) -> Any:
         ) from None
     except FileNotFoundError:
         raise PalimpsestError(f"{path} is missing: the index of the checkpoint names it. Copy it too.") from None
+    except OSError as error:  # a folder, or a file that may not be read
+        raise PalimpsestError(f"{path} cannot be read ({first_line(error)}): copy or download it again.") from None

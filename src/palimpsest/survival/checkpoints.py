@@ -9,6 +9,7 @@ spread over threads (NumPy lets go of the interpreter's lock); of each checkpoin
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from math import gcd, prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,25 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import HEADS, is_named, linear_layers
-from palimpsest.models.quantized import reject_quantized
-from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
+from palimpsest.models.tensors import Float32, to_bfloat16
 from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.quantizers.compressed.floats import shared_scale
 from palimpsest.quantizers.grids.rounding import to_bfloat16_in_place
 from palimpsest.survival.measure import (
-    Array,
     add,
-    check_finite,
+    check_weights,
     kept_sum,
     outside_update,
-    reject_other_architecture,
     scale_sums,
     summary,
     update_sums,
 )
 from palimpsest.survival.records import CheckpointRecord, KindSurvival, Octave, RoundedSurvival, Update
 from palimpsest.survival.training_precision import OCTAVES, infer_training_precision, lower_edge, octave_counts, octaves
+from palimpsest.survival.weights import Array, Weights, open_weights, shared_kinds, through
 from palimpsest.vocabulary import FULL
 
 VALUES_AT_ONCE = 1 << 16
@@ -100,33 +98,36 @@ def survive(
     quantizers: Mapping[str, Quantizer],
     advance: Callable[[int], object] = lambda weights: None,
     threads: int | None = None,
+    may_skip: bool = False,
 ) -> CheckpointRecord:
     """What of the update W - W0 is left in each format.
-    advance: called with the number of weights of each matrix that is done.
 
-    The profile leaves out the formats that have no level at zero. Raises PalimpsestError when the checkpoints do not
-    belong together, are equal, or do not fit a format.
+    advance: called with the number of weights of each matrix that is done.
+    may_skip: whether a format that does not fit the checkpoints is left out, with the reason in "skipped".
+
+    Where the two are stored in different types, both pass through the same rounding. The profile leaves out the formats
+    that have no level at zero. Raises PalimpsestError when the checkpoints do not belong together, are equal, quantized
+    or not finite, or do not fit a format.
     """
-    for folder in (target, unlearned):
-        reject_quantized(folder)
     with (
-        open_checkpoint(target) as before,
-        open_checkpoint(unlearned) as after,
+        open_weights(target) as before,
+        open_weights(unlearned) as after,
         ThreadPoolExecutor(threads or usable_cores()) as pool,
     ):
-        reject_other_architecture(before, after)
-        modules = _modules(before)
+        after.follow(before)
         parameters = sum(prod(before.shape(name)) for name in before.names())
-        _check_widths(before, modules, quantizers)
-        largest = [_largest(files, modules) for files in (before, after) if _need_largest(quantizers)]
+        fit = _Fit(dict(quantizers), may_skip)
+        _check_widths(before, fit)
+        largest = [_largest(weights, before, after) for weights in (before, after) if _need_largest(fit.quantizers)]
         matrices = {}
-        for module in modules:
-            matrices[module] = _matrix(before, after, module, quantizers, largest, pool)
+        for module in before.matrices:
+            matrices[module] = _matrix(_Pair(before, after, module), fit.quantizers, largest, pool)
+            _check_numbers(matrices[module], module, fit)
             advance(int(matrices[module].update["weights"]))
         update = _total(matrix.update for matrix in matrices.values())
-        outside = outside_update(before, after, {f"{module}.weight" for module in modules}, update["update"])
-    if outside["share_of_squared_update"] is None:
-        raise PalimpsestError(f"{unlearned} equals {target}, tensor for tensor: there is no update that could survive.")
+        outside = outside_update(before, after, {f"{module}.weight" for module in before.matrices}, update["update"])
+        if outside["share_of_squared_update"] is None:
+            raise PalimpsestError(_no_update(before, after))
     changed = [matrix for matrix in matrices.values() if matrix.changed]
     beyond = any(matrix.update["beyond_bfloat16"] for matrix in changed)
     return {
@@ -137,19 +138,59 @@ def survive(
         "outside": outside,
         "formats": {
             name: {**_format_record(matrices.values(), name, quantizer), "prediction": None}
-            for name, quantizer in quantizers.items()
+            for name, quantizer in fit.quantizers.items()
         },
-        "kinds": _by_kind(matrices, quantizers),
-        "profile": _profile(changed),
+        "kinds": _by_kind(matrices, fit.quantizers),
+        "profile": _profile(changed, fit.quantizers),
         "training": infer_training_precision([matrix.octaves for matrix in changed], beyond),
+        "skipped": fit.skipped,
     }
+
+
+@dataclass
+class _Fit:
+    """The formats that fit the checkpoints so far, and why the others do not."""
+
+    quantizers: dict[str, Quantizer]
+    may_skip: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Raises PalimpsestError with the reason where the format may not be skipped, or none is left."""
+        if not self.may_skip:
+            raise PalimpsestError(f"{name} {reason}: leave this format out.")
+        self.skipped[name] = f"it {reason}"
+        del self.quantizers[name]
+        if not self.quantizers:
+            raise PalimpsestError(f"no format fits the checkpoints: {name} {reason}.")
+
+
+class _Pair(NamedTuple):
+    """A matrix before and after unlearning."""
+
+    before: Weights
+    after: Weights
+    module: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.module}.weight"
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        return shared_kinds(self.before, self.after, self.name)
+
+
+def _no_update(before: Weights, after: Weights) -> str:
+    kinds = [kind for name in before.names() for kind in shared_kinds(before, after, name)]
+    same = f"but for the rounding to {np.dtype(kinds[-1]).name}" if kinds else "tensor for tensor"
+    return f"{after.folder} equals {before.folder}, {same}: there is no update that could survive."
 
 
 def count_weights(checkpoint: Path | str) -> int:
     """Those of the matrices that `survive` goes through, from the headers of the files."""
-    reject_quantized(checkpoint)
-    with open_checkpoint(checkpoint) as files:
-        return sum(prod(files.shape(f"{module}.weight")) for module in _modules(files))
+    with open_weights(checkpoint) as weights:
+        return sum(prod(weights.shape(f"{module}.weight")) for module in weights.matrices)
 
 
 def usable_cores() -> int:
@@ -171,82 +212,80 @@ class Matrix(NamedTuple):
         return self.update["changed"] > 0
 
 
-def _modules(files: TensorFiles) -> list[str]:
-    modules = [module for module in linear_layers(files) if not is_named(module, HEADS)]
-    odd = [module for module in modules if f"{module}.weight" not in files or len(files.shape(f"{module}.weight")) != 2]
-    if odd:
-        raise PalimpsestError(
-            f"{odd[0]} in {files.folder} is not the matrix of a linear layer: this architecture cannot be compared."
-        )
-    if not modules:
-        raise PalimpsestError(
-            f"{files.folder} holds no weight matrix besides embeddings: is it a checkpoint of a language model?"
-        )
-    return modules
-
-
-def _check_widths(files: TensorFiles, modules: list[str], quantizers: Mapping[str, Quantizer]) -> None:
-    for module in modules:
-        width = files.shape(f"{module}.weight")[1]
-        for name, quantizer in quantizers.items():
+def _check_widths(weights: Weights, fit: _Fit) -> None:
+    for module in weights.matrices:
+        width = weights.shape(f"{module}.weight")[1]
+        for name, quantizer in list(fit.quantizers.items()):
             if width % quantizer.width_divisor:
-                raise PalimpsestError(
-                    f"{name} shares scales between {quantizer.width_divisor} inputs, which does not divide the {width} "
-                    f"inputs of {module}: leave this format out."
+                fit.leave_out(
+                    name,
+                    f"shares scales between {quantizer.width_divisor} inputs, which does not divide the {width} "
+                    f"inputs of {module}",
                 )
+
+
+def _check_numbers(matrix: Matrix, module: str, fit: _Fit) -> None:
+    """Scales may overflow where weights are finite: float16 ends at 65504."""
+    for name in list(fit.quantizers):
+        if not all(np.isfinite(value) for value in matrix.formats[name].values()):
+            fit.leave_out(name, f"has no number for weights as large as those of {module}")
 
 
 def _need_largest(quantizers: Mapping[str, Quantizer]) -> bool:
     return any(quantizer.needs_largest for quantizer in quantizers.values())
 
 
-def _largest(files: TensorFiles, modules: list[str]) -> dict[str, float]:
+def _largest(weights: Weights, before: Weights, after: Weights) -> dict[str, float]:
     """The largest |w|, in bfloat16, of the matrices that share a scale, by `shared_scale`."""
     largest: dict[str, float] = {}
-    for module in modules:
-        stored, key = files.stored(f"{module}.weight"), shared_scale(module)
-        extremes = to_bfloat16(np.array([stored.max(), stored.min()], np.float32))
-        largest[key] = max(float(np.abs(extremes).max()), largest.get(key, 0.0))
+    for module in weights.matrices:
+        stored, key = weights.stored(f"{module}.weight"), shared_scale(module)
+        extremes = np.array([stored.max(), stored.min()])
+        with np.errstate(all="ignore"):
+            rounded = to_bfloat16(through(extremes, _Pair(before, after, module).kinds).astype(np.float32))
+        largest[key] = max(float(np.abs(rounded).max()), largest.get(key, 0.0))
     return largest
 
 
 def _matrix(
-    before: TensorFiles,
-    after: TensorFiles,
-    module: str,
-    quantizers: Mapping[str, Quantizer],
-    largest: list[dict[str, float]],
-    pool: ThreadPoolExecutor,
+    pair: _Pair, quantizers: Mapping[str, Quantizer], largest: list[dict[str, float]], pool: ThreadPoolExecutor
 ) -> Matrix:
-    old, new = (files.stored(f"{module}.weight") for files in (before, after))
-    scale = tuple(part[shared_scale(module)] for part in largest) or (0.0, 0.0)
+    old, new = (weights.stored(pair.name) for weights in (pair.before, pair.after))
+    kinds, scale = pair.kinds, tuple(part[shared_scale(pair.module)] for part in largest) or (0.0, 0.0)
     rows, columns = old.shape
     step = RUN // gcd(RUN, columns)
     size = max(step, VALUES_AT_ONCE // columns // step * step)
-    blocks = pool.map(
-        lambda start: _block(old[start : start + size], new[start : start + size], quantizers, scale),
-        range(0, rows, size),
-    )
+
+    def block(start: int) -> Matrix:
+        return _block(old[start : start + size], new[start : start + size], kinds, quantizers, scale)
+
     zeros = {name: np.zeros(OCTAVES, np.int64) for name, quantizer in quantizers.items() if quantizer.zero_on_grid}
     total = Matrix({}, {name: {} for name in quantizers}, np.zeros((OCTAVES, OCTAVES), np.int64), zeros)
-    for block in blocks:  # in order, so that sums do not depend on the threads
-        add(total.update, block.update)
-        for name, sums in block.formats.items():
+    for part in pool.map(block, range(0, rows, size)):  # in order, so that sums do not depend on the threads
+        add(total.update, part.update)
+        for name, sums in part.formats.items():
             add(total.formats[name], sums)
-        total.octaves[:] += block.octaves
-        for name, counts in block.zeros.items():
+        total.octaves[:] += part.octaves
+        for name, counts in part.zeros.items():
             zeros[name] += counts
-    check_finite(f"{module}.weight", total.update)
+    if not np.isfinite(list(total.update.values())).all():
+        check_weights(pair.name, pair.before, old)
+        check_weights(pair.name, pair.after, new)
     return total
 
 
-def _block(stored0: Array, stored: Array, quantizers: Mapping[str, Quantizer], largest: tuple[float, ...]) -> Matrix:
+def _block(
+    stored0: Array, stored: Array, kinds: Sequence[Any], quantizers: Mapping[str, Quantizer], largest: tuple[float, ...]
+) -> Matrix:
     with np.errstate(all="ignore"):  # what is not finite shows in the sums
+        exact = stored.dtype == ml_dtypes.bfloat16
+        beyond = 0 if exact else np.count_nonzero(to_bfloat16(stored.astype(np.float32)) != stored)
+        stored0, stored = through(stored0, kinds), through(stored, kinds)
         w0, w = stored0.astype(np.float32), stored.astype(np.float32)
         update, sums = update_sums(w0, w)
         changed = (update != 0).reshape(w.shape)
         b0, b = _in_bfloat16(w0, stored0), _in_bfloat16(w, stored)
-        sums["beyond_bfloat16"] = float(np.count_nonzero(b != w)) if b is not w else 0.0
+        sums["beyond_bfloat16"] = float(beyond)
         formats, zeros, sizes = {}, {}, octaves(b0)
         for name, quantizer in quantizers.items():
             old, new = quantizer.round(b0, largest[0]), quantizer.round(b, largest[1])
@@ -307,9 +346,9 @@ def _by_kind(matrices: Mapping[str, Matrix], quantizers: Mapping[str, Quantizer]
     }
 
 
-def _profile(changed: Sequence[Matrix]) -> list[Octave]:
+def _profile(changed: Sequence[Matrix], quantizers: Iterable[str]) -> list[Octave]:
     counts = sum((matrix.octaves for matrix in changed), np.zeros((OCTAVES, OCTAVES), np.int64))
-    formats = changed[0].zeros if changed else ()
+    formats = [name for name in quantizers if changed and name in changed[0].zeros]
     zeros = {name: np.sum([matrix.zeros[name] for matrix in changed], axis=0) for name in formats}
     return [
         {

@@ -10,18 +10,15 @@ it is above 0.9 in both.
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.tensors import TensorFiles, open_checkpoint
 from palimpsest.survival.records import MatrixSurvival, ModelSurvival, Outside, Survival
+from palimpsest.survival.weights import Array, Weights, open_weights, shared_kinds, through
 from palimpsest.vocabulary import OK, undefined
-
-Array = NDArray[Any]
-"""Of floats or codes; NumPy's types know no bfloat16."""
 
 VALUES_AT_ONCE = 1 << 18
 """Weights widened to float64 at a time: sums stay exact to about 1e-12 and the block stays in cache."""
@@ -58,8 +55,8 @@ def measure_survival(
 
     W and W0 are compared as they are stored. Raises PalimpsestError when the files do not belong together.
     """
-    with open_checkpoint(target) as before, open_checkpoint(unlearned) as after:
-        reject_other_architecture(before, after)
+    with open_weights(target) as before, open_weights(unlearned) as after:
+        after.follow(before)
         pairs = zip_longest(quantizer.read(Path(quantized_target)), quantizer.read(Path(quantized_unlearned)))
         matrices: list[MatrixSurvival] = []
         sums: list[dict[str, float]] = []
@@ -81,7 +78,7 @@ def measure_survival(
 
 
 def _matrix_sums(
-    before: TensorFiles, after: TensorFiles, old: QuantizedMatrixLike, new: QuantizedMatrixLike
+    before: Weights, after: Weights, old: QuantizedMatrixLike, new: QuantizedMatrixLike
 ) -> dict[str, float]:
     """The sums over one matrix of which every number in the record is a ratio."""
     if old.name != new.name:
@@ -174,7 +171,7 @@ def summary(sums: dict[str, float]) -> Survival:
     }
 
 
-def outside_update(before: TensorFiles, after: TensorFiles, quantized: set[str], quantized_update: float) -> Outside:
+def outside_update(before: Weights, after: Weights, quantized: set[str], quantized_update: float) -> Outside:
     """The update of the tensors that stay unquantized (embeddings, norms): it survives whatever the format."""
     sums = {"update": 0.0, "weights": 0.0}
     for name in before.names():
@@ -185,26 +182,20 @@ def outside_update(before: TensorFiles, after: TensorFiles, quantized: set[str],
     return {"weights": weights, "share_of_squared_update": update / total if total else None}
 
 
-def _tensor_sums(before: TensorFiles, after: TensorFiles, name: str) -> dict[str, float]:
+def _tensor_sums(before: Weights, after: Weights, name: str) -> dict[str, float]:
     """Of an unquantized tensor; its two arrays are gone when the next ones are read."""
-    sums: dict[str, float] = {}
-    for block in _blocks(before.stored(name), after.stored(name)):
-        add(sums, update_sums(*block)[1])
+    sums = {"update": 0.0, "weights": 0.0}
+    kinds = shared_kinds(before, after, name)
+    for w0, w in _blocks(before.stored(name), after.stored(name)):
+        check_weights(name, before, w0)
+        check_weights(name, after, w)
+        add(sums, update_sums(through(w0, kinds), through(w, kinds))[1])
     return sums
 
 
-def reject_other_architecture(before: TensorFiles, after: TensorFiles) -> None:
-    """Raise PalimpsestError that names a tensor
-    when the two checkpoints do not hold the same tensors in the same shapes."""
-    names, others = set(before.names()), set(after.names())
-    if names != others:
+def check_weights(name: str, weights: Weights, values: Array) -> None:
+    """Raise PalimpsestError for NaN and infinity in (a part of) a checkpoint's tensor."""
+    if not np.isfinite(values).all():
         raise PalimpsestError(
-            f"{before.folder} and {after.folder} hold different tensors (such as {sorted(names ^ others)[0]!r}): "
-            "the unlearned model must be made from this target."
+            f"{name} holds NaN or infinite weights in {weights.folder}, which is not finite: fetch or train it again."
         )
-    for name in before.names():
-        if before.shape(name) != after.shape(name):
-            raise PalimpsestError(
-                f"{name} is {before.shape(name)} in {before.folder} and {after.shape(name)} in {after.folder}: "
-                "the unlearned model must be made from this target."
-            )

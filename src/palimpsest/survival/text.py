@@ -4,6 +4,7 @@ tables for a terminal, each with the line that says how to read it."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from palimpsest.errors import printable
 from palimpsest.survival.prediction import KEPT, NEAR, OUTCOMES, PARTLY, RESTORED, predict
 from palimpsest.survival.records import CheckpointRecord, Prediction, TrainingPrecision
 from palimpsest.survival.training_precision import FINER, IN_PLACE
@@ -27,7 +28,7 @@ def render(record: CheckpointRecord, table: Mapping[str, Any] | None, layers: bo
     parts = [_formats(record, table), _update(record), _profile(record), _training(record["training"])]
     if layers:
         parts.insert(1, _kinds(record))
-    return "\n\n".join(parts) + "\n"
+    return "\n".join(map(printable, "\n\n".join(parts).split("\n"))) + "\n"
 
 
 def _formats(record: CheckpointRecord, table: Mapping[str, Any] | None) -> str:

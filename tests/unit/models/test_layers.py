@@ -107,7 +107,7 @@ def test_another_architecture_is_built_to_see_its_layers(kind, shape, linear, tu
         ({"model_type": "t5"}, "transformers builds no causal language model"),
         ({"model_type": "nonesuch"}, "transformers builds no causal language model"),
         ({"hidden_size": 3}, "names no model_type"),
-        ([], "names no model_type"),
+        ([], "holds no JSON object"),
     ],
 )
 def test_an_architecture_that_nobody_knows_is_one_line(config, message, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from palimpsest.cli import main
+from palimpsest.errors import PalimpsestError
 from palimpsest.models.tensors import to_bfloat16
 from palimpsest.quantizers import make_quantizer
 from palimpsest.survival.checkpoints import FORMATS, survive
@@ -255,3 +256,195 @@ def test_the_command_starts_without_heavy_libraries(pair):
     done = subprocess.run([sys.executable, "-c", code, "survive", *map(str, pair)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar where nobody watches
+
+
+WIDE, HALF, BRAIN = np.float32, np.float16, ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize(("first", "second"), [(a, b) for a in (WIDE, HALF, BRAIN) for b in (WIDE, HALF, BRAIN)])
+def test_a_copy_in_another_type_is_equal_whichever_is_the_finer(tmp_path, capsys, first, second):
+    """Weights that neither type of 16 bits holds, from below float16's smallest number to above its largest."""
+    rng = np.random.default_rng(2)
+    exact = {
+        name: (weights * 10.0 ** rng.uniform(-9, 1, weights.shape)).astype(np.float32)
+        for name, weights in make_target().items()
+    }
+    exact["model.norm.weight"] = np.array([65519, 7e4, 1e30, 1e-30] * 64, np.float32)
+    with np.errstate(over="ignore"):
+        coarse = {name: weights.astype(second if first == WIDE else first) for name, weights in exact.items()}
+        copy = {name: np.nan_to_num(weights.astype(WIDE), posinf=65504) for name, weights in coarse.items()}
+    if first == WIDE or second == WIDE:
+        target = save(tmp_path / "a", exact if first == WIDE else copy, first)
+        unlearned = save(tmp_path / "b", exact if second == WIDE else copy, second)
+    else:
+        small = {name: weights for name, weights in copy.items() if "norm" not in name}
+        target, unlearned = save(tmp_path / "a", small, first), save(tmp_path / "b", small, second)
+    message = fails(capsys, target, unlearned)
+    same = "tensor for tensor" if first == second else "but for the rounding to "
+    assert f"equals {target}, {same}" in message, message
+
+
+@pytest.mark.parametrize(("first", "second"), [(WIDE, BRAIN), (BRAIN, WIDE), (WIDE, HALF), (HALF, BRAIN)])
+def test_an_update_between_two_types_is_that_of_both_in_the_coarser(tmp_path, first, second):
+    rng = np.random.default_rng(3)
+    target = {name: (weights * 1.003).astype(np.float32) for name, weights in make_target().items()}
+    moved = {name: weights + np.float32(2e-3) * rng.choice([-1, 1], weights.shape) for name, weights in target.items()}
+    mixed = survive(save(tmp_path / "a", target, first), save(tmp_path / "b", moved, second), QUANTIZERS)
+
+    def both(tensors: Tensors, own: type) -> Tensors:
+        for kind in [own, *(kind for kind in (HALF, BRAIN) if kind in (first, second))]:
+            tensors = {name: weights.astype(kind).astype(np.float32) for name, weights in tensors.items()}
+        return tensors
+
+    plain = save(tmp_path / "c", both(target, first), WIDE), save(tmp_path / "d", both(moved, second), WIDE)
+    expected = survive(*plain, QUANTIZERS)
+    for part in ("formats", "kinds", "update", "outside", "profile"):
+        assert mixed[part] == expected[part]
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named_wherever_it_is(tmp_path, pair, capsys, name, value):
+    tensors = make_target()
+    broken = tensors[name].reshape(-1).copy()
+    broken[-1] = value
+    folder = save(tmp_path / "broken", tensors | {name: broken.reshape(tensors[name].shape)})
+    for one, other in ((pair[0], folder), (folder, pair[1]), (folder, folder)):
+        if one != other:
+            message = fails(capsys, one, other, "--json", tmp_path / "record.json")
+            assert f"{name} holds NaN or infinite weights in {folder}, which is not finite" in message
+    assert not (tmp_path / "record.json").exists()
+
+
+def no_constant(text: str) -> None:
+    raise AssertionError(f"{text} is no JSON")
+
+
+def test_a_default_format_that_does_not_fit_is_skipped_with_a_line(tmp_path, capsys):
+    """Width 576, as SmolLM2-135M has it: groups of 128 do not divide it."""
+    rng = np.random.default_rng(0)
+    shapes = {"self_attn.q_proj": (64, 576), "mlp.down_proj": (576, 64)}
+    target = {
+        f"model.layers.0.{kind}.weight": rng.normal(0, 0.02, shape).astype(np.float32) for kind, shape in shapes.items()
+    }
+    target["model.embed_tokens.weight"] = np.ones((10, 576), np.float32)
+    pair = save(tmp_path / "a", target), save(tmp_path / "b", move(target, in_place=False))
+    file = tmp_path / "record.json"
+    assert main(["survive", *map(str, pair), "--json", str(file)]) == 0
+    record = json.loads(file.read_text(), parse_constant=no_constant)
+    assert list(record["formats"]) == ["bnb-int8", "bnb-fp4", "bnb-nf4", "rtn-int4"]
+    reason = "it shares scales between 128 inputs, which does not divide the 64 inputs of model.layers.0.mlp.down_proj"
+    assert record["skipped"] == {"rtn-int4-g128": reason}
+    assert f"Skipped rtn-int4-g128: {reason}." in capsys.readouterr().out
+    assert "does not divide the 64 inputs" in fails(capsys, *pair, "--quantizer", "bnb-nf4,rtn-int4-g128")
+
+
+def test_a_format_whose_scales_overflow_is_skipped_or_named(tmp_path, capsys):
+    """GGUF keeps scales in float16, which ends at 65504: a weight of 1e7 in q4_0 would need 1.25e6."""
+    large = make_target()
+    large["model.layers.0.mlp.up_proj.weight"] = large["model.layers.0.mlp.up_proj.weight"] * np.float32(1e9)
+    pair = save(tmp_path / "a", large), save(tmp_path / "b", move(large, in_place=True))
+    message = fails(capsys, *pair, "--quantizer", "gguf-q4_0")
+    assert "gguf-q4_0 has no number for weights as large as those of model.layers.0.mlp.up_proj" in message
+    record = survive(*pair, {name: QUANTIZERS[name] for name in ("gguf-q4_0", "rtn-int4")}, may_skip=True)
+    assert list(record["formats"]) == ["rtn-int4"] and list(record["skipped"]) == ["gguf-q4_0"]
+    json.dumps(record, allow_nan=False)
+
+
+def test_buffers_are_no_part_of_the_comparison(tmp_path, pair):
+    """Rotary frequencies and masks: old checkpoints store them, new ones do not, and no update is in them."""
+    expected = numbers(survive(*pair, QUANTIZERS))
+    buffers = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32) for layer in range(2)}
+    with_mask = buffers | {"model.layers.0.attn.bias": np.full((1, 1, 4, 4), -np.inf, np.float32)}
+    target, moved = make_target(), move(make_target(), in_place=True)
+    others = {name: buffer * 2 for name, buffer in buffers.items()}
+    found = survive(save(tmp_path / "a", target | with_mask), save(tmp_path / "b", moved | others), QUANTIZERS)
+    assert numbers(found) == expected
+    assert numbers(survive(save(tmp_path / "c", target | with_mask), pair[1], QUANTIZERS)) == expected
+
+
+def test_tensors_without_rows_or_columns_hold_no_weights(tmp_path, pair):
+    expected = numbers(survive(*pair, QUANTIZERS))
+    empty = {"model.layers.2.mlp.up_proj.weight": np.zeros((0, 256), np.float32)}
+    empty |= {"model.layers.2.mlp.down_proj.weight": np.zeros((256, 0), np.float32), "e": np.zeros(0, np.float32)}
+    target, moved = make_target() | empty, move(make_target(), in_place=True) | empty
+    assert numbers(survive(save(tmp_path / "a", target), save(tmp_path / "b", moved), QUANTIZERS)) == expected
+
+
+def write_raw(path: Path, tensors: dict[str, tuple[str, list[int], bytes]]) -> None:
+    """A safetensors file byte by byte, with types that no library writes here."""
+    header, content = {}, b""
+    for name, (kind, shape, part) in tensors.items():
+        places = [len(content), len(content) + len(part)]
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": places}
+        content += part
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F8_E8M0", 8), ("F8_E4M3", 8), ("F4", 4), ("F6_E2M3", 6), ("I8", 8)])
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
+def test_types_of_other_numbers_are_one_line(tmp_path, capsys, kind, bits, name):
+    tensors = {each: ("F32", [64, 64], bytes(4 * 64 * 64)) for each in ("model.layers.0.mlp.down_proj.weight", name)}
+    folders = [tmp_path / part for part in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        write_raw(folder / "model.safetensors", tensors | {name: (kind, [64, 64], bytes(8 * bits * 64))})
+    assert f"{name} is stored as {kind}" in fails(capsys, *folders)
+
+
+def test_a_stray_file_beside_shards_is_refused_by_all_who_read(tmp_path, pair, capsys):
+    """transformers would read model.safetensors, other programs the shards."""
+    from palimpsest.models.checkpoint import load_model
+
+    capsys.readouterr()  # what the import says
+    both = save(tmp_path / "both", make_target(), shards=2)
+    save_file({"a": np.ones(3)}, both / "model.safetensors")
+    message = fails(capsys, pair[0], both)
+    assert "holds two models: model.safetensors, and model-0.safetensors, model-1.safetensors of" in message
+    with pytest.raises(PalimpsestError, match=r"holds two models: model.safetensors, and model-0.safetensors"):
+        load_model(both, None)
+    again = save(tmp_path / "again", make_target(), shards=2)
+    (again / "model-1.safetensors").write_bytes((again / "model-0.safetensors").read_bytes())
+    assert "is in both" in fails(capsys, pair[0], again)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"{}",
+        b"[]",
+        b'{"weight_map": []}',
+        b'{"weight_map": {}}',
+        b'{"weight_map": {"a": 3}}',
+        b'{"weight_map": {"a": ["b"]}}',
+        b'{"weight_map": {"a": "../a.safetensors"}}',
+        b'{"weight_map": {"a": "\\ud800"}}',
+        b'{"weight_map": {"a": "a\\u0000"}}',
+        b'{"weight_map": {"a": ""}}',
+        b'{"weight_map": {"a": "."}}',
+        b'{"weight_map": {"a": "\xff"}}',
+        b'{"weight_map": ' + b"[" * 100_000,
+        b'{"metadata": {"total_size": ' + b"9" * 10_000 + b'}, "weight_map": {"a": "a"}}',
+        b"",
+    ],
+)
+def test_an_index_that_makes_no_sense_is_one_line_that_names_it(tmp_path, pair, capsys, index):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "model.safetensors.index.json").write_bytes(index)
+    assert str(tmp_path / "bad" / "model.safetensors.index.json") in fails(capsys, pair[0], tmp_path / "bad")
+
+
+def test_names_of_tensors_reach_no_terminal_as_commands(tmp_path, pair, capsys):
+    evil = "model.layers.0.mlp.\x1b[2J\x1b]0;owned\x07up_proj.weight"
+    folder = save(tmp_path / "evil", make_target() | {evil: np.ones((256, 256), np.float32)})
+    message = fails(capsys, pair[0], folder)
+    assert "\x1b" not in message and "\\x1b[2J" in message
+    config = json.dumps({"model_type": "gpt_neox"})  # a family with layers of any name
+    extra = {"\u202egpt.\x1b[31mred.weight": np.ones((256, 256), np.float32)}
+    folders = save(tmp_path / "a", make_target() | extra), save(tmp_path / "b", move(make_target() | extra, True))
+    for each in folders:
+        (each / "config.json").write_text(config)
+    assert main(["survive", *map(str, folders), "--layers"]) == 0
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and "\\x1b[31mred" in output
