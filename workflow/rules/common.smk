@@ -9,13 +9,13 @@ from pathlib import Path
 import snakemake.benchmark
 from snakemake.logging import logger
 
-from palimpsest.study import step_code
+from palimpsest.study import run_checks, step_code
+from palimpsest.study.run_checks import one_of
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
-from palimpsest.study.run_checks import check_gpus_of_steps, check_paths, one_of
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, TEXTS
@@ -36,14 +36,14 @@ with one_line():
     current, renamed = with_current_names(config)
     config.update(current)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
-    check_paths(Path.cwd(), [*config["methods"], *config["quantizers"]])
+    run_checks.check_paths(Path.cwd(), [*config["methods"], *config["quantizers"]])
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():
         if needed := make_quantizer(settings).environment:
             check_python(ROOT / f"workflow/envs/{needed}.txt")
     # a process that Snakemake starts for one step is told what that step has, not what the run has
     if workflow.is_main_process:
-        check_gpus_of_steps(
+        run_checks.check_gpus_of_steps(
             workflow.global_resources,
             workflow.resource_settings.overwrite_resources,
             logger,
@@ -135,7 +135,8 @@ def gpus_of(wildcards):
 
 
 def environment_of(wildcards):
-    """What says that the isolated environment of a quantizer is built, or nothing."""
+    """What says that the isolated environment of a quantizer is built, or nothing; there must be the GPU that it asks for, too."""
+    run_checks.check_gpu(quantizer_of(wildcards), wildcards, workflow)
     name = quantizer_of(wildcards).environment
     return [repository(f".environments/{name}/ready.json")] if name else []
 

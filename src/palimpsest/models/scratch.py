@@ -4,9 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-from tokenizers.trainers import BpeTrainer
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -16,28 +13,14 @@ from transformers import (
 )
 
 from palimpsest.corpus import Corpus
+from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
 from palimpsest.models.checkpoint import check_tokenizer, load_model, load_tokenizer
-
-BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with `vocabulary` entries, special tokens included;
-    knows every byte, so no text is unknown to it."""
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
-    tokenizer.train_from_iterator(
-        texts,
-        BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[BOS, EOS, PAD],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    """That of palimpsest.models.bpe, as transformers takes it."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=train_bpe(texts, vocabulary),
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,

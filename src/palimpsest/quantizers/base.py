@@ -126,6 +126,20 @@ class Quantizer(ABC):
         Where it lies anywhere between two levels, no weight is safe from a flip."""
         return True
 
+    @property
+    def needs_cuda(self) -> bool:
+        """Whether `quantize` can run on a CUDA device alone."""
+        return False
+
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        """Raise PalimpsestError where the shapes or the configuration of a checkpoint do not fit the settings.
+
+        Planning asks it of models whose shape is known (palimpsest.study.fit), so that nothing is trained for a format
+        which then refuses it; `quantize` checks the same. Reads headers and config.json alone.
+        """
+        with open_checkpoint(checkpoint):
+            return
+
     @abstractmethod
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str]) -> dict[str, str]:
         """Quantize `checkpoint` with the backend

@@ -160,6 +160,9 @@ class BitsAndBytes4bit(Quantizer):
         if not isinstance(self.double_quantization, bool):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        _check_widths(checkpoint)
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         _check_widths(checkpoint)
         settings = {

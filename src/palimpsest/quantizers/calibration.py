@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.outline import positions_of
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.vocabulary import FORGET, RETAIN
 
@@ -44,11 +45,24 @@ class Calibrated(Quantizer):
     def calibration_text(self) -> str:
         return self.calibration
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
+        self._check_positions(checkpoint)
+
+    def _check_positions(self, checkpoint: Path) -> None:
+        room = positions_of(checkpoint)
+        if room is not None and self.sample_length > room:
+            raise PalimpsestError(
+                f"sample_length is {self.sample_length}, more than the {room} positions of {checkpoint}: calibrated "
+                "beyond them, a model says nothing of its weights. Lower it."
+            )
+
     def encode(self, checkpoint: Path, texts: Sequence[str]) -> list[list[int]]:
         """[samples] of [sample_length] token ids: the texts one after another, cut, evenly spaced stretches taken.
 
-        Raises PalimpsestError when the texts are too short.
+        Raises PalimpsestError when the texts are too short, or a stretch is longer than the model has positions.
         """
+        self._check_positions(checkpoint)
         import numpy as np
         from transformers import AutoTokenizer
 

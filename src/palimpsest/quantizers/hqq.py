@@ -64,6 +64,14 @@ class HQQ(Quantizer):
         return self.device == "cuda"
 
     @property
+    def needs_cuda(self) -> bool:
+        return self.uses_gpu
+
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        check_group_size(checkpoint, self.group_size)
+        self._check_packing(checkpoint)
+
+    @property
     def zero_on_grid(self) -> bool:
         return False  # zero points are real numbers
 

@@ -59,6 +59,13 @@ class TorchAO(Quantizer):
     @abstractmethod
     def _read_matrix(self, files: TensorFiles, module: str, shape: tuple[int, int]) -> QuantizedMatrix: ...
 
+    @property
+    def needs_cuda(self) -> bool:
+        return self.device == "cuda"
+
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        check_group_size(checkpoint, self.group_size)
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         check_group_size(checkpoint, self.group_size)  # torchao leaves out, without a word, what it does not divide
         with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports

@@ -15,6 +15,7 @@ from palimpsest.metrics import METRICS, check_settings
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
+from palimpsest.study.fit import check_calibration, check_formats, check_positions
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
 from palimpsest.vocabulary import FULL, PERPLEXITY, RETRAIN, SPLITS, TARGET
 
@@ -171,6 +172,9 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_corpus_sizes,
     check_scratch,
     check_local_models,
+    check_formats,
+    check_positions,
+    check_calibration,
     check_names,
 )
 """Of params that fit the schema, a method for each percentile of a mask."""

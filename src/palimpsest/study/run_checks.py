@@ -3,11 +3,14 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from logging import Logger
 from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.quantizers import Quantizer
+from palimpsest.runtime.devices import visible_gpus
 
 LONGEST_PATH = 4095
 """Bytes of a path in Linux."""
@@ -32,6 +35,28 @@ def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[
                 f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {most} "
                 f"(--resources gpu={most}, on the command line or in a profile): say --resources gpu={wanted} or more."
             )
+
+
+def check_gpu(quantizer: Quantizer, wildcards: Any, run: Any) -> None:
+    """Raise PalimpsestError for a format that is made on a GPU alone, where this machine shows none and is to make it.
+
+    run: Snakemake's `workflow`. Where other machines do the steps (--jobs), and in a process that does one of them, the
+    step itself looks.
+    """
+    made = Path("results/quantized", wildcards.model, f"seed{wildcards.seed}", wildcards.precision, "manifest.json")
+    elsewhere = not run.is_main_process or run.resource_settings.nodes is not None
+    if not quantizer.needs_cuda or elsewhere or made.exists():
+        return
+    if _gpus(run.global_resources) == 0 or not _visible():
+        raise PalimpsestError(
+            f"quantizers.{wildcards.precision} is made on a CUDA GPU alone, and there is none in sight here: run it "
+            "where there is one, take the format out of params.yaml, or ask for what needs no GPU (snakemake models)."
+        )
+
+
+@cache
+def _visible() -> list[str]:
+    return visible_gpus()
 
 
 def check_paths(folder: Path, names: Iterable[str]) -> None:

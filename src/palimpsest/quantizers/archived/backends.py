@@ -52,6 +52,11 @@ class Archived(Calibrated):
     environment: ClassVar[str | None] = "archived"
     sixteen_bits: ClassVar[str] = "float16"
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
+        check_group_size(checkpoint, self.group_size, self._remedy())
+        self._check_shapes(checkpoint)
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         assert self.environment
         check_group_size(checkpoint, self.group_size, self._remedy())

@@ -169,8 +169,11 @@ class Microscale(_Floats):
     formats: ClassVar[tuple[str, ...]] = ("nvfp4", "mxfp4")
     bits = 4
 
-    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+    def check_checkpoint(self, checkpoint: Path) -> None:
         check_group_size(checkpoint, WEIGHTS[self.format]["group_size"], f"{self.format} has blocks of no other size")
+
+    def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_checkpoint(checkpoint)
         return compress_layers(checkpoint, folder, {"weights": WEIGHTS[self.format]})
 
     @property

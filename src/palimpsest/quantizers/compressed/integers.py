@@ -101,6 +101,9 @@ class CompressedTensors(Quantizer):
                     f"{(self.bits, self.group_size, self.symmetric)}: quantize the checkpoint again."
                 )
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        check_group_size(checkpoint, self.group_size)
+
     def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
         """Check shapes before anything slow is imported; returns the arguments that llm-compressor's modifiers take."""
         check_group_size(checkpoint, self.group_size)

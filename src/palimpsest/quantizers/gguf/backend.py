@@ -72,6 +72,9 @@ class GGUF(Quantizer):
     def zero_on_grid(self) -> bool:
         return self.format != "q4_k_m"  # Q4_K fits a minimum to each group
 
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        self._check_shapes(checkpoint)
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         """The fingerprints are of what llama.cpp dequantizes its own file to: it keeps nothing in memory."""
         layers = self._check_shapes(checkpoint)
