@@ -6,6 +6,7 @@ or lies in another's place. That is integrity against slips (an edit by hand, ex
 security: who can write the file can write the hash.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
+
+from safetensors import SafetensorError
 
 from palimpsest.errors import PalimpsestError, first_line
 
@@ -105,7 +108,8 @@ def check_seal(path: Path | str, record: Mapping[str, Any]) -> None:
         raise PalimpsestError(f"{path} {wrong or 'was altered after its step wrote it'}: {_remedy(path)}.")
     if another := _belongs_elsewhere(Path(path), record, Path(seal["place"]).parts):
         raise PalimpsestError(
-            f"{path} is an artefact of {another}, which belongs elsewhere (were folders exchanged?): {_remedy(path)}."
+            f"{path} is an artefact of {another}, which belongs elsewhere (were folders exchanged?): move it back to "
+            f"results/{seal['place']}, or {_remedy(path)}."
         )
 
 
@@ -161,14 +165,13 @@ def _remedy(path: Path | str) -> str:
 def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success it replaces `path`, on any error it is removed.
 
-    A reader sees the old file or the new one.
+    A reader sees the old file or the new one. Drafts of killed runs go: one step at a time writes `path`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    draft = _new_draft(Path(path))
     try:
-        yield draft
-        os.replace(draft, path)
+        with _naming(path):
+            yield draft
+            os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -177,19 +180,48 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 def atomic_directory(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it replaces `path`, on any error it is removed."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drafts = f".{glob.escape(path.name)}.{32 * '[0-9a-f]'}"  # none of NAME.g32: another step may be writing it
-    for abandoned in path.parent.glob(drafts):  # by a killed run: one step at a time writes `path`
-        shutil.rmtree(abandoned)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    draft.mkdir()
+    draft = _new_draft(path)
     try:
-        yield draft
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(draft, path)
+        with _naming(path):
+            draft.mkdir()
+            yield draft
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _new_draft(path: Path) -> Path:
+    """A new name beside `path`, whose folder is made and cleared of the drafts of `path` that killed runs left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drafts = f".{glob.escape(path.name)}.{32 * '[0-9a-f]'}"  # none of NAME.g32: another step may be writing it
+    for abandoned in path.parent.glob(drafts):
+        if abandoned.is_dir() and not abandoned.is_symlink():
+            shutil.rmtree(abandoned)
+        else:
+            abandoned.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+SAID_OF_IT = re.compile(r"(?i:os error|errno)\W*(\d+)|\d+ requested and \d+ written|unexpected pos \d+ vs \d+")
+"""How libraries that write by themselves say it: Rust's and Arrow's with the number, NumPy's, torch's."""
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """Within it the error of a full disk names what could not be written: the system's says nothing of the file."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number is None and (said := SAID_OF_IT.search(str(error))):
+            number = int(said[1]) if said[1] else errno.ENOSPC
+        if number not in FULL_DISK:
+            raise
+        reason = f"{os.strerror(number)}; make room and run it again: what is done is kept"
+        raise OSError(number, reason, str(path)) from error
 
 
 def sha256_file(path: Path | str) -> str:
@@ -329,15 +361,42 @@ def verify_files(folder: Path | str) -> None:
 def wrong_files(folder: Path | str, manifest: Manifest | Mapping[str, Any]) -> Iterator[str]:
     """A line for each file that the manifest names and that is missing or another, then for the first that it does
     not name: a loader may take it, such as an index beside a checkpoint."""
-    folder = Path(folder)
-    remedy = _remedy(folder / MANIFEST)
-    for name, expected in manifest["files"].items():
-        path = folder / name
+    record = Path(folder) / MANIFEST
+    yield from _wrong(record, manifest["files"])
+    yield from _unlisted(record, Path(folder).rglob("*"), manifest["files"])
+
+
+def files_of(record: Path | str, paths: Sequence[Path | str]) -> dict[str, str]:
+    """SHA-256 of files beside a record or below, by path from there: its `files`."""
+    return {Path(path).relative_to(Path(record).parent).as_posix(): sha256_file(path) for path in paths}
+
+
+def check_files(record: Path | str) -> None:
+    """Raise PalimpsestError for the first of `wrong_files_of` a record that is no manifest."""
+    for problem in wrong_files_of(record, read_record(record)):
+        raise PalimpsestError(problem)
+
+
+def wrong_files_of(path: Path | str, record: Mapping[str, Any]) -> Iterator[str]:
+    """As `wrong_files`, for a record that is no manifest: its files lie beside it, or in folders that are theirs."""
+    files = dict(record.get("files", {}))
+    yield from _wrong(Path(path), files)
+    folders = {(Path(path).parent / name).parent for name in files} - {Path(path).parent}
+    yield from _unlisted(Path(path), (file for folder in sorted(folders) for file in folder.rglob("*")), files)
+
+
+def _wrong(record: Path, files: Mapping[str, str]) -> Iterator[str]:
+    for name, expected in files.items():
+        path = record.parent / name
         if not path.is_file():
-            yield f"{path} is listed in {folder / MANIFEST} but missing: {remedy}."
+            yield f"{path} is listed in {record} but missing: {_remedy(record)}."
         elif sha256_file(path) != expected:
-            yield f"{path} is not the file its manifest names (truncated or altered): {remedy}."
-    listed = {folder / name for name in manifest["files"]} | {folder / MANIFEST}
-    there = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    if others := sorted(path for path in there if path not in listed):
-        yield f"{others[0]} is not listed in {folder / MANIFEST}, and a loader may take it: remove it."
+            what = "its manifest" if record.name == MANIFEST else str(record)
+            yield f"{path} is not the file {what} names (truncated or altered): {_remedy(record)}."
+
+
+def _unlisted(record: Path, there: Iterable[Path], files: Mapping[str, str]) -> Iterator[str]:
+    listed = {record, *(record.parent / name for name in files)}
+    others = sorted(path for path in there if path not in listed and (path.is_symlink() or not path.is_dir()))
+    if others:
+        yield f"{others[0]} is not listed in {record}, and a loader may take it: remove it."

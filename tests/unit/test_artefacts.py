@@ -1,6 +1,10 @@
 """Files appear whole or not at all, say what made them, and are refused where they are not what their step wrote."""
 
+import errno
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +48,61 @@ def test_a_folder_begins_without_the_drafts_of_killed_runs_and_leaves_those_of_o
     with atomic_directory(tmp_path / "gptq.g32") as other, atomic_directory(tmp_path / "gptq"):
         assert other.is_dir() and not killed.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gptq", "gptq.g32"]
+
+
+def test_a_file_begins_without_the_drafts_of_killed_runs_and_leaves_those_of_other_files(tmp_path):
+    killed, other = (tmp_path / f".{name}.{'0a' * 16}" for name in ("chart.svg", "chart.svg.png"))
+    for each in (killed, other):
+        each.write_text("half")
+    with atomic_file(tmp_path / "chart.svg") as draft:
+        draft.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "chart.svg"]
+
+
+DISK = "No space left on device; make room and run it again: what is done is kept: "
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """/dev/full answers every write as a full disk does."""
+    file = tmp_path / "results/audit.csv"
+    with pytest.raises(OSError, match=re.escape(f"{DISK}'{file}'")) as caught, atomic_file(file) as draft:
+        draft.symlink_to("/dev/full")
+        draft.write_text("a,b")
+    assert caught.value.errno == errno.ENOSPC and not list(file.parent.iterdir())
+    folder = tmp_path / "results/models/ga"
+    with pytest.raises(OSError, match=re.escape(f"{DISK}'{folder}'")), atomic_directory(folder) as draft:
+        (draft / "weights").symlink_to("/dev/full")
+        with open(draft / "weights", "wb", buffering=0) as weights:
+            weights.write(b"0")
+    assert not list(folder.parent.iterdir())
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch, pyarrow, pyarrow.parquet, safetensors.torch
+from palimpsest.artefacts import atomic_directory
+writers = {
+    "safetensors": lambda file: safetensors.torch.save_file({"w": torch.zeros(1 << 20)}, file),
+    "numpy": lambda file: np.zeros(1 << 20).tofile(file),
+    "arrow": lambda file: pyarrow.parquet.write_table(pyarrow.table({"a": np.random.rand(1 << 18)}), file),
+    "torch": lambda file: torch.save(torch.zeros(1 << 20), file),
+}
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+for name, write in writers.items():
+    try:
+        with atomic_directory(Path(sys.argv[1]) / name) as draft:
+            write(draft / "file")
+    except OSError as error:
+        print(name, error.filename)
+"""
+
+
+def test_whatever_library_wrote(tmp_path):
+    """A limit on the size of files, which the system enforces as it does the end of a disk."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)
+    names = ("safetensors", "numpy", "arrow", "torch")
+    assert done.stdout.splitlines() == [f"{name} {tmp_path / name}" for name in names], done.stderr
 
 
 def test_the_table_and_the_charts_are_written_so(tmp_path, monkeypatch):

@@ -45,6 +45,7 @@ rule figures:
             category="Figures",
             labels={"figure": "update survival against recovery"},
         ),
+        record="results/figures.json",
     log:
         "results/logs/figures.log",
     benchmark:
@@ -61,7 +62,9 @@ rule figures:
 rule page:
     input:
         audit="results/audit.json",
-        figures=["results/figures/retained.svg", "results/figures/survival.svg"],
+        figures="results/figures.json",
+        retained="results/figures/retained.svg",
+        survival="results/figures/survival.svg",
         inferred=expand(
             "results/infer/{model}/seed{seed}/{precision}/manifest.json",
             model=MODELS,
@@ -78,12 +81,13 @@ rule page:
         costs=COSTS,
         code=code_of("page.py"),
     output:
-        report(
+        page=report(
             "results/report.html",
             caption="../report/page.rst",
             category="Audit",
             labels={"table": "the report for readers"},
         ),
+        record="results/report.json",
     log:
         "results/logs/report.log",
     benchmark:
@@ -92,9 +96,10 @@ rule page:
     resources:
         mem_mb=1000,
     params:
+        settings=of_params(show="report"),
         models=MODELS,
         precisions=PRECISIONS,
-        show=config["report"] | {"tokenizers": TOKENIZERS},
+        tokenizers=TOKENIZERS,
     message:
         "Writing results/report.html"
     script:

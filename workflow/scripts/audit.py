@@ -5,7 +5,7 @@ from palimpsest.runtime.jobs import start_job
 if __name__ == "__main__":
     job = start_job(snakemake)
 
-from palimpsest.artefacts import Origin, write_json
+from palimpsest.artefacts import Origin, files_of, write_json
 from palimpsest.audit.battery import attach
 from palimpsest.audit.records import read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
@@ -19,9 +19,10 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
     constrained = headline_methods(study["methods"])
     table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
     attach(table, read["battery"])
-    # as pairs: DVC shows every entry of a mapping as a metric
-    write_json(json, table | {name: list(made_by[name].items()) for name in ("inputs", "code")})
     write_csv(table, csv)
+    made_by["files"] = files_of(json, [csv])
+    # as pairs: DVC shows every entry of a mapping as a metric
+    write_json(json, table | {name: list(made_by[name].items()) for name in ("inputs", "code", "files")})
 
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
-"""Draw the two charts of the audit."""
+"""Draw the two charts of the audit, and note what was drawn."""
 
 from palimpsest.runtime.jobs import start_job
 
 if __name__ == "__main__":
-    start_job(snakemake)
+    job = start_job(snakemake)
 
-from palimpsest.artefacts import read_record
+from palimpsest.artefacts import Origin, files_of, read_record, write_json
 from palimpsest.report.figures import draw_retained, draw_survival
 
+
+def draw(origin: Origin, audit: str, retained: str, survival: str, record: str) -> None:
+    table = read_record(audit)
+    draw_retained(table, retained)
+    draw_survival(table, survival)
+    write_json(record, origin.record() | {"files": files_of(record, [retained, survival])})
+
+
 if __name__ == "__main__":
-    table = read_record(snakemake.input.audit)
-    draw_retained(table, snakemake.output.retained)
-    draw_survival(table, snakemake.output.survival)
+    drawn = snakemake.output
+    draw(job.origin, snakemake.input.audit, drawn.retained, drawn.survival, drawn.record)

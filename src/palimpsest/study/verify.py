@@ -18,20 +18,23 @@ from palimpsest.artefacts import (
     read_json,
     sha256_file,
     wrong_files,
+    wrong_files_of,
 )
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import expanded, setting, with_current_names
 from palimpsest.vocabulary import RETRAIN, TARGET
 
 AUDIT = "audit.json"
+LAST = (AUDIT, "figures.json", "report.json")
+"""The records that every study ends in: of the audit with its table, of the charts, and of the page."""
 WITHOUT_RECORDS = ("logs", "benchmarks", "figures")
-"""Folders of results whose files carry no record: nothing is computed from them."""
+"""Folders of results in which no record lies: that of the charts lies beside theirs, the others decide nothing."""
 
 
 def parts_of(results: Path) -> list[str]:
-    """What lies in `results` and has records: the folders of the steps, and the audit, which every study ends in."""
+    """What lies in `results` and has records: the folders of the steps, and what every study ends in."""
     folders = sorted(path.name for path in results.glob("*") if path.is_dir() and not path.name.startswith("."))
-    return [name for name in folders if name not in WITHOUT_RECORDS] + [AUDIT]
+    return [name for name in folders if name not in WITHOUT_RECORDS] + list(LAST)
 
 
 def problems(
@@ -62,7 +65,7 @@ def problems(
                 if wanted:
                     found.append(str(error))
         strays += _topmost(gone, set(paths).difference(gone), results / part)
-    for part in parts or [AUDIT]:
+    for part in parts or LAST:
         if not (results / part).exists():
             found.append(f"{results / part} does not exist: run the step that writes it, snakemake --cores all.")
     if strays:
@@ -82,7 +85,7 @@ def _study_of(params: Mapping[str, Any]) -> dict[str, Any]:
 def _contents(part: Path) -> tuple[list[Path], list[Path]]:
     """(manifests and records, what belongs to none of them) of a part of the results.
     A manifest's folder is its own."""
-    if part.name == AUDIT:
+    if part.name in LAST:
         return ([part] if part.is_file() else []), []
     if (part / MANIFEST).is_file():
         return [part / MANIFEST], []
@@ -110,8 +113,7 @@ def _check_record(
     hashes: Mapping[Path, str],
 ) -> Iterator[str]:
     yield from _check_settings(path, dict(record["settings"]), study)
-    if path.name == MANIFEST:
-        yield from wrong_files(path.parent, record)
+    yield from wrong_files(path.parent, record) if path.name == MANIFEST else wrong_files_of(path, record)
     yield from _check_sources(path, record, "inputs", results, hashes)
     yield from _check_sources(path, record, "code", repository, hashes)
     yield from _check_given(path, record, results.parent, hashes)

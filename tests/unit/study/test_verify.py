@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from palimpsest.artefacts import (
     MANIFEST,
     Origin,
     atomic_directory,
+    check_files,
+    files_of,
     read_json,
     write_json,
     write_manifest,
@@ -94,11 +97,23 @@ def results(repository, params) -> Path:
             for metric in ("verbmem", "utility", "privleak"):
                 score = origin([inferred], f"metrics/{metric}", **key)
                 last.append(record(f"scores/{place}/{metric}.json", score))
-    record("audit.json", origin(last, *params))
-    for name in ("figures/retained.svg", "logs/audit.log", "benchmarks/audit.tsv", "report.html"):
+    write_report(folder, origin, last, params)
+    return folder
+
+
+def write_report(folder: Path, origin: Callable[..., Origin], scores: list[str], params: dict) -> None:
+    """What the last steps write, and files that have no record."""
+    for name in ("audit.csv", "figures/retained.svg", "logs/audit.log", "benchmarks/audit.tsv", "report.html"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    return folder
+    files = {"audit.json": "audit.csv", "figures.json": "figures/retained.svg", "report.json": "report.html"}
+    for name, made_by in (
+        ("audit.json", origin(scores, *params)),
+        ("figures.json", origin(["audit.json"])),
+        ("report.json", origin(["audit.json", "figures.json"], "report")),
+    ):
+        hashes = files_of(folder / name, [folder / files[name]])
+        write_json(folder / name, made_by.record() | {"score": 1.0, "files": list(hashes.items())})
 
 
 def check(results: Path, params: dict, parts: list[str] | None = None) -> list[str]:
@@ -109,7 +124,7 @@ def test_a_sound_folder_has_no_problems(results, params):
     assert check(results, params) == []
     assert parts_of(results) == [
         *("battery", "calibration", "corpus", "cost", "infer", "models", "quantized", "scores", "survival"),
-        "audit.json",
+        *("audit.json", "figures.json", "report.json"),
     ]
 
 
@@ -281,7 +296,7 @@ def test_edited_and_missing_code_names_file_artefact_and_remedy(results, params)
     audit = results / "audit.json"
     records = [path for path in results.rglob("*.json") if path.name == MANIFEST or "manifest" not in path.name]
     assert len(found) == len(records)
-    assert found[-1] == (
+    assert found[-3] == (
         f"{audit} was made by another {CODE[0]}: run its step again, snakemake --cores all --forcerun {audit}."
     )
     (results.parent / CODE[1]).unlink()
@@ -366,6 +381,37 @@ def test_an_edited_record_is_named(results, params, place):
     path = results / place
     path.write_text(path.read_text().replace('"score": 1.0', '"score": 0.9'))
     assert f"{path} was altered after its step wrote it: run its step again" in check(results, params)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [("audit.csv", "audit.json"), ("figures/retained.svg", "figures.json"), ("report.html", "report.json")],
+)
+def test_an_edited_table_chart_or_page_is_named(results, params, name, record):
+    file = results / name
+    file.write_text("<svg><script/></svg>")
+    (found,) = check(results, params)
+    assert found.startswith(f"{file} is not the file {results / record} names (truncated or altered): run its step")
+    with pytest.raises(PalimpsestError, match="is not the file"):
+        check_files(results / record)
+    file.unlink()
+    (found,) = check(results, params, [record])
+    assert found.startswith(f"{file} is listed in {results / record} but missing: run its step")
+
+
+def test_what_lies_among_the_charts_and_is_none(results, params):
+    draft = results / f"figures/.retained.svg.{'0a' * 16}"
+    draft.touch()
+    (found,) = check(results, params)
+    assert found.startswith(f"{draft} is not listed in {results / 'figures.json'}")
+
+
+@pytest.mark.parametrize("name", ["figures.json", "report.json"])
+def test_charts_and_page_have_records(results, params, name):
+    (results / name).unlink()
+    assert f"{results / name} does not exist: run the step that writes it, snakemake --cores all." in check(
+        results, params
+    )
 
 
 def test_an_abandoned_draft_goes_when_its_step_runs_again(tmp_path):
