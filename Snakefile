@@ -26,7 +26,7 @@ include: "workflow/rules/survival.smk"
 include: "workflow/rules/battery.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
-include: "workflow/rules/warm.smk"
+include: "workflow/rules/hooks.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -1,9 +1,13 @@
 # One process imports what the steps of a run import, and they are forks of it (palimpsest.runtime.warm): not for a run of a step or two,
 # whose own imports are over before it is ready, and not where another machine does the steps, or nobody does them (--touch).
 WARM = []
+# What a step made before comes back where the step fails (palimpsest.runtime.kept).
+KEPT = []
 
 
 onstart:
+    if workflow.is_main_process and not workflow.touch:
+        KEPT.extend(keep(workflow.dag.needrun_jobs(), workflow.persistence))
     heavy = [
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]
@@ -25,8 +29,10 @@ onstart:
 onsuccess:
     for warm in WARM:
         stop(*warm)
+    drop()
 
 
 onerror:
     for warm in WARM:
         stop(*warm)
+    put_back(KEPT, workflow.persistence, logger)
