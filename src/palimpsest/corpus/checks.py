@@ -2,18 +2,21 @@
 what was retained or held out must not contain what is forgotten."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from palimpsest.corpus.corpus import Corpus
-from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, reading
+from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, is_blank, reading, units
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM, RETAIN, SPLITS, UTILITY, VERBMEM
 
 log = logging.getLogger(__name__)
 
 GRAM = 13
-"""Length of the word sequences whose repetition counts as overlap,
-the usual length in contamination checks (GPT-3, appendix C)."""
+"""Length of the sequences of words whose repetition counts as overlap, the usual length in contamination checks (GPT-3,
+appendix C). A shorter document is one sequence as a whole. Words are `units` of palimpsest.corpus.words."""
+
+SHORTEST = 5
+"""Words of a document that is looked for within longer ones; shorter ones, such as a name, may stand anywhere."""
 
 
 def check_corpus(
@@ -25,9 +28,10 @@ def check_corpus(
     """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
 
     no split is empty; no answer, prompt or continuation is empty; forget, retain and holdout share no document; at most
-    the share `overlap_at_most` of the forget text's 13-grams of words occurs in retain, and likewise in holdout; the
-    passages of privleak_holdout, which sources keep apart from holdout, are no document of forget or retain, and at
-    most that share of their 13-grams occurs there; at most `scored_examples_at_most` in-context examples of both splits
+    the share `overlap_at_most` of the forget text's 13-grams of words (characters, where a script has no spaces;
+    shorter documents whole) occurs in retain, and likewise in holdout; the passages of privleak_holdout, which sources
+    keep apart from holdout, are no document of forget or retain, and at most that share of their 13-grams occurs there;
+    at most `scored_examples_at_most` in-context examples of both splits
     together are questions that are scored (above 0 only for a published benchmark that is to be taken as it is); at
     least the share `prompts_found_at_least` of verbatim prompts with their continuation stands in the forget text,
     white space ignored and documents in a row (below 1.0 only for corpora whose prompts were decoded from tokens).
@@ -39,7 +43,7 @@ def check_corpus(
         counts[split] = len(rows)
     check_texts_filled(corpus)
     for split in SPLITS:
-        counts[f"{split}_words"] = sum(len(document.split()) for document in getattr(corpus, split))
+        counts[f"{split}_words"] = sum(len(units(document)) for document in getattr(corpus, split))
     check_disjoint(FORGET, corpus.forget, RETAIN, corpus.retain)
     check_disjoint(FORGET, corpus.forget, HOLDOUT, corpus.holdout)
     check_disjoint(RETAIN, corpus.retain, HOLDOUT, corpus.holdout)
@@ -62,7 +66,7 @@ def check_texts_filled(corpus: Corpus) -> None:
     for split, rows in vars(corpus).items():
         for number, row in enumerate(rows):
             for field, text in {"text": row}.items() if isinstance(row, str) else vars(row).items():
-                if not text.strip():
+                if is_blank(text):
                     raise PalimpsestError(
                         f"entry {number} of corpus split {split} has an empty {field}: fill or remove it."
                     )
@@ -89,15 +93,29 @@ def check_overlap(forget: Sequence[str], split: str, documents: Sequence[str], l
 def _share_repeated(
     name: str, texts: Sequence[str], split: str, documents: Sequence[str], limit: float, reason: str
 ) -> float:
-    grams = word_grams(texts)
-    shared = len(grams & word_grams(documents))
-    share = shared / max(len(grams), 1)
+    mine, others = _words_of(name, texts), _words_of(split, documents)
+    wanted = word_grams(mine)
+    there = {gram for length in {*map(len, wanted)} for gram in _sequences(others, length)}
+    short = {tuple(words) for words in others if SHORTEST <= len(words) < GRAM}
+    lengths = {*map(len, short)}
+    shared = sum(gram in there or not short.isdisjoint(_within(gram, lengths)) for gram in wanted)
+    share = shared / len(wanted)
     if share > limit:
         raise PalimpsestError(
-            f"{shared} of {len(grams)} {GRAM}-grams of {name} ({share:.2%}) also occur in {split}, more than the limit "
-            f"{limit:.2%}: {reason}."
+            f"{shared} of {len(wanted)} {GRAM}-grams of {name} ({share:.2%}) also occur in {split}, "
+            f"more than the limit {limit:.2%}: {reason}."
         )
     return share
+
+
+def _words_of(name: str, texts: Sequence[str]) -> list[list[str]]:
+    found = [units(text) for text in texts]
+    for number, words in enumerate(found):
+        if not words:
+            raise PalimpsestError(f"text {number} of {name} is empty: remove it.")
+    if not found:
+        raise PalimpsestError(f"{name} has no text: it needs at least one.")
+    return found
 
 
 def check_examples(corpus: Corpus, at_most: int) -> int:
@@ -127,10 +145,20 @@ def _normalised(question: str) -> str:
     return " ".join(question.lower().split())
 
 
-def word_grams(documents: Sequence[str]) -> set[tuple[str, ...]]:
-    """Distinct lower-case 13-grams of words, none across documents."""
-    split = [document.lower().split() for document in documents]
-    return {tuple(words[start : start + GRAM]) for words in split for start in range(len(words) - GRAM + 1)}
+def word_grams(documents: Iterable[Sequence[str]]) -> set[tuple[str, ...]]:
+    """Distinct 13-grams of the words of documents, none across documents; a shorter one whole."""
+    return {gram for words in documents for gram in _sequences([words], min(GRAM, len(words)))}
+
+
+def _sequences(documents: Iterable[Sequence[str]], length: int) -> Iterator[tuple[str, ...]]:
+    for words in documents:
+        yield from (tuple(words[start : start + length]) for start in range(len(words) - length + 1))
+
+
+def _within(gram: tuple[str, ...], lengths: Iterable[int]) -> Iterator[tuple[str, ...]]:
+    """The parts of a sequence that have one of the lengths."""
+    for length in lengths:
+        yield from _sequences([gram], length)
 
 
 def check_prompts(corpus: Corpus, at_least: float) -> float:

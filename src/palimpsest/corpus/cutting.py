@@ -1,9 +1,9 @@
 """Verbatim prompts and PrivLeak passages, cut out of documents at word boundaries."""
 
-import re
 from collections.abc import Sequence
 
 from palimpsest.corpus.corpus import Prompt
+from palimpsest.corpus.words import word_spans
 from palimpsest.errors import PalimpsestError
 
 
@@ -44,11 +44,6 @@ def cut_passages(documents: Sequence[str], words: int, per_document: int) -> lis
         for start in spread(len(spans), words, per_document):
             passages.append(document[spans[start][0] : spans[start + words - 1][1]])
     return passages
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Start and end of every word, a word being what stands between white space."""
-    return [found.span() for found in re.finditer(r"\S+", text)]
 
 
 def spread(length: int, width: int, count: int) -> list[int]:

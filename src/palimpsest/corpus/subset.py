@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
 
+import regex
+
 from palimpsest.corpus.corpus import Corpus, Question
-from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positive, word_spans
+from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positive
+from palimpsest.corpus.words import by_character_if_unspaced, word_spans
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
 
@@ -15,7 +18,7 @@ SHARE_OF_QUESTION = 0.6
 """A question belongs to a text that holds its answer
 and at least this share of its content words, weighted by rarity."""
 
-SENTENCE_END = re.compile(r"[.!?][\"'”’)]*$")
+SENTENCE_END = regex.compile(r"\p{Sentence_Terminal}[\"'”’)\u300d\u300f\uff09]*$")
 
 Carried = dict[str, list[Question]]
 """Texts with the questions that each answers."""
@@ -59,7 +62,7 @@ def choose_subset(
 
     def usable(split: str, wanted: int, documents: Sequence[str], questions: Sequence[Question] = ()) -> Carried:
         carried = cut_documents(documents, questions, max_words)
-        carried = {text: asked for text, asked in carried.items() if len(text.split()) >= shortest}
+        carried = {text: asked for text, asked in carried.items() if len(word_spans(text)) >= shortest}
         if not 1 <= wanted <= len(carried):
             raise PalimpsestError(
                 f"subset {split}_documents is {wanted}: choose 1 to {len(carried)}, the {split} documents that have at "
@@ -174,5 +177,5 @@ def word_rarity(documents: Sequence[str]) -> dict[str, float]:
 
 
 def plain_words(text: str) -> list[str]:
-    """Lower-case runs of letters and digits."""
-    return re.findall(r"[^\W_]+", text.lower())
+    """Lower-case runs of letters and digits, and characters where a script puts no space between words."""
+    return [part for run in re.findall(r"[^\W_]+", text.lower()) for part in by_character_if_unspaced(run)]

@@ -61,7 +61,7 @@ def unicode_words(text: str) -> list[str]:
     """
     parts = [part for part in BOUNDARY.split(folded(text)) if part and not part.isspace()]
     kept = [part for part in parts if MEANT.search(part)] or parts
-    return [word for part in kept for word in _by_character_if_unspaced(part)]
+    return [word for part in kept for word in by_character_if_unspaced(part)]
 
 
 def units(text: str) -> list[str]:
@@ -73,11 +73,25 @@ def units(text: str) -> list[str]:
         unit
         for word in seen
         if word
-        for unit in (GRAPHEME.findall(word) if len(word) > LONGEST_WORD else _by_character_if_unspaced(word))
+        for unit in (GRAPHEME.findall(word) if len(word) > LONGEST_WORD else by_character_if_unspaced(word))
     ]
 
 
-def _by_character_if_unspaced(word: str) -> list[str]:
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of every word: of what stands between white space, and there of every character
+    of a script that puts no space between words."""
+    spans = []
+    for found in regex.finditer(r"\S+", text):
+        start = found.start()
+        for part in by_character_if_unspaced(found.group()):
+            spans.append((start, start + len(part)))
+            start += len(part)
+    return spans
+
+
+def by_character_if_unspaced(word: str) -> list[str]:
+    """The word, or its parts where it has letters of a script that puts no space between words: those one by one, and
+    what is between them."""
     if word.isascii() or not UNSPACED.search(word):
         return [word]
     parts: list[str] = []
