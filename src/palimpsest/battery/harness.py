@@ -18,6 +18,7 @@ from palimpsest.battery.scores import factuality, ngram_entropy, truthfulness
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.generation import KERNELS, end_tokens, greedy
 from palimpsest.inference.requests import encode
+from palimpsest.models.text import text_tokens
 
 
 class OneBos(HFLM):
@@ -31,7 +32,7 @@ class OneBos(HFLM):
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, *_: Any, **__: Any) -> list[int]:
         if add_special_tokens is False:
-            return self.tokenizer(string, add_special_tokens=False)["input_ids"]
+            return text_tokens(self.tokenizer, string)
         tokens = encode(self.tokenizer, string)
         self._check_length(len(tokens), self.max_length)
         return tokens

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from palimpsest.corpus import Corpus
 from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.text import text_tokens
 from palimpsest.vocabulary import FORGET, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def corpus_requests(
     """
     requests = []
     for i, prompt in enumerate(corpus.verbmem):
-        truth = tokenizer(prompt.gt, add_special_tokens=False)["input_ids"][:verbmem_tokens]
+        truth = text_tokens(tokenizer, prompt.gt)[:verbmem_tokens]
         requests.append(Request(VERBMEM, i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
     for split, task in ((FORGET, KNOWMEM_FORGET), (RETAIN, KNOWMEM_RETAIN)):
         examples = getattr(corpus, f"{split}_icl")
@@ -59,4 +60,4 @@ def corpus_requests(
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """BOS and the tokens of the text: what chunks and prompts start with,
     whatever the tokenizer would add by itself."""
-    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return [tokenizer.bos_token_id, *text_tokens(tokenizer, text)]

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from palimpsest.corpus import Corpus
 from palimpsest.corpus.prompts import question_prompt
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.text import text_tokens
 from palimpsest.models.tokens import IGNORED
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
 
     Unlike the released code, the last piece stays short instead of being topped up with the first one.
     """
-    text = tokenizer("\n\n".join(documents), add_special_tokens=False)["input_ids"]
+    text = text_tokens(tokenizer, "\n\n".join(documents))
     size = max_length - 1
     return [[tokenizer.bos_token_id, *text[start : start + size]] for start in range(0, len(text), size)]
 
@@ -31,8 +32,8 @@ def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
 def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
     """A question and its answer as the metric asks it: BOS, prompt, answer, EOS;
     prompt and answer are tokenized apart."""
-    prompt = tokenizer(question_prompt(question), add_special_tokens=False)["input_ids"]
-    reply = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    prompt = text_tokens(tokenizer, question_prompt(question))
+    reply = text_tokens(tokenizer, answer)
     return [tokenizer.bos_token_id, *prompt, *reply, tokenizer.eos_token_id]
 
 

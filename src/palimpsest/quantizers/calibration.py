@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.outline import positions_of
+from palimpsest.models.text import text_tokens
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.vocabulary import FORGET, RETAIN
 
@@ -70,7 +71,7 @@ class Calibrated(Quantizer):
         start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
         tokens: list[int] = []
         for text in texts:
-            tokens += [*start, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+            tokens += [*start, *text_tokens(tokenizer, text)]
         stretches = len(tokens) // self.sample_length
         if stretches < self.samples:
             raise PalimpsestError(
