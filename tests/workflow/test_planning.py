@@ -37,3 +37,14 @@ def test_a_format_of_gpus_alone_where_there_is_none(tmp_path: Path) -> None:
     assert code == 1 and "quantizers.hqq-cuda is made on a CUDA GPU alone, and there is none in sight here" in said
     assert plan(tmp_path, "models")[0] == 0, "what needs no GPU can be made here"
     assert plan(tmp_path, "--jobs", "4")[0] == 0, "other machines may have one"
+
+
+def test_the_error_of_a_step_is_what_a_person_sees_last(tmp_path: Path) -> None:
+    params = yaml.safe_load(TINY)
+    params["corpus"] |= {"source": "folder", "settings": {"path": str(tmp_path / "none"), "retain_split": "retain"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(REPOSITORY / "Snakefile")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    message = f"Error: corpus folder {tmp_path / 'none'} does not exist: give the path of a folder in MUSE layout."
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"{message} (results/logs/corpus.log)"

@@ -16,6 +16,7 @@ from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
 from palimpsest.runtime.kept import drop, keep, put_back
+from palimpsest.runtime.logs import repeat_errors
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer

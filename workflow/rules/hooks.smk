@@ -35,4 +35,5 @@ onsuccess:
 onerror:
     for warm in WARM:
         stop(*warm)
+    repeat_errors(file for job in workflow.dag.needrun_jobs() for file in job.log)
     put_back(KEPT, workflow.persistence, logger)
