@@ -56,6 +56,8 @@ class Float32MomentsAdamW(torch.optim.Optimizer):
         seed: int = 0,
         stochastic: bool = True,
     ) -> None:
+        if lr / (1 - betas[0]) > torch.finfo(torch.float32).max:
+            raise PalimpsestError(f"learning_rate is {lr:g}: a step is more than a weight can hold, lower it.")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.seed, self.stochastic = seed, stochastic
         self.generators: dict[torch.device, torch.Generator] = {}

@@ -1,7 +1,6 @@
 """Training on transformers' Trainer: batches of similar lengths, in any weight storage."""
 
 import logging
-import math
 import tempfile
 import time
 from collections import Counter
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.sequences import check_room
+from palimpsest.errors import choose
+from palimpsest.models.sequences import check_room, pad_by_length
 from palimpsest.models.tokens import UNITS, Tokens, Unit, count_units, cross_entropy, forward
 from palimpsest.training.batches import Batch, Collator, Places
+from palimpsest.training.health import FiniteWeights, check_number, check_weights
 from palimpsest.training.processes import rank_and_size, run_on_ranks, sum_over_processes
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
@@ -48,7 +48,7 @@ class StopAtLoss(TrainerCallback):
 
 
 class NextTokenTrainer(Trainer):
-    """Next-token cross-entropy over all tokens of a step; refuses a loss that is no number.
+    """Next-token cross-entropy over all tokens of a step; refuses a loss, a gradient and weights that are no numbers.
 
     A step of several accumulated batches is the step of one batch of all their sequences: a loss is a mean over tokens
     or sequences, and each batch weighs by how many of these it has.
@@ -94,16 +94,31 @@ class NextTokenTrainer(Trainer):
         loss = self.batch_loss(model, inputs)
         whole = sum_over_processes(loss.detach())
         self.history[-1] += whole.item()
-        if not math.isfinite(self.history[-1]):
-            raise PalimpsestError(
-                f"the loss became {self.history[-1]} at step {self.state.global_step}: lower learning_rate, or check "
-                "the weights that training started from."
-            )
+        check_number("the loss", self.history[-1], self.state.global_step)
         number = rank_and_size()[1]
         if number == 1:
             return loss
         scaled = number * loss  # FSDP takes the mean of the ranks' gradients, and these are parts of a sum
         return scaled + (whole - scaled.detach())  # the value is for the Trainer's log
+
+    def _clip_grad_norm(self, model: nn.Module) -> Tensor:
+        norm = super()._clip_grad_norm(model)
+        check_number("the gradient", norm, self.state.global_step)  # a step along it would leave no weight a number
+        return norm
+
+    @torch.no_grad()
+    def check_outcome(self) -> None:
+        """Refuses a model whose weights, or whose answer to the shortest sequence, are no numbers after the last step,
+        which no loss has seen."""
+        assert self.model is not None
+        check_weights(self.model, self.args.learning_rate)
+        given: Any = self.data_collator
+        sequence = min(given.sequences, key=len)
+        groups = [vars(group) for group in pad_by_length([sequence], [0], given.pad_token)]
+        self.model.eval()
+        tokens, _ = forward(self.model, self._prepare_inputs({FORGET: groups})[FORGET])
+        self.model.train()
+        check_number("the answer of the trained model", tokens.logits.float().abs().max(), self.state.global_step)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         if not is_sharded(model):  # whose parts are in their places
@@ -195,8 +210,10 @@ def fit(
         )
         stop = StopAtLoss(trainer, schedule.stop_at_loss)
         trainer.add_callback(stop)
+        trainer.add_callback(FiniteWeights())
         started = time.monotonic()
         trainer.train()
+        trainer.check_outcome()
     result = trainer.result() | {"reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None}
     if schedule.gradient_checkpointing:
         model.gradient_checkpointing_disable()  # type: ignore[operator]

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, set_seed
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.training.batches import Collator
+from palimpsest.training.health import check_weights
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.sharding import refuse
 from palimpsest.training.storage import SHARDED
@@ -110,6 +111,8 @@ def unlearn(
     model.requires_grad_(True)
     if method.negate is not None:
         _negate(model, before, method.negate)
+    if adapter or method.negate is not None:  # the sum may overflow where its parts did not
+        check_weights(model, schedule.learning_rate)
     return outcome
 
 
