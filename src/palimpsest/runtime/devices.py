@@ -8,6 +8,7 @@ to know how many GPUs or jobs there are: with N jobs on N GPUs each job has its 
 import glob
 import itertools
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -41,14 +42,30 @@ def take_gpus(count: int) -> list[str]:
     gpus = visible_gpus()
     if not gpus:
         return []
-    folder = Path(tempfile.gettempdir()) / f"palimpsest-gpus-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
+    folder = _own_folder(Path(tempfile.gettempdir()) / f"palimpsest-gpus-{os.getuid()}")
     with FileLock(folder / "choice.lock"):
         order = sorted(gpus, key=lambda gpu: (_holders(folder, gpu), gpus.index(gpu)))
         taken = order[:count]
         HELD.extend(_hold(folder, gpu) for gpu in taken)
     os.environ[VISIBLE] = os.environ[TAKEN] = ",".join(taken)
     return taken
+
+
+def _own_folder(folder: Path) -> Path:
+    """The folder, which this user alone can enter; all of the user's processes on a host have to find the same one, so
+    its name can be foreseen. Raises PalimpsestError where something else lies there, such as another user's folder."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        there = folder.lstat()
+        if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.getuid():
+            what = "no folder" if not stat.S_ISDIR(there.st_mode) else f"a folder of the user {there.st_uid}"
+            raise PalimpsestError(
+                f"{folder}, where this user's jobs agree on who has which GPU, is {what}: remove it (its owner can) "
+                "or set TMPDIR to a folder of your own, the same for all of your runs on this host."
+            ) from None
+    folder.chmod(0o700)
+    return folder
 
 
 def check_gpus() -> None:

@@ -2,6 +2,8 @@
 a script stands in for nvidia-smi, as CI has no GPU."""
 
 import os
+import re
+import stat
 import subprocess
 import sys
 
@@ -214,3 +216,37 @@ def test_without_an_nvidia_gpu_nothing_happens(host, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert devices.take_gpus(1) == [] and "CUDA_VISIBLE_DEVICES" not in os.environ
     assert [file.name for file in host.iterdir()] == ["nvidia-smi"]
+
+
+def take_one() -> str:
+    """What a job says that takes a GPU and ends."""
+    done = subprocess.run([sys.executable, "-c", JOB, "1"], capture_output=True, text=True, input="")
+    return done.stderr
+
+
+def test_the_locks_lie_where_their_user_alone_can_go(host):
+    locks = host / f"palimpsest-gpus-{os.getuid()}"
+    assert take_one() == "" and stat.S_IMODE(locks.stat().st_mode) == 0o700
+    locks.chmod(0o777)
+    assert take_one() == "" and stat.S_IMODE(locks.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_a_folder_of_locks_that_is_none_is_refused(host, what):
+    """Who knows the name, which anybody can foresee, could send the locks elsewhere or block them."""
+    locks, elsewhere = host / f"palimpsest-gpus-{os.getuid()}", host / "elsewhere"
+    elsewhere.mkdir()
+    if what == "link":
+        locks.symlink_to(elsewhere)
+    else:
+        locks.touch()
+    assert re.search(f"PalimpsestError: {locks}, where .* is no folder: remove it .* or set TMPDIR", take_one())
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_locks_of_another_user_is_refused(host):
+    locks = host / f"palimpsest-gpus-{os.getuid()}"
+    locks.mkdir()
+    os.chown(locks, 1234, 1234)
+    assert "is a folder of the user 1234: remove it" in take_one() and not list(locks.iterdir())
