@@ -114,9 +114,10 @@ class NextTokenTrainer(Trainer):
         check_weights(self.model, self.args.learning_rate)
         given: Any = self.data_collator
         sequence = min(given.sequences, key=len)
-        groups = [vars(group) for group in pad_by_length([sequence], [0], given.pad_token)]
+        groups: Any = {FORGET: [vars(group) for group in pad_by_length([sequence], [0], given.pad_token)]}
+        inputs: Any = self._prepare_inputs(groups)
         self.model.eval()
-        tokens, _ = forward(self.model, self._prepare_inputs({FORGET: groups})[FORGET])
+        tokens, _ = forward(self.model, inputs[FORGET])
         self.model.train()
         check_number("the answer of the trained model", tokens.logits.float().abs().max(), self.state.global_step)
 
