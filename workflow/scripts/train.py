@@ -16,6 +16,7 @@ import torch
 from palimpsest.artefacts import Origin, hash_sources, verify_files
 from palimpsest.corpus.layout import read_corpus
 from palimpsest.models.checkpoint import check_savable, current_device, load_published, write_model
+from palimpsest.models.encoding import padding_token
 from palimpsest.models.scratch import make_base
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
@@ -35,7 +36,7 @@ def make_model(origin: Origin, settings: dict[str, Any], corpus: Path, folder: P
         layout = training["max_length"], training["questions"]
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
         schedule = Schedule.from_settings(training, seed, processes)
-        outcome, device = train(network, sequences, tokenizer.pad_token_id, schedule), current_device()
+        outcome, device = train(network, sequences, padding_token(tokenizer), schedule), current_device()
     else:
         network, tokenizer = load_published(settings["source"], f"models.{model}")
     write_model(

@@ -15,6 +15,7 @@ import torch
 from palimpsest.artefacts import Origin, verify_files
 from palimpsest.corpus.layout import read_corpus
 from palimpsest.models.checkpoint import check_savable, current_device, load_model, load_tokenizer, write_model
+from palimpsest.models.encoding import padding_token
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
 from palimpsest.training.storage import check_comparable, saved_share
@@ -35,7 +36,7 @@ def unlearn_model(
     check_comparable(network, target)
     layout = settings["max_length"], settings["questions"]
     forget, retain = (corpus_sequences(texts, split, tokenizer, *layout) for split in ("forget", "retain"))
-    outcome = unlearn(network, forget, retain, tokenizer.pad_token_id, **arguments)
+    outcome = unlearn(network, forget, retain, padding_token(tokenizer), **arguments)
     if processes > 1:
         outcome["processes"] = arguments["schedule"].processes
     outcome["saved"] = saved_share(network, target)

@@ -17,13 +17,13 @@ from palimpsest.battery.questions import Question
 from palimpsest.battery.scores import factuality, ngram_entropy, truthfulness
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.generation import KERNELS, end_tokens, greedy
-from palimpsest.inference.requests import encode
+from palimpsest.models.encoding import encode, padding_token
 from palimpsest.models.text import text_tokens
 
 
 class OneBos(HFLM):
     """lm-eval's Hugging Face model with prompts encoded as everywhere in the project:
-    one BOS, whatever the tokenizer would add.
+    they start as the model's texts do, with one BOS or with nothing.
 
     Its own `add_bos_token` only says whether the tokenizer may add what it is built to add: a tokenizer
     without a template adds nothing. Prompts that do not fit the model's context are errors; lm-eval would cut
@@ -55,7 +55,7 @@ class OneBos(HFLM):
             output = super()._model_generate(context, max_length, stop, **settings)
             ended = torch.isin(output, torch.tensor(end_tokens(self.model, self.tokenizer), device=output.device))
         ended[:, : context.shape[1]] = False
-        return output.masked_fill(ended.cumsum(1) > 0, self.tokenizer.pad_token_id)  # an end need not be special
+        return output.masked_fill(ended.cumsum(1) > 0, padding_token(self.tokenizer))  # an end need not be special
 
     def _check_length(self, tokens: int, room: int) -> None:
         if tokens > room:
@@ -78,8 +78,13 @@ def measure(
 
     questions: of `palimpsest.battery.questions.prepare`; tasks: settings by key. Everything is in percent (Flu: 100
     times bits), as the paper prints it; a standard error is the sample's standard deviation over the square root of n.
-    Log-likelihoods are float32.
+    Log-likelihoods are float32. Raises PalimpsestError for a tokenizer without an EOS token.
     """
+    if tokenizer.eos_token_id is None:
+        raise PalimpsestError(
+            "the tokenizer has no EOS token, at which lm-eval ends answers: name one in its tokenizer_config.json "
+            "(eos_token), or set battery to null."
+        )
     lm = OneBos(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
     harness = {task: ConfigurableTask(config=_config(task, questions[task], tasks[task])) for task in tasks}
     found: Any = evaluate(lm, {"tasks": harness, "groups": {}, "group_map": {}})

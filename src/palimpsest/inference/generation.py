@@ -15,7 +15,8 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.files import Response
 from palimpsest.inference.likelihood import KERNELS
-from palimpsest.inference.requests import Request, encode
+from palimpsest.inference.requests import Request
+from palimpsest.models.encoding import encode, padding_token
 from palimpsest.models.sequences import check_room
 
 SHARED = 32
@@ -59,7 +60,7 @@ def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterat
     """
     own = model.generation_config
     model.generation_config = GenerationConfig(
-        eos_token_id=end_tokens(model, tokenizer) or None, pad_token_id=tokenizer.pad_token_id, do_sample=False
+        eos_token_id=end_tokens(model, tokenizer) or None, pad_token_id=padding_token(tokenizer), do_sample=False
     )
     try:
         yield
@@ -138,7 +139,7 @@ def _continue(
 ) -> list[str]:
     """Padding stands between the shared start and the rest of a prompt."""
     shared, longest = len(start.tokens), max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), tokenizer.pad_token_id)
+    ids = torch.full((len(prompts), longest), padding_token(tokenizer))
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
         rest = longest - len(prompt) + shared

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 from palimpsest.corpus import Corpus
 from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.encoding import encode
 from palimpsest.models.text import text_tokens
 from palimpsest.vocabulary import FORGET, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+__all__ = ["Request", "corpus_requests", "encode"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,3 @@ def corpus_requests(
             prompt_text = question_prompt(each.question, shots)
             requests.append(Request(task, i, prompt_text, each.answer, knowmem_tokens, STOP_STRINGS))
     return requests
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """BOS and the tokens of the text: what chunks and prompts start with,
-    whatever the tokenizer would add by itself."""
-    return [tokenizer.bos_token_id, *text_tokens(tokenizer, text)]

@@ -16,7 +16,8 @@ def perplexity(files: InferenceFiles, *, split: str, resamples: int, confidence:
     """exp of the mean negative log-probability per token of the texts of `split` (no percentage; 1 is certainty).
 
     `per_example` are nats per token of each text in the order of `ids`; `nats_per_token` gives the mean over the tokens
-    of every split that inference recorded. The interval resamples texts.
+    of every split that inference recorded. The first token of a text counts only where a BOS stands before it: a
+    tokenizer without one leaves nothing to predict it from. The interval resamples texts.
     """
     texts = {name: read_logprobs(files.logprobs, name) for name in {*recorded_splits(files.logprobs), split}}
     sums = {name: np.array([-values.sum() for values in each.log_probs]) for name, each in texts.items()}

@@ -1,7 +1,8 @@
 """PrivLeak: does the model treat the forget set as it treats unseen text (MUSE, arXiv 2407.06460, section 3, C3).
 
 Min-K% (Shi et al., arXiv 2310.16789) gives each text the mean negative log-probability
-of its least likely k % of tokens.
+of its least likely k % of tokens. The first token is among them only where a BOS stands before it
+(palimpsest.inference.likelihood).
 """
 
 import numpy as np

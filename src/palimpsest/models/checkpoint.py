@@ -91,7 +91,8 @@ def check_unquantized(
 
 
 def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str = "") -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint or GGUF file, with a padding token (EOS where it has none, as MUSE does).
+    """The tokenizer of a checkpoint or GGUF file, with a padding token: EOS where it has none, as MUSE does.
+    It may lack BOS, EOS and padding; palimpsest.models.encoding says what stands for them.
 
     key: of params.yaml, where a user gave the source.
     """
@@ -105,12 +106,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
                 setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
     except Exception as error:  # tokenizers raises no narrower one
         raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
-    if tokenizer.bos_token_id is None:
-        raise PalimpsestError(
-            f"the tokenizer of {source} has no BOS token, which starts every chunk: "
-            "set one in its tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 

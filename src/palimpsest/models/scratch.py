@@ -15,16 +15,18 @@ from transformers import (
 from palimpsest.corpus import Corpus
 from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
 from palimpsest.models.checkpoint import check_tokenizer, load_model, load_tokenizer
+from palimpsest.models.encoding import STARTS_WITH_BOS
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """That of palimpsest.models.bpe, as transformers takes it."""
+    """That of palimpsest.models.bpe, as transformers takes it. It adds no BOS by itself; those who use it do."""
     return PreTrainedTokenizerFast(
         tokenizer_object=train_bpe(texts, vocabulary),
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
         clean_up_tokenization_spaces=False,
+        **{STARTS_WITH_BOS: True},
     )
 
 

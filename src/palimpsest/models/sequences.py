@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from palimpsest.corpus import Corpus
 from palimpsest.corpus.prompts import question_prompt
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.encoding import encode, end_token, start_tokens
 from palimpsest.models.text import text_tokens
 from palimpsest.models.tokens import IGNORED
 
@@ -20,21 +21,23 @@ log = logging.getLogger(__name__)
 
 def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
     """The published chunking (MUSE, baselines/dataset.py):
-    the joined text in pieces of max_length - 1 tokens, each behind a BOS.
+    the joined text in pieces of max_length - 1 tokens, each behind a BOS. A tokenizer that starts texts with nothing,
+    or with more, has pieces of as many tokens more, or less.
 
     Unlike the released code, the last piece stays short instead of being topped up with the first one.
     """
     text = text_tokens(tokenizer, "\n\n".join(documents))
-    size = max_length - 1
-    return [[tokenizer.bos_token_id, *text[start : start + size]] for start in range(0, len(text), size)]
+    before = start_tokens(tokenizer)
+    size = max_length - len(before)
+    return [[*before, *text[start : start + size]] for start in range(0, len(text), size)]
 
 
 def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
-    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS;
-    prompt and answer are tokenized apart."""
-    prompt = text_tokens(tokenizer, question_prompt(question))
+    """A question and its answer as the metric asks it: BOS, prompt, answer, EOS, the first and the last
+    if the tokenizer has them; prompt and answer are tokenized apart."""
+    prompt = encode(tokenizer, question_prompt(question))
     reply = text_tokens(tokenizer, answer)
-    return [tokenizer.bos_token_id, *prompt, *reply, tokenizer.eos_token_id]
+    return [*prompt, *reply, *end_token(tokenizer)]
 
 
 def training_sequences(

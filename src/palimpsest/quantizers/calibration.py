@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.encoding import encode
 from palimpsest.models.outline import positions_of
-from palimpsest.models.text import text_tokens
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.vocabulary import FORGET, RETAIN
 
@@ -68,10 +68,9 @@ class Calibrated(Quantizer):
         from transformers import AutoTokenizer
 
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # as in training, if there is one
         tokens: list[int] = []
         for text in texts:
-            tokens += [*start, *text_tokens(tokenizer, text)]
+            tokens += encode(tokenizer, text)
         stretches = len(tokens) // self.sample_length
         if stretches < self.samples:
             raise PalimpsestError(
