@@ -5,9 +5,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import read_json
-from palimpsest.corpus.hub import cannot_load
+from palimpsest.corpus.files import cleaned, read_list, read_text, wrong_in
+from palimpsest.corpus.hub import cannot_load, local_files
 from palimpsest.corpus.sources import bind
+from palimpsest.corpus.words import is_blank
 from palimpsest.errors import PalimpsestError, choose
 
 
@@ -19,7 +20,9 @@ def generic_texts(source: str, settings: Mapping[str, Any]) -> list[str]:
     """
     read = choose(SOURCES, source, "source of generic calibration text")
     bind(f"generic calibration text from {source!r}", read, settings)
-    texts = [text for text in read(**settings) if text.strip()]
+    where = f"generic calibration text from {source!r}"
+    read_texts = [cleaned(text, f"{where}: text {number}") for number, text in enumerate(read(**settings))]
+    texts = [text for text in read_texts if not is_blank(text)]
     if len(texts) < settings["documents"]:
         raise PalimpsestError(
             f"generic calibration text from {source!r} has {len(texts)} documents, calibration.generic asks for "
@@ -41,9 +44,9 @@ def file_texts(path: str, documents: int) -> list[str]:
     if not file.is_file():
         raise PalimpsestError(f"calibration file {path} does not exist: correct calibration.generic.settings.path.")
     if file.suffix != ".json":
-        return file.read_text(encoding="utf-8").split("\n\n")[:documents]
-    rows = read_json(file)
-    if not (isinstance(rows, list) and all(isinstance(row, str) for row in rows)):
+        return cleaned(read_text(file), f"calibration file {path}").split("\n\n")[:documents]
+    rows = read_list(file)
+    if not all(isinstance(row, str) for row in rows):
         raise PalimpsestError(f"calibration file {path} must hold a JSON list of texts.")
     return rows[:documents]
 
@@ -53,6 +56,9 @@ def hub_texts(path: str, name: str | None, split: str, column: str, documents: i
     or of a local folder that `datasets` loads alike, read as a stream."""
     import datasets
 
+    wrong = wrong_in(local_files(path, name, split))
+    if wrong:
+        raise PalimpsestError(f"calibration.generic.settings.path: {wrong}")
     try:
         rows = list(islice(datasets.load_dataset(path, name, split=split, streaming=True), documents))
     except (OSError, ValueError) as error:
@@ -60,6 +66,11 @@ def hub_texts(path: str, name: str | None, split: str, column: str, documents: i
         raise cannot_load(f"dataset {path!r} (config {name!r}, split {split!r})", path, error, file) from error
     if rows and column not in rows[0]:
         raise PalimpsestError(f"dataset {path!r} has no column {column!r}; it has {', '.join(sorted(rows[0]))}.")
+    for number, row in enumerate(rows):
+        if not isinstance(row[column], str):
+            raise PalimpsestError(
+                f"dataset {path!r}, row {number} of split {split!r} has no text as {column}: correct or remove the row."
+            )
     return [row[column] for row in rows]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from palimpsest.corpus.files import wrong_in
 from palimpsest.errors import PalimpsestError, first_line
 
 Load = Callable[[str, str], Any]
@@ -44,20 +45,52 @@ def opened(path: str, key: str) -> Iterator[Load]:
         name = str(Path(path).resolve()) if fresh else path  # a folder called json is not the loader of that name
 
         def load(config: str, split: str) -> Any:
+            start = f"{key}: the files of dataset {path!r} (config {config!r}) cannot be read: "
             try:
+                wrong = wrong_in(local_files(path, config, split, cache))
+                if wrong:
+                    raise PalimpsestError(start + wrong + " Correct them, or get them anew.")
                 rows = datasets.load_dataset(name, config, split=split, **fresh)
-                rows.data.validate(full=True)  # texts that are not UTF-8 would fail only when they are looked at
+                wrong = _undecodable(rows.data.table)  # such a text would fail only when it is looked at
+                if wrong:
+                    raise PalimpsestError(f"{start}{wrong} Correct them, or get them anew.")
+                rows.data.validate(full=True)
                 return rows
             except OSError:  # some of them are DatasetsErrors too
                 raise
             except unreadable as error:
                 reason = " ".join(str(error.__cause__ or error).split()) or "a file is empty"
-                raise PalimpsestError(
-                    f"{key}: the files of dataset {path!r} (config {config!r}) cannot be read: {reason.rstrip('.')}. "
-                    "Correct them, or get them anew."
-                ) from error
+                raise PalimpsestError(f"{start}{reason.rstrip('.')}. Correct them, or get them anew.") from error
 
         yield load
+
+
+def _undecodable(table: Any) -> str:
+    """The first text in a column of texts that is not UTF-8; empty where all are."""
+    import pyarrow
+
+    for name in table.column_names:
+        if not (pyarrow.types.is_string(table[name].type) or pyarrow.types.is_large_string(table[name].type)):
+            continue
+        try:
+            table[name].validate(full=True)
+        except pyarrow.ArrowInvalid:
+            for row, text in enumerate(table[name].cast(pyarrow.large_binary())):
+                try:
+                    (text.as_py() or b"").decode("utf-8")
+                except UnicodeDecodeError as error:
+                    return f"row {row} has Invalid UTF8 in its {name} ({error.reason})."
+    return ""
+
+
+def local_files(path: str, config: str | None, split: str, cache: str | None = None) -> list[str]:
+    """The files that `datasets` would read for a split of a local folder; none of a hub dataset."""
+    import datasets
+
+    if not Path(path).is_dir():
+        return []
+    builder = datasets.load_dataset_builder(str(Path(path).resolve()), config, cache_dir=cache)
+    return list(map(str, (builder.config.data_files or {}).get(split, [])))
 
 
 def cannot_load(what: str, path: str, error: Exception, otherwise: str) -> PalimpsestError:

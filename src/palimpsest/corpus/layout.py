@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import Origin, atomic_directory, read_json, write_json, write_manifest
+from palimpsest.artefacts import Origin, atomic_directory, write_json, write_manifest
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.files import cleaned, read_list, read_text
+from palimpsest.corpus.words import is_blank
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import RETAIN
 
@@ -27,16 +29,13 @@ def load_folder(path: str, retain_split: str) -> Corpus:
     def read(part: str, split: str) -> list[Any]:
         file, text = folder / part / f"{split}.json", folder / part / f"{split}.txt"
         if part == "raw" and text.exists() and not file.exists():
-            return [text.read_text(encoding="utf-8")]
+            return [read_text(text)]
         if not file.exists():
             raise PalimpsestError(
                 f"{file} is missing: a MUSE folder needs it "
                 f"(for another retain file set retain_split, now {retain_split!r})."
             )
-        rows = read_json(file)
-        if not isinstance(rows, list):
-            raise PalimpsestError(f"{file} holds a {type(rows).__name__}: it must be a list.")
-        return rows
+        return read_list(file)
 
     held = any((folder / "raw" / f"holdout.{kind}").exists() for kind in ("json", "txt"))
     return assemble(read, retain_split, "raw" if held else "privleak", path)
@@ -46,7 +45,8 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) ->
     """Put the parts of a MUSE corpus together.
 
     The holdout documents come from `holdout_part` (privleak where raw has no holdout).
-    Blank texts are left out (MUSE-News has one).
+    Blank texts are left out (MUSE-News has one). Line ends become \\n, and a byte order mark at the start of a text is
+    left out, in documents, prompts and questions alike.
     """
 
     def table(kind: type, part: str, split: str, *columns: str) -> list[Any]:
@@ -56,14 +56,18 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) ->
                 raise PalimpsestError(
                     f"{origin}: row {number} of {part}/{split} needs the texts {' and '.join(columns)}."
                 )
-        return [kind(*(row[column] for column in columns)) for row in rows]
+        return [
+            kind(*(cleaned(row[column], f"{origin}: {column} of row {number} of {part}/{split}") for column in columns))
+            for number, row in enumerate(rows)
+        ]
 
     def texts(part: str, split: str) -> list[str]:
         rows: list[Any] = [row.get("text") if isinstance(row, dict) else row for row in read(part, split)]
         for number, row in enumerate(rows):
             if not isinstance(row, str):
                 raise PalimpsestError(f"{origin}: row {number} of {part}/{split} is not a text.")
-        return [row for row in rows if row.strip()]
+        clean = [cleaned(row, f"{origin}: row {number} of {part}/{split}") for number, row in enumerate(rows)]
+        return [row for row in clean if not is_blank(row)]
 
     return Corpus(
         forget=texts("raw", "forget"),
