@@ -8,6 +8,7 @@ from typing import TypeVar
 from unicodedata import category
 
 Entry = TypeVar("Entry")
+UNFINISHED = (":", ",", ";", " of", " or", " and", " to", " for")
 DIRECTIONS = "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that break a line or turn what follows around."""
 
@@ -46,5 +47,10 @@ def _escaped(char: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the rest of its story."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    """What an error says, without the rest of its story: its first line, and those that finish its sentence."""
+    said = ""
+    for line in str(error).splitlines():
+        said = f"{said} {line.strip()}".strip()
+        if said and not said.endswith(UNFINISHED):
+            break
+    return (said or type(error).__name__).rstrip(".")

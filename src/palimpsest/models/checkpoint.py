@@ -2,7 +2,8 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +20,15 @@ from transformers import (
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
-from palimpsest.models.quantized import already_quantized, quantization_of
+from palimpsest.models.gguf import read_header
+from palimpsest.models.layers import BUFFERS, skeleton
+from palimpsest.models.quantized import already_quantized, quantization_of, reject_adapter
+from palimpsest.models.tensors import open_checkpoint
 
 log = logging.getLogger(__name__)
 
+LARGER = 4
+"""By how much a model may exceed its files: those that repeat weights (ALBERT, tied heads) do by less."""
 CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
 """What a folder of each must hold."""
 
@@ -57,17 +63,28 @@ def load_model(
     Raises PalimpsestError when it cannot be loaded, is not whole, or is a folder that is quantized already.
     """
     check_unquantized(source, key, may_be_gguf=True)
+    try:
+        _check_size(Path(source))
+    except PalimpsestError as error:
+        raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     folder, file = _located(source)
     kind = file or {"use_safetensors": True}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **kind
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # otherwise its message is "look at the above report"
+            **kind,
         )
     except Exception as error:  # whatever transformers and the packages beneath it meet in broken files
         _check_cached(source, key)  # it may be that the packages of its own quantization are missing
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     model, report = loaded
     _check_cached(source, key)
+    if report["mismatched_keys"]:
+        raise PalimpsestError(_cannot_load("model", source, _mismatch(report["mismatched_keys"]), key))
     check_all_loaded(report, source)
     if file:
         model.hf_quantizer.remove_quantization_config(model)  # its weights are dense; otherwise it could not be saved
@@ -82,6 +99,7 @@ def check_unquantized(
 
     key: of params.yaml, where a user gave the source; may_be_gguf: see `quantization_of`; name: what messages call it.
     """
+    reject_adapter(Path(source))
     try:
         found = quantization_of(source, may_be_gguf)
     except PalimpsestError as error:
@@ -111,12 +129,19 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
     return tokenizer
 
 
+def _mismatch(found: Collection[tuple[str, Sequence[int], Sequence[int]]]) -> ValueError:
+    """found: (name, shape in the files, shape in the model) of each weight that does not fit."""
+    name, stored, described = min(found)
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return ValueError(f"{name} is {list(stored)} in its files and {list(described)} by its config.json{more}")
+
+
 def check_all_loaded(report: Mapping[str, Any], source: str | Path) -> None:
     """report: transformers' loading info. Raises PalimpsestError for a weight that is not in the files,
     which would be random, and for one that the model has no place for; rotary frequencies, which old
     checkpoints carry, are computed."""
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(str(name) for name in report[problem] if not str(name).endswith("rotary_emb.inv_freq"))
+        names = sorted(str(name) for name in report[problem] if str(name).rpartition(".")[2] not in BUFFERS)
         if names:
             raise PalimpsestError(
                 f"{source} does not hold the weights that its config.json describes ({len(names)} "
@@ -202,7 +227,35 @@ def _make_saveable(model: Any, source: str | Path) -> None:
 def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
     """Where transformers looks for a model, and which file it is to take there if the source is one."""
     path = Path(source)
-    return (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (source, {})
+    if path.suffix != ".gguf":
+        return source, {}
+    _check_gguf(path)
+    return path.parent, {"gguf_file": path.name}
+
+
+def _check_size(folder: Path) -> None:
+    """Raise PalimpsestError for a config.json of a model that is far larger than the files beside it: transformers
+    would draw what is missing at random, until memory ends."""
+    if not (folder / "config.json").exists():
+        return
+    with open_checkpoint(folder) as files:
+        shapes = [files.shape(name) for name in files.names()]
+    held = sum(map(prod, shapes))
+    described = sum(weight.numel() for weight in skeleton(folder, most_layers=len(shapes)).parameters())
+    if described > LARGER * held:
+        raise PalimpsestError(f"config.json describes {described:,} weights, and its files hold {held:,}")
+
+
+def _check_gguf(path: Path) -> None:
+    """Raise PalimpsestError for a file that the reader of transformers would loop over, or build a model from that its
+    tensors cannot be."""
+    header = read_header(path)
+    for key, number in header.numbers.items():
+        if key.endswith(".block_count") and number > len(header.tensors):
+            raise PalimpsestError(
+                f"{path} says that it has {number} layers and holds {len(header.tensors)} tensors: copy or download it "
+                "again."
+            )
 
 
 def _check_cached(source: str | Path, key: str) -> None:

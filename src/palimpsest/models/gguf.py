@@ -17,6 +17,8 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by the number of its type."""
+INTEGERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 10: "Q", 11: "q"}
+"""How `struct` reads a whole number, likewise."""
 UINT32, STRING, ARRAY = 4, 8, 9
 ALIGNMENT = "general.alignment"
 MOST_DIMENSIONS = 4
@@ -31,35 +33,45 @@ class GGUFTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-def read_header(path: Path) -> list[GGUFTensor]:
-    """The tensors of a GGUF file; raises PalimpsestError where it is missing or is no whole GGUF file."""
+class GGUFHeader(NamedTuple):
+    """The tensors of a GGUF file, and those of its settings that are whole numbers, by their keys."""
+
+    tensors: list[GGUFTensor]
+    numbers: dict[str, int]
+
+
+def read_header(path: Path) -> GGUFHeader:
+    """What the header of a GGUF file says; raises PalimpsestError where it is missing or is no whole GGUF file."""
     try:
         with open(path, "rb") as file:
             if not path.stat().st_size:
-                return _Header(path, b"").tensors()
+                return _Walk(path, b"").header()
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Header(path, content).tensors()
+                return _Walk(path, content).header()
     except FileNotFoundError:
         raise PalimpsestError(f"{path} does not exist: run the step that writes it, or correct the path.") from None
 
 
 @dataclass
-class _Header:
+class _Walk:
     """A place in the file that moves on with each value read."""
 
     path: Path
     content: "mmap.mmap | bytes"
     place: int = 0
 
-    def tensors(self) -> list[GGUFTensor]:
+    def header(self) -> GGUFHeader:
         if self._take(4) != MAGIC:
             self._fail("it does not start with GGUF")
         if (version := self._number("I")) not in VERSIONS:
             self._fail(f"its version is {version}, not one of {', '.join(map(str, VERSIONS))}")
-        tensors, fields = self._number("Q"), self._number("Q")
-        alignment = self._fields(fields)
-        found = []
-        places = []
+        tensors, count = self._number("Q"), self._number("Q")
+        numbers = self._fields(count)
+        alignment = numbers.get(ALIGNMENT, 32)
+        if alignment < 1 or alignment & (alignment - 1):
+            self._fail(f"{ALIGNMENT} is no power of two")
+        found: list[GGUFTensor] = []
+        places: list[tuple[int, int, str]] = []
         for _ in range(tensors):
             tensor, offset, size = self._tensor()
             found.append(tensor)
@@ -70,23 +82,23 @@ class _Header:
         for offset, size, name in places:
             if offset % alignment or start + offset + size > len(self.content):
                 self._fail(f"{name!r} does not lie within it")
-        return found
+        return GGUFHeader(found, numbers)
 
-    def _fields(self, count: int) -> int:
-        """Walks over the metadata; returns the alignment of the tensors."""
-        alignment, seen = 32, set()
+    def _fields(self, count: int) -> dict[str, int]:
+        """Walks over the settings; returns the whole numbers among them."""
+        numbers, seen = {}, set()
         for _ in range(count):
             key, kind = self._text(), self._number("I")
             if key in seen or key.startswith("GGUF."):  # names that the reader of the gguf package keeps for itself
                 self._fail(f"it holds the key {key!r} twice")
             seen.add(key)
-            start = self.place
-            self._skip(kind)
-            if key == ALIGNMENT:
-                alignment = struct.unpack("<I", self.content[start : start + 4])[0] if kind == UINT32 else 0
-                if alignment == 0 or alignment & (alignment - 1):
-                    self._fail(f"{ALIGNMENT} is no power of two")
-        return alignment
+            if kind in INTEGERS:
+                numbers[key] = self._number(INTEGERS[kind])
+            else:
+                self._skip(kind)
+            if key == ALIGNMENT and kind != UINT32:
+                self._fail(f"{ALIGNMENT} is no 32-bit number")
+        return numbers
 
     def _skip(self, kind: int) -> None:
         """Over a value; what a text holds is looked at, for every reader decodes it."""

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is quantized already: told from its files, before a model is loaded or anything is planned.
+"""Whether a folder is a whole, unquantized checkpoint: told from its files, before a model is loaded or planned with.
 
 A study quantizes models itself, and compares with what they were before. A folder that is quantized already would have
 its codes taken for weights, or its `bf16` rows would be those of another format.
@@ -46,12 +46,24 @@ PARTS = {
 
 
 def reject_quantized(source: Path | str, key: str = "", may_be_gguf: bool = False) -> None:
-    """Raise PalimpsestError when a local checkpoint folder or GGUF file is quantized already; other sources pass.
+    """Raise PalimpsestError when a local checkpoint folder or GGUF file is quantized already, or an adapter;
+    other sources pass.
 
     key: of params.yaml, where a user gave the source. may_be_gguf: see `quantization_of`.
     """
+    reject_adapter(Path(source))
     if found := quantization_of(source, may_be_gguf):
         raise already_quantized(source, found, key)
+
+
+def reject_adapter(folder: Path) -> None:
+    """Raise PalimpsestError for a folder with an adapter: transformers would lay it over the weights, or look for its
+    base elsewhere, and other programs would read the weights alone."""
+    if (folder / "adapter_config.json").exists():
+        raise PalimpsestError(
+            f"{folder} holds an adapter (adapter_config.json): merge it into its base with PEFT's merge_and_unload, "
+            "save that as a checkpoint, and give that folder; or move the adapter away."
+        )
 
 
 def quantization_of(source: Path | str, may_be_gguf: bool = False) -> str:
@@ -62,7 +74,7 @@ def quantization_of(source: Path | str, may_be_gguf: bool = False) -> str:
     """
     path = Path(source)
     if path.suffix == ".gguf" and path.is_file():
-        kinds = sorted({tensor.kind for tensor in read_header(path)} - set(UNQUANTIZED))
+        kinds = sorted({tensor.kind for tensor in read_header(path).tensors} - set(UNQUANTIZED))
         return "" if may_be_gguf else ", ".join(kinds)
     return quantization_of_folder(path) if path.is_dir() else ""
 

@@ -2,18 +2,20 @@
 
 import hashlib
 import shutil
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.layers import HEADS, is_named, linear_layers
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
 from palimpsest.quantizers.grids.levels import zero_bin
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+Item = TypeVar("Item")
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -77,12 +80,50 @@ class QuantizedMatrix:
         return matrix
 
 
+BROKEN = (
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+    struct.error,
+    SafetensorError,
+)
+"""What a reader meets in a file of which some bytes are others than its backend wrote."""
+
+
+def guarded(read: Callable[..., Iterator[Item]]) -> Callable[..., Iterator[Item]]:
+    """A reader of quantized folders, whose every error is one that names the folder."""
+
+    @wraps(read)
+    def whole(self: "Quantizer", folder: Path, *rest: Any) -> Iterator[Item]:
+        try:
+            yield from read(self, folder, *rest)
+        except BROKEN as error:
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise PalimpsestError(
+                f"{folder} cannot be read as {self.packages[0]} writes it ({reason}): quantize the checkpoint again."
+            ) from error
+
+    return whole
+
+
 class Quantizer(ABC):
     """One backend with its settings. Subclasses are frozen dataclasses whose fields are the keys of a params block.
 
     Every quantizer starts from the checkpoint in bfloat16, the format in which the unquantized model is deployed:
     a float32 checkpoint is rounded first.
     """
+
+    def __init_subclass__(cls) -> None:
+        """The readers of every backend are guarded, without a word of its own."""
+        super().__init_subclass__()
+        for name in ("read", "unquantized"):
+            if name in vars(cls):
+                setattr(cls, name, guarded(vars(cls)[name]))
 
     packages: ClassVar[tuple[str, ...]]
     """The packages whose versions decide the result; the first is the backend."""
@@ -210,6 +251,7 @@ class Quantizer(ABC):
         """
         return 1.0, 1.0
 
+    @guarded
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
         """Yield (name, values) of the tensors outside the `quantized` modules:
         embeddings, norms, biases, the output head."""

@@ -128,7 +128,7 @@ class Weights:
 
 @contextmanager
 def open_weights(folder: Path | str) -> Iterator[Weights]:
-    """The weights of a checkpoint folder; raises PalimpsestError for one that is quantized already."""
+    """The weights of a checkpoint folder; raises PalimpsestError for one that is quantized already, or an adapter."""
     reject_quantized(folder)
     with open_checkpoint(folder) as files:
         yield Weights(files)

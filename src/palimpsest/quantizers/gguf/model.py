@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.gguf import read_header
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
 
 ARCHITECTURE = "llama"
@@ -67,8 +68,7 @@ class GGUFTensors:
     def __init__(self, path: Path) -> None:
         from gguf import GGUFReader
 
-        if not path.exists():
-            raise PalimpsestError(f"{path} does not exist: run the step that writes it, or correct the path.")
+        read_header(path)
         self.path = path
         self._reader = GGUFReader(path)
         self._tensors = {
