@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 ORIGIN = {"settings", "inputs", "code"}
 """What every record says of its origin."""
-HASHES = {"inputs", "code", "files", "sources"}
+HASHES = {"inputs", "code", "files", "sources", "given"}
 """What a record holds as SHA-256 by path: a mapping, or, where DVC reads the file, a list of pairs."""
 SEAL = "seal"
 """The key of a record that holds its place below `results` and its hash."""
@@ -236,19 +236,67 @@ def hash_files(folder: Path, skip: Iterable[str] = (MANIFEST,)) -> dict[str, str
     return {str(path.relative_to(folder)): sha256_file(path) for path in files}
 
 
+class LocalSource(str):
+    """A path in params.yaml at which something of the user's own lies, with the hash of that (`content_hash`).
+
+    It is the path wherever it is used; Snakemake, which compares params by their `repr`, sees the content alone.
+    """
+
+    digest: str
+
+    def __new__(cls, path: str, digest: str) -> "LocalSource":
+        source = super().__new__(cls, path)
+        source.digest = digest
+        return source
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # str's has one
+        return str(self), self.digest
+
+    def __repr__(self) -> str:
+        return f"<{self.digest}>"
+
+
+def content_hash(hashes: Mapping[str, str]) -> str:
+    """Of files by their names below a source, one hash; a single file's name, which is ".", counts as little as its
+    place."""
+    lines = [f"{hashes[name]} {name}\n" for name in sorted(hashes)]
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def files_below(source: Path) -> list[Path]:
+    """The file itself, or all files of a folder, links to folders followed, hidden ones left out; none where nothing
+    is there."""
+    if source.is_file():
+        return [source]
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
+        if real not in seen:
+            files += [Path(place, name) for name in names if not name.startswith(".")]
+        seen.add(real)
+    return sorted(path for path in files if path.is_file())
+
+
 def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str, str]]:
     """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where none does.
 
     sources: values of params.yaml that may be paths;
     of a mapping its values, of the keyword `scratch` and of None nothing.
     """
-    hashes: dict[str, str] = {}
     names = [name for each in sources for name in (each.values() if isinstance(each, Mapping) else [each])]
-    for source in (Path(name) for name in names if name not in (None, "", "scratch")):
-        files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-        shown = (file for file in files if not any(part.startswith(".") for part in file.relative_to(source).parts))
-        hashes |= {str(file): sha256_file(file) for file in shown}
-    return {"sources": hashes} if hashes else {}
+    files = [file for name in names if name not in (None, "", "scratch") for file in files_below(Path(name))]
+    return {"sources": {str(file): sha256_file(file) for file in files}} if files else {}
+
+
+def _given(settings: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """(place, hash) of each local source in settings."""
+    if isinstance(settings, LocalSource):
+        yield place, settings.digest
+    elif isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from _given(value, f"{place}/{key}" if place else str(key))
 
 
 @dataclass(frozen=True)
@@ -272,13 +320,15 @@ class Origin:
         return replace(self, key={**self.key, **key}, inputs=inputs)
 
     def record(self) -> dict[str, Any]:
-        """The key, the settings, and the SHA-256 of each input
-        (by its path below `results`) and file of code (in the repository).
+        """The key, the settings, and the SHA-256 of each input (by its path below `results`) and file of code (in the
+        repository); under `given` the hash of what lies at each local path in the settings, by its place there.
 
         The hashes of inputs chain the artefacts together.
         """
+        given = dict(_given(self.settings))
         return {
             **self.key,
+            **({"given": given} if given else {}),
             "settings": dict(self.settings),
             "inputs": {str(_below_results(Path(path))): sha256_file(path) for path in self.inputs},
             "code": {_in_repository(path): sha256_file(path) for path in self.code},
@@ -330,8 +380,9 @@ class Manifest(TypedDict):
     model, seed and precision, as far as there are such.
 
     settings: the part of params.yaml that decides it, by path. inputs, code: SHA-256 of what it is made from and by, by
-    path; sources: of the user's own files. files: SHA-256 of each file in the folder, by its path there. versions: of
-    packages. proof: of a quantized file, that it holds what it should.
+    path; sources: of the user's own files; given: of what lies at a path among the settings, by its place there. files:
+    SHA-256 of each file in the folder, by its path there. versions: of packages. proof: of a quantized file, that it
+    holds what it should.
     """
 
     settings: dict[str, Any]
@@ -340,6 +391,7 @@ class Manifest(TypedDict):
     versions: dict[str, str]
     files: dict[str, str]
     sources: NotRequired[dict[str, str]]
+    given: NotRequired[dict[str, str]]
     proof: NotRequired[dict[str, Any]]
 
 

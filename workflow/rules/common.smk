@@ -9,7 +9,7 @@ from pathlib import Path
 import snakemake.benchmark
 from snakemake.logging import logger
 
-from palimpsest.study import run_checks, step_code
+from palimpsest.study import run_checks, sources, step_code
 from palimpsest.study.run_checks import one_of
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.quantizers.environments import check_interpreter, check_python
@@ -52,7 +52,7 @@ with one_line():
         )
         for line in renamed:
             logger.warning(f"params.yaml: {line}")
-config.update(expanded(config))
+    config.update(sources.plan(expanded(config), workflow.is_main_process))
 
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])

@@ -22,7 +22,8 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
     write_csv(table, csv)
     made_by["files"] = files_of(json, [csv])
     # as pairs: DVC shows every entry of a mapping as a metric
-    write_json(json, table | {name: list(made_by[name].items()) for name in ("inputs", "code", "files")})
+    pairs = {name: list(made_by[name].items()) for name in ("inputs", "code", "files", "given") if name in made_by}
+    write_json(json, table | pairs)
 
 
 if __name__ == "__main__":

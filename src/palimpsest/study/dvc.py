@@ -4,7 +4,8 @@ DVC reruns a stage when one of the keys in its list changes. A block is listed w
 it, mistyped perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each
 leaf belongs to one stage; later stages see its effect through the files that they depend on. A new key beside the
 blocks is for the stage `check`, which runs after every edit of params.yaml and reads the whole file:
-`palimpsest dvc-params --check`.
+`palimpsest dvc-params --check`. Files and folders of the user's own that params.yaml names (a corpus, a checkpoint) are
+written among the dependencies of their stage: DVC sees an edit of them there.
 """
 
 import re
@@ -17,6 +18,7 @@ import yaml
 from palimpsest.artefacts import REPOSITORY
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import check_params, leaves, read_params, with_current_names
+from palimpsest.study.sources import sources_of
 from palimpsest.study.stages import read_stages
 
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
@@ -92,6 +94,56 @@ def differences(text: str, lists: Mapping[str, Sequence[str]], name: str = "dvc.
     return found
 
 
+def stage_sources(params: Mapping[str, Any], stages: Stages, folder: Path) -> dict[str, list[str]]:
+    """The user's own files and folders that each stage is made from, where they lie here. folder: of the study."""
+    owners = _owners(stages)
+    found: dict[str, list[str]] = {}
+    for block, names in sources_of(params).items():
+        here = [name for name in names if block in owners and (folder / name).exists()]
+        if here:
+            listed = found.setdefault(owners[block], [])
+            listed += [name for name in dict.fromkeys(here) if name not in listed]
+    return found
+
+
+def rewrite_sources(text: str, sources: Mapping[str, Sequence[str]]) -> str:
+    """`text` of a dvc.yaml in which the `deps:` of each stage end in its sources, and no other stands."""
+    lines: list[str] = []
+    stage, listing = "", False
+    for line in [*text.splitlines(), ""]:
+        inside = listing and line.startswith("      - ")
+        if inside and not _is_source(yaml.safe_load(line)[0]):
+            lines.append(line)
+        if inside:
+            continue
+        if listing:
+            lines += [f"      - {yaml.safe_dump(name).splitlines()[0]}" for name in sources.get(stage, [])]
+        lines.append(line)
+        opening = re.fullmatch(r"(?:  )?(\w[\w-]*):.*", line)
+        stage = opening[1] if opening else stage
+        listing = line == "    deps:"
+    return "\n".join(lines[:-1]) + "\n"
+
+
+def source_differences(stages: Stages, sources: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """One line for each source of a stage that its `deps` lack, or have and should not."""
+    found = []
+    for stage, settings in stages.items():
+        listed, wanted = [dep for dep in settings.get("deps") or [] if _is_source(dep)], sources.get(stage, [])
+        found += [
+            f"{name}: stage {stage} does not depend on {each}, which it reads." for each in wanted if each not in listed
+        ]
+        found += [
+            f"{name}: stage {stage} depends on {each}, which it does not read." for each in listed if each not in wanted
+        ]
+    return found
+
+
+def _is_source(dependency: Any) -> bool:
+    """Whether a dependency is neither the project's nor a result."""
+    return Path(str(dependency)).parts[0] not in ("src", "workflow", "results")
+
+
 def _reject_dots(params: Any, where: str = "") -> None:
     if not isinstance(params, Mapping):
         return
@@ -104,20 +156,25 @@ def _reject_dots(params: Any, where: str = "") -> None:
 
 
 def check_lists(params: Path, dvc: Path) -> list[str]:
-    """What is wrong with the lists of params in `dvc`, a line each;
+    """What is wrong with the lists of params in `dvc`, and with the sources among its dependencies, a line each;
     raises PalimpsestError for params that do not fit the schema."""
     check_params(with_current_names(read_params(params))[0], SCHEMA, str(params))
-    lists = _lists(params, dvc)
-    return differences(dvc.read_text(encoding="utf-8"), lists, str(dvc))
+    lists, sources = _lists(params, dvc)
+    return [
+        *differences(dvc.read_text(encoding="utf-8"), lists, str(dvc)),
+        *source_differences(read_stages(dvc), sources, str(dvc)),
+    ]
 
 
 def write_lists(params: Path, dvc: Path) -> None:
-    """Write the lists of params in `dvc` anew."""
-    lists = _lists(params, dvc)
-    dvc.write_text(rewrite(dvc.read_text(encoding="utf-8"), lists, str(dvc)), encoding="utf-8")
+    """Write the lists of params in `dvc` anew, and the user's own files among the dependencies."""
+    lists, sources = _lists(params, dvc)
+    text = rewrite(dvc.read_text(encoding="utf-8"), lists, str(dvc))
+    dvc.write_text(rewrite_sources(text, sources), encoding="utf-8")
 
 
-def _lists(params: Path, dvc: Path) -> dict[str, list[str]]:
+def _lists(params: Path, dvc: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     if not dvc.exists():
         raise PalimpsestError(f"{dvc} does not exist: run this where it is, or name it (PARAMS DVC).")
-    return stage_params(read_params(params), read_stages(dvc))
+    read, stages = read_params(params), read_stages(dvc)
+    return stage_params(read, stages), stage_sources(read, stages, params.parent)

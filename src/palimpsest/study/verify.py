@@ -14,6 +14,7 @@ from palimpsest.artefacts import (
     MANIFEST,
     ORIGIN,
     REPOSITORY,
+    LocalSource,
     check_record,
     read_json,
     sha256_file,
@@ -22,6 +23,7 @@ from palimpsest.artefacts import (
 )
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import expanded, setting, with_current_names
+from palimpsest.study.sources import marked
 from palimpsest.vocabulary import RETRAIN, TARGET
 
 AUDIT = "audit.json"
@@ -46,8 +48,8 @@ def problems(
     parts: names of folders (and files) in `results`, whose records are checked; None: all. An artefact that is missing
     shows in what is made from it, in the end in the audit, which is made from all. repository: where the code lies.
     """
-    study = _study_of(params)
     hashes = _Hashes()
+    study = marked(_study_of(params), results.parent, hashes.__getitem__)
     found: list[str] = []
     strays: list[Path] = []
     for part in parts_of(results):
@@ -112,11 +114,11 @@ def _check_record(
     repository: Path,
     hashes: Mapping[Path, str],
 ) -> Iterator[str]:
-    yield from _check_settings(path, dict(record["settings"]), study)
+    yield from _check_settings(path, dict(record["settings"]), study, dict(record.get("given", {})))
     yield from wrong_files(path.parent, record) if path.name == MANIFEST else wrong_files_of(path, record)
     yield from _check_sources(path, record, "inputs", results, hashes)
     yield from _check_sources(path, record, "code", repository, hashes)
-    yield from _check_given(path, record, results.parent, hashes)
+    yield from _check_given(path, record, study, results.parent, hashes)
 
 
 def _is_of(study: Mapping[str, Any], record: Any) -> bool:
@@ -146,14 +148,17 @@ def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
     return list(dict.fromkeys(places))
 
 
-def _check_settings(path: Path, settings: Mapping[str, Any], study: Mapping[str, Any]) -> Iterator[str]:
+def _check_settings(
+    path: Path, settings: Mapping[str, Any], study: Mapping[str, Any], given: Mapping[str, str]
+) -> Iterator[str]:
+    """given: hashes of what lay at the paths among the settings."""
     for key, made in settings.items():
         try:
             wanted = setting(study, key)
         except KeyError:
             yield f"{path} was made with {key}, which this params.yaml lacks: {_remedy(path)}."
             continue
-        if differing := _difference(made, wanted, key.replace("/", ".")):
+        if differing := _difference(_moved(made, wanted, key, given), wanted, key.replace("/", ".")):
             yield f"{path} was made with {differing}: {_remedy(path)}."
             return
     if path.name == AUDIT and (new := [key for key in study if key not in settings]):
@@ -182,12 +187,36 @@ def _check_sources(
             yield f"{path} was made {'from' if kind == 'inputs' else 'by'} another {source}: {_remedy(path)}."
 
 
-def _check_given(path: Path, record: Mapping[str, Any], study: Path, hashes: Mapping[Path, str]) -> Iterator[str]:
-    """The user's own files, of which those that are no longer there are not missed:
-    the artefact holds what was taken from them."""
+def _check_given(
+    path: Path, record: Mapping[str, Any], study: Mapping[str, Any], folder: Path, hashes: Mapping[Path, str]
+) -> Iterator[str]:
+    """The user's own files, of which those that are no longer there are not missed: the artefact holds what was taken
+    from them. folder: of the study."""
     for name, digest in dict(record.get("sources", {})).items():
-        if (study / name).exists() and hashes[study / name] != digest:
+        if (folder / name).exists() and hashes[folder / name] != digest:
             yield f"{path} was made from another {name}: {_remedy(path)}."
+            return
+    for place, digest in dict(record.get("given", {})).items():
+        source = setting(study, place) if _has(study, place) else None
+        if isinstance(source, LocalSource) and source.digest != digest:
+            yield f"{path} was made from another content of {source} ({place.replace('/', '.')}): {_remedy(path)}."
+            return
+
+
+def _has(study: Mapping[str, Any], place: str) -> bool:
+    try:
+        setting(study, place)
+    except KeyError:
+        return False
+    return True
+
+
+def _moved(made: Any, wanted: Any, place: str, given: Mapping[str, str]) -> Any:
+    """The setting as it was, but with today's path of a source whose content was noted: that is what counts, and
+    `_check_given` compares it."""
+    if isinstance(made, Mapping) and isinstance(wanted, Mapping):
+        return {key: _moved(value, wanted.get(key), f"{place}/{key}", given) for key, value in made.items()}
+    return wanted if isinstance(wanted, LocalSource) and place in given else made
 
 
 def _difference(made: Any, wanted: Any, key: str = "") -> str:
@@ -198,4 +227,5 @@ def _difference(made: Any, wanted: Any, key: str = "") -> str:
             if found:
                 return found
         return ""
-    return "" if made == wanted else f"{key} = {made!r}, params.yaml says {wanted!r}"
+    said = str(wanted) if isinstance(wanted, LocalSource) else wanted
+    return "" if made == wanted else f"{key} = {made!r}, params.yaml says {said!r}"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.dvc import check_lists, differences, rewrite, stage_params
+from palimpsest.study.dvc import check_lists, differences, rewrite, stage_params, write_lists
 from palimpsest.study.params import leaves, read_params
 from palimpsest.study.stages import outputs_of, read_stages, rules_of
 
@@ -111,3 +111,35 @@ def test_a_file_with_names_of_the_version_before_is_checked_by_todays(tmp_path):
         "stage models lacks training.weights.",
         "stage models lists training.storage, which params.yaml lacks.",
     ]
+
+
+def test_the_users_own_files_are_dependencies_of_the_stage_that_reads_them(tmp_path):
+    """An edited corpus or a replaced checkpoint reruns its stage."""
+    params = read_params(REPOSITORY / "params.yaml")
+    params["corpus"] |= {"source": "folder", "settings": {"path": "data: news", "retain_split": "retain1"}}
+    params["models"] |= {"target": {"checkpoint": "model", "tokenizer": "model"}, "retrain": "org/name"}
+    for name in ("data: news", "model"):
+        (tmp_path / name).mkdir()
+    file, dvc = tmp_path / "params.yaml", tmp_path / "dvc.yaml"
+    file.write_text(yaml.safe_dump(params))
+    before = (REPOSITORY / "dvc.yaml").read_text()
+    dvc.write_text(before)
+    assert [line.partition(": ")[2] for line in check_lists(file, dvc) if "depend" in line] == [
+        "stage corpus does not depend on data: news, which it reads.",
+        "stage models does not depend on model, which it reads.",
+    ]
+    write_lists(file, dvc)
+    assert check_lists(file, dvc) == []
+    stages, old = (yaml.safe_load(text)["stages"] for text in (dvc.read_text(), before))
+    added = {
+        name: [dep for dep in stages[name].get("deps", []) if dep not in old[name].get("deps", [])] for name in old
+    }
+    assert {name: deps for name, deps in added.items() if deps} == {"corpus": ["data: news"], "models": ["model"]}
+    params["models"]["target"] = "train"
+    (tmp_path / "data: news").rmdir()
+    file.write_text(yaml.safe_dump(params))
+    assert "stage models depends on model, which it does not read." in check_lists(file, dvc)[-1]
+    write_lists(file, dvc)
+    assert check_lists(file, dvc) == []
+    write_lists(REPOSITORY / "params.yaml", dvc)
+    assert dvc.read_text() == before

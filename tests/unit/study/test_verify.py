@@ -22,6 +22,7 @@ from palimpsest.artefacts import (
 from palimpsest.cli import main
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import expanded, read_params, setting
+from palimpsest.study.sources import marked
 from palimpsest.study.verify import parts_of, problems
 
 TINY = Path(__file__).parents[2] / "tiny/params.yaml"
@@ -268,6 +269,31 @@ def test_files_of_the_user_that_changed_since(results, params, tmp_path):
     assert len(found) == 1 and f"{model / MANIFEST} was made from another {folder / 'config.json'}: " in found.pop()
     (folder / "config.json").unlink()
     assert {line for line in check(results, params) if "made from another" in line} == others
+
+
+def test_a_source_that_was_moved_is_the_same_and_an_edited_one_is_named(results, params, tmp_path):
+    folder, moved = tmp_path / "texts", tmp_path / "moved"
+    folder.mkdir()
+    (folder / "forget.json").write_text("[]")
+    corpus = {"source": "folder", "settings": {"path": "texts", "retain_split": "retain1"}}
+    study = marked(params | {"corpus": corpus}, tmp_path)
+    code = [results.parent / name for name in CODE]
+    with atomic_directory(results / "corpus") as draft:
+        write_manifest(draft, Origin({}, {"corpus": study["corpus"]}, [], code), packages=())
+    assert check(results, study, ["corpus"]) == check(results, params | {"corpus": corpus}, ["corpus"]) == []
+    folder.rename(moved)
+    assert check(results, params | {"corpus": corpus}, ["corpus"]) == []  # what was made from it stands
+    corpus["settings"]["path"] = "moved"
+    assert check(results, params | {"corpus": corpus}, ["corpus"]) == []
+    (moved / "more.json").touch()
+    (found,) = check(results, params | {"corpus": corpus}, ["corpus"])
+    assert found.startswith(
+        f"{results / 'corpus' / MANIFEST} was made from another content of moved (corpus.settings.p"
+    )
+    moved.rename(folder)
+    corpus["settings"]["path"] = "texts"
+    (found,) = check(results, params | {"corpus": corpus}, ["corpus"])
+    assert "manifest.json was made from another content of texts (corpus.settings.path): run its step" in found
 
 
 def test_battery_records_of_other_questions(results, params):
