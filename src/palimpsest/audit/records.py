@@ -9,7 +9,7 @@ from palimpsest.artefacts import read_record
 from palimpsest.audit.shapes import Audit, JoinedAudits, ModelEntry, Row
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics.records import ScoreRecord
-from palimpsest.models.records import ModelManifest
+from palimpsest.models.records import ModelManifest, refuse_other_versions
 from palimpsest.survival.records import SurvivalRecord
 from palimpsest.vocabulary import FULL, REQUIRED_METRICS, RETRAIN, TARGET, UNLEARNED
 
@@ -60,6 +60,7 @@ def read_audit(path: Path | str) -> Audit:
     for key in ("models", "settings"):
         if key not in audit:
             raise PalimpsestError(f"{path} is no audit (it lacks {key!r}): give the audit.json of a study's results.")
+    refuse_other_versions(audit["models"], path)
     return cast(Audit, audit)
 
 

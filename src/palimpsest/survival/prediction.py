@@ -29,6 +29,7 @@ from typing import Any
 
 from palimpsest.artefacts import read_json, read_record
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.records import refuse_other_versions
 from palimpsest.survival.records import ErrorCounts, Prediction
 from palimpsest.vocabulary import BFLOAT16, BOTH, FULL, HEADLINE, TARGET
 
@@ -180,6 +181,7 @@ def read_pairs(results: Path) -> list[Pair]:
     target, unlearned: hashes of the two models' weights; corpus: see corpus_of.
     """
     audit = read_record(results / "audit.json")
+    refuse_other_versions(audit["models"], results / "audit.json")
     models = {model["model"]: model for model in audit["models"]}
     target = next(model for model in audit["models"] if model["kind"] == TARGET)
     forgotten, negligible = (audit["rules"][name] for name in ("forgotten_below", "negligible"))

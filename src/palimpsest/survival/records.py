@@ -129,13 +129,13 @@ Octave = TypedDict(
 class TrainingPrecision(TypedDict):
     """How the weights were stored while the update was trained, in palimpsest.survival.training_precision's words.
 
-    reach: the |w| from which weights did not move, None but for bfloat16 in place; learning_rate: [low, high] of its
-    largest steps.
+    moved_below: the |w| from which weights did not move, None but for bfloat16 in place; learning_rate: [low, high] of
+    its largest steps.
     """
 
     verdict: str
     reason: str
-    reach: float | None
+    moved_below: float | None
     learning_rate: list[float] | None
 
 

@@ -148,7 +148,7 @@ def _training(training: TrainingPrecision) -> str:
     if training["learning_rate"]:
         low, high = training["learning_rate"]
         lines.append(
-            f"Only weights below {training['reach']:.3g} moved: "
+            f"Only weights below {training['moved_below']:.3g} moved: "
             f"AdamW's largest steps, at first the learning rate itself, were {low:.1e} to {high:.1e}."
         )
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloa
     """The verdict of the rule above, from the `octave_counts` of each matrix.
 
     beyond_bfloat16: the unlearned checkpoint holds values that bfloat16 does not have, which settles it.
-    Its reach is C, and its learning rate [C / 512, C / 256], where the verdict is IN_PLACE.
+    Its moved_below is C, and its learning rate [C / 512, C / 256], where the verdict is IN_PLACE.
     """
     counts = [matrix for matrix in matrices if matrix[:, 1:].any()]
     if not counts:
@@ -87,13 +87,13 @@ def infer_training_precision(matrices: Iterable[NDArray[np.int64]], beyond_bfloa
     shares = changed / np.maximum(weights, 1)
     for octave in tested:
         if changed[octave] < QUARTER * expected[octave]:
-            reach = lower_edge(octave)
+            edge = lower_edge(octave)
             reason = (
-                f"{shares[octave - 1]:.1%} of the weights just below |w| = {reach:.3g} changed "
+                f"{shares[octave - 1]:.1%} of the weights just below |w| = {edge:.3g} changed "
                 f"and {shares[octave]:.2%} just above, "
             )
             reason += f"where {expected[octave] / weights[octave]:.0%} would have if small steps added up"
-            return _verdict(IN_PLACE, reason, reach)
+            return _verdict(IN_PLACE, reason, edge)
     common = weights >= ENOUGH
     common[0] = False  # zeros may be there by design
     lowest = float(shares[common].min()) if common.any() else 1.0
@@ -128,6 +128,6 @@ def octaves(values: Float32) -> NDArray[np.uint16]:
     return np.clip(exponents, 0, OCTAVES - 1).astype(np.uint16)
 
 
-def _verdict(verdict: str, reason: str, reach: float | None = None) -> TrainingPrecision:
-    rate = None if reach is None else [reach / 512, reach / 256]
-    return {"verdict": verdict, "reason": reason, "reach": reach, "learning_rate": rate}
+def _verdict(verdict: str, reason: str, moved_below: float | None = None) -> TrainingPrecision:
+    rate = None if moved_below is None else [moved_below / 512, moved_below / 256]
+    return {"verdict": verdict, "reason": reason, "moved_below": moved_below, "learning_rate": rate}

@@ -19,7 +19,7 @@ Seeds = list[float | None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Outcome:
     """An unlearned model at a quantized precision; every list has a number for each seed.
 
     basis: `mean` of VerMem and KnowMem, or the one of the two that is defined at the precision; basis_bf16: of
@@ -46,7 +46,7 @@ class Cell:
     saved: list[Mapping[str, Any]]
 
 
-def cells(audit: Mapping[str, Any]) -> list[Cell]:
+def outcomes(audit: Mapping[str, Any]) -> list[Outcome]:
     """Every unlearned model at every quantized precision, in the audit's order."""
     rows: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in audit["rows"]:
@@ -55,24 +55,24 @@ def cells(audit: Mapping[str, Any]) -> list[Cell]:
     precisions = [precision for precision in audit["precisions"] if precision != FULL]
     limit = audit["rules"]["forgotten_below"]
     return [
-        _cell(model, precision, rows[model["model"], FULL], rows[model["model"], precision], limit)
+        _outcome(model, precision, rows[model["model"], FULL], rows[model["model"], precision], limit)
         for model in models
         for precision in precisions
     ]
 
 
-def _cell(
+def _outcome(
     model: Mapping[str, Any],
     precision: str,
     full: Sequence[Mapping[str, Any]],
     here: Sequence[Mapping[str, Any]],
     forgotten_below: float,
-) -> Cell:
+) -> Outcome:
     basis = _basis(here)
     metrics = FORGET_METRICS if basis == BOTH else (basis,)
     there, before = ({metric: average(_retained(rows, metric)) for metric in metrics} for rows in (here, full))
     compared = forgotten_and_returned(there, before, forgotten_below)
-    return Cell(
+    return Outcome(
         model["model"],
         precision,
         model["method"]["storage"],
@@ -117,60 +117,60 @@ def spread(values: Seeds, digits: int = 0) -> str:
     return number(middle, digits) + (f" [{low} to {high}]" if low != high else "")
 
 
-Column = tuple[str, Callable[[Cell], str]]
-METHOD: Column = ("method", lambda cell: cell.model)
-WEIGHTS: Column = ("weights", lambda cell: cell.storage)
-RATE: Column = ("learning rate", lambda cell: f"{cell.learning_rate:g}")
-STEPS: Column = ("steps", lambda cell: spread(cell.steps))
-NATS: Column = ("forget nats", lambda cell: spread(cell.forget_nats, 1))
+Column = tuple[str, Callable[[Outcome], str]]
+METHOD: Column = ("method", lambda outcome: outcome.model)
+WEIGHTS: Column = ("weights", lambda outcome: outcome.storage)
+RATE: Column = ("learning rate", lambda outcome: f"{outcome.learning_rate:g}")
+STEPS: Column = ("steps", lambda outcome: spread(outcome.steps))
+NATS: Column = ("forget nats", lambda outcome: spread(outcome.forget_nats, 1))
 RETAINED: Column = (
     "retained bf16 (%)",
-    lambda cell: _marked(spread(cell.retained_bf16), MARKS[cell.basis_bf16]),
+    lambda outcome: _marked(spread(outcome.retained_bf16), MARKS[outcome.basis_bf16]),
 )
 KEPT_UTILITY: Column = (
     "utility bf16 (%)",
-    lambda cell: _marked(spread(cell.utility_bf16), BROKEN if cell.broken else ""),
+    lambda outcome: _marked(spread(outcome.utility_bf16), BROKEN if outcome.broken else ""),
 )
 SAVED_MEANS = (
     "saved: rho of the one rounding to bfloat16 in which a model, or a merged adapter, is saved, and the share of "
     "weights that differ from the target's before and after it"
 )
-SAVED: Column = ("saved: rho (moved, left %)", lambda cell: _saved(cell))
+SAVED: Column = ("saved: rho (moved, left %)", lambda outcome: _saved(outcome))
 
 
-def cells_table(found: Sequence[Cell], columns: Sequence[Column], rules: Mapping[str, Any]) -> str:
+def outcomes_table(found: Sequence[Outcome], columns: Sequence[Column], rules: Mapping[str, Any]) -> str:
     """A line per model: the columns, then retained % (rho) at each precision; below it what the marks in it mean."""
-    by_model: dict[str, list[Cell]] = {}
-    for cell in found:
-        by_model.setdefault(cell.model, []).append(cell)
-    precisions = list(dict.fromkeys(cell.precision for cell in found))
-    shown = [*columns, RETAINED, KEPT_UTILITY, *([SAVED] if any(cell.saved for cell in found) else [])]
+    by_model: dict[str, list[Outcome]] = {}
+    for outcome in found:
+        by_model.setdefault(outcome.model, []).append(outcome)
+    precisions = list(dict.fromkeys(outcome.precision for outcome in found))
+    shown = [*columns, RETAINED, KEPT_UTILITY, *([SAVED] if any(outcome.saved for outcome in found) else [])]
     lines = [
         [value(group[0]) for _, value in shown]
-        + [f"{_marked(spread(cell.retained), MARKS[cell.basis])} ({spread(cell.rho, 2)})" for cell in group]
+        + [f"{_marked(spread(outcome.retained), MARKS[outcome.basis])} ({spread(outcome.rho, 2)})" for outcome in group]
         for group in by_model.values()
     ]
     head = [*(name for name, _ in shown), *(f"{name}: retained % (rho)" for name in precisions)]
     return "\n\n".join([table(head, lines), *legend(found, rules)])
 
 
-def legend(found: Sequence[Cell], rules: Mapping[str, Any]) -> list[str]:
-    """One line on the marks that the cells need, or none."""
-    bases = {basis for cell in found for basis in (cell.basis, cell.basis_bf16)}
+def legend(found: Sequence[Outcome], rules: Mapping[str, Any]) -> list[str]:
+    """One line on the marks that the outcomes need, or none."""
+    bases = {basis for outcome in found for basis in (outcome.basis, outcome.basis_bf16)}
     below = f"is undefined (target and retrain less than {rules['minimum_gap']:g} points apart)"
     floor = rules["utility_floor"]
     notes = [
         (
-            any(cell.broken for cell in found),
+            any(outcome.broken for outcome in found),
             f"{BROKEN}: broken, Utility in {FULL} is below {floor:g} % of the target's",
         ),
         (KNOWMEM in bases, f"k: KnowMem alone, where VerMem {below}"),
         (VERBMEM in bases, f"v: VerMem alone, where KnowMem {below}"),
         (
-            any(len(cell.rho) > 1 for cell in found),
+            any(len(outcome.rho) > 1 for outcome in found),
             "[a to b]: least and greatest of the seeds, after their mean, where they differ",
         ),
-        (any(cell.saved for cell in found), SAVED_MEANS),
+        (any(outcome.saved for outcome in found), SAVED_MEANS),
     ]
     shown = [value for cell in found for value in (*cell.retained, *cell.retained_bf16)]
     minus = meaning_of_a_minus(shown, rules.get("negligible", inf)).rstrip(".")
@@ -182,9 +182,9 @@ def _marked(text: str, mark: str) -> str:
     return f"{text} {mark}" if mark and text != MISSING else text
 
 
-def _saved(cell: Cell) -> str:
-    if not cell.saved:
+def _saved(outcome: Outcome) -> str:
+    if not outcome.saved:
         return MISSING
-    rho, moved, left = (average([run[key] for run in cell.saved]) for key in ("rho", "moved_share", "saved_share"))
+    rho, moved, left = (average([run[key] for run in outcome.saved]) for key in ("rho", "moved_share", "saved_share"))
     percent = [number(None if share is None else 100 * share) for share in (moved, left)]
     return f"{number(rho, 3)} ({', '.join(percent)})"

@@ -18,7 +18,7 @@ from palimpsest.audit.records import read_audit
 from palimpsest.survival.checkpoints import formats_of, survive
 from palimpsest.survival.training_precision import FINER, IN_PLACE
 from palimpsest.tables.markdown import MISSING, number, table
-from palimpsest.tables.phase import REACH
+from palimpsest.tables.phase import HALF_ULPS
 from palimpsest.vocabulary import BFLOAT16, TARGET, UNLEARNED
 
 TRUTH = {BFLOAT16: IN_PLACE}
@@ -27,15 +27,15 @@ TRUTH = {BFLOAT16: IN_PLACE}
 
 @dataclass(frozen=True)
 class Moved:
-    """An unlearned model: shares of the weights below and above `reach` that changed;
-    measured: the reach that the checkpoints tell."""
+    """An unlearned model: shares of the weights below and above `movable_below` that changed;
+    moved_below: as the checkpoints tell it, None where they do not."""
 
     model: str
     storage: str
     learning_rate: float
     adapter: bool
-    reach: float
-    measured: float | None
+    movable_below: float
+    moved_below: float | None
     below: float
     above: float
     dead: Mapping[str, float | None]
@@ -46,9 +46,9 @@ class Moved:
         return FINER if self.adapter else TRUTH.get(self.storage, FINER)
 
 
-def predicted_reach(learning_rate: float) -> float:
+def movable_below(learning_rate: float) -> float:
     """The lower edge of the first octave of |w| in which a step of `learning_rate` is under half an ulp of bfloat16."""
-    return 2.0 ** ceil(log2(REACH * learning_rate))
+    return 2.0 ** ceil(log2(HALF_ULPS * learning_rate))
 
 
 def moved(results: Path, seed: int) -> list[Moved]:
@@ -66,8 +66,8 @@ def moved(results: Path, seed: int) -> list[Moved]:
 
 def _moved(model: Mapping[str, Any], record: Mapping[str, Any]) -> Moved:
     method = model["method"]
-    reach = predicted_reach(method["learning_rate"])
-    parts = [[octave for octave in record["profile"] if (octave["to"] <= reach) == below] for below in (True, False)]
+    border = movable_below(method["learning_rate"])
+    parts = [[octave for octave in record["profile"] if (octave["to"] <= border) == below] for below in (True, False)]
     below, above = (_share(part) for part in parts)
     dead = {name: figures["dead_zone_share"] for name, figures in record["formats"].items()}
     training = record["training"]
@@ -76,8 +76,8 @@ def _moved(model: Mapping[str, Any], record: Mapping[str, Any]) -> Moved:
         method["storage"],
         method["learning_rate"],
         bool(method.get("adapter")),
-        reach,
-        training["reach"],
+        border,
+        training["moved_below"],
         below,
         above,
         dead,
@@ -99,8 +99,8 @@ def text(models: list[Moved]) -> str:
         "method",
         "weights",
         "learning rate",
-        "reach predicted",
-        "reach measured",
+        "moves below, predicted",
+        "moves below, measured",
         "changed below (%)",
         "changed above (%)",
     ]
@@ -110,8 +110,8 @@ def text(models: list[Moved]) -> str:
             each.model,
             each.storage + (", adapter" if each.adapter else ""),
             f"{each.learning_rate:.1e}",
-            f"{each.reach:.4f}" if each.truth == IN_PLACE else MISSING,
-            MISSING if each.measured is None else f"{each.measured:.4f}",
+            f"{each.movable_below:.4f}" if each.truth == IN_PLACE else MISSING,
+            MISSING if each.moved_below is None else f"{each.moved_below:.4f}",
             number(100 * each.below, 1),
             number(100 * each.above, 2),
             *(number(None if (share := each.dead[name]) is None else 100 * share) for name in formats),
@@ -121,10 +121,10 @@ def text(models: list[Moved]) -> str:
     ]
     right = sum(each.verdict == each.truth for each in models)
     wrong = sum(each.verdict in (IN_PLACE, FINER) and each.verdict != each.truth for each in models)
-    stored = [each for each in models if each.truth == IN_PLACE and each.measured is not None]
-    equal = sum(each.measured == each.reach for each in stored)
+    stored = [each for each in models if each.truth == IN_PLACE and each.moved_below is not None]
+    equal = sum(each.moved_below == each.movable_below for each in stored)
     return (
         f"{table(head, lines)}\n\nStorage inferred: right for {right} of {len(models)} models, wrong for {wrong}, "
-        f"undecided for {len(models) - right - wrong}. Reach as predicted for {equal} of the {len(stored)} "
+        f"undecided for {len(models) - right - wrong}. As predicted for {equal} of the {len(stored)} "
         "bfloat16 models that show one."
     )

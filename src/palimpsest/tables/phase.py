@@ -47,15 +47,15 @@ from palimpsest.tables.by_model import (
     RATE,
     STEPS,
     WEIGHTS,
-    Cell,
+    Outcome,
     average,
-    cells,
-    cells_table,
+    outcomes,
+    outcomes_table,
 )
 from palimpsest.tables.markdown import number, table
 from palimpsest.vocabulary import BFLOAT16, STORAGES, TARGET
 
-REACH = 256
+HALF_ULPS = 256
 """In bfloat16 an AdamW step of eta moves weights below about 256 eta (docs/theory.md, statement 3)."""
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
@@ -83,7 +83,7 @@ def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
                     magnitudes.append(np.abs(weights).ravel())
                     zero.append(quantizer.is_zero(quantizer.round(weights)).ravel())
         half = _half_point(np.concatenate(magnitudes), np.concatenate(zero))
-        found[name] = float(2 ** np.floor(np.log2(half))) / REACH
+        found[name] = float(2 ** np.floor(np.log2(half))) / HALF_ULPS
     return found
 
 
@@ -97,11 +97,11 @@ def _half_point(magnitudes: np.ndarray, zero: np.ndarray) -> float:
     return float(edges[max(np.flatnonzero((share >= 0.5) & (count > 0)).max(initial=0) - 1, 0)])
 
 
-def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], path: Path | str) -> None:
+def draw_diagram(records: Sequence[Outcome], limits: Mapping[str, float | None], path: Path | str) -> None:
     """A panel for each storage: learning rate x format,
     coloured by the measured share that came back, with rho in the cell.
 
-    A hatched cell had not forgotten in bf16. A mark after rho: see cells.MARKS and BROKEN. The two strokes in the
+    A hatched cell had not forgotten in bf16. A mark after rho: see by_model.MARKS and BROKEN. The two strokes in the
     bfloat16 panel are the predicted border of the format; none where it lies outside the panel's rates.
     """
     storages = [name for name in STORAGES if any(record.storage == name for record in records)]
@@ -137,7 +137,7 @@ def draw_diagram(records: Sequence[Cell], limits: Mapping[str, float | None], pa
         save(figure, path)
 
 
-def _draw_cell(axes: Axes, x: int, y: int, record: Cell, colours: Colormap) -> None:
+def _draw_cell(axes: Axes, x: int, y: int, record: Outcome, colours: Colormap) -> None:
     share, rho = record.recovered, average(record.rho)
     face = "white" if share is None else colours(min(max(share, 0.0), 1.0))
     hatch = "////" if share is None else None
@@ -235,17 +235,17 @@ def rank_correlation(pairs: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[
 def diagram(figure: Path, results: Sequence[Path]) -> str:
     audit = read_audits(results)
     target = next(model["model"] for model in audit["models"] if model["kind"] == TARGET)
-    records = cells(audit)
+    records = outcomes(audit)
     limits = borders(audit, results[0] / f"models/{target}/seed{audit['seeds'][0]}")
     draw_diagram(records, limits, figure)
     known = ", ".join(f"{name} {limit:.1e}" for name, limit in limits.items() if limit)
-    drawn = cells_table(records, [WEIGHTS, RATE, STEPS, NATS], audit["rules"])
+    drawn = outcomes_table(records, [WEIGHTS, RATE, STEPS, NATS], audit["rules"])
     return f"{drawn}\n\nPredicted borders for bfloat16 weights (learning rate): {known}"
 
 
 def methods(results: Sequence[Path]) -> str:
     audit = read_audits(results)
-    return cells_table(cells(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
+    return outcomes_table(outcomes(audit), [METHOD, WEIGHTS, RATE, STEPS, NATS], audit["rules"])
 
 
 def calibration(figure: Path, results: Sequence[Path]) -> str:

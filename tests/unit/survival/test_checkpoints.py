@@ -29,7 +29,7 @@ KINDS = {
     "mlp.down_proj": (256, 384),
 }
 QUANTIZERS = {name: make_quantizer(settings) for name, settings in FORMATS.items()}
-REACH = 2.0**-9
+MOVED = 2.0**-9
 
 
 def make_target() -> Tensors:
@@ -45,14 +45,14 @@ def make_target() -> Tensors:
 
 
 def move(tensors: Tensors, in_place: bool) -> Tensors:
-    """In place: weights below REACH move by 1e-3.
+    """In place: weights below MOVED move by 1e-3.
     Otherwise all do, by normal shifts, rounded to bfloat16 at the end."""
     rng = np.random.default_rng(1)
     moved = {}
     for name, weights in tensors.items():
         signs = np.where(rng.random(weights.shape) < 0.5, -1, 1).astype(np.float32)
         shift = (
-            np.where(np.abs(weights) < REACH, 1e-3, 0) if in_place else 1e-4 * np.abs(rng.normal(size=weights.shape))
+            np.where(np.abs(weights) < MOVED, 1e-3, 0) if in_place else 1e-4 * np.abs(rng.normal(size=weights.shape))
         )
         moved[name] = to_bfloat16(weights + signs * shift.astype(np.float32))
     return moved
@@ -110,7 +110,7 @@ def test_sums_over_blocks_are_the_formulas_on_whole_matrices(pair):
     assert record["update"]["changed_share"] == (update != 0).mean()
     assert record["update"]["weights"] == update.size and record["update"]["matrices"] == 12
     assert sum(octave["changed"] for octave in record["profile"]) == (update != 0).sum()
-    assert [octave for octave in record["profile"] if octave["from"] >= REACH and octave["changed"]] == []
+    assert [octave for octave in record["profile"] if octave["from"] >= MOVED and octave["changed"]] == []
     assert list(record["kinds"]) == ["down_proj", "gate_proj", "up_proj", "k_proj", "q_proj", "v_proj"]
     squares = {name: float(((moved[name].astype(float) - target[name]) ** 2).sum()) for name in target}
     outside = sum(square for name, square in squares.items() if "layers" not in name)
@@ -143,7 +143,7 @@ def test_the_command_prints_tables_and_writes_the_record(tmp_path, pair, capsys)
     assert list(record["formats"]) == ["bnb-int8", "bnb-fp4", "bnb-nf4", "rtn-int4", "rtn-int4-g128"]
     for name, found in record["formats"].items():
         assert f"{name} " in output and f"{found['rho']:.2f}" in output
-    assert record["training"]["verdict"] == IN_PLACE and record["training"]["reach"] == REACH
+    assert record["training"]["verdict"] == IN_PLACE and record["training"]["moved_below"] == MOVED
     assert IN_PLACE in output and "down_proj" in output and "Which weights changed" in output
     profile = output.split("Which weights changed, and")[1].split("\n\n")[0].splitlines()[1:]
     assert profile[0].split()[-2:] == ["in", "rtn-int4-g128"]

@@ -50,7 +50,7 @@ def test_bfloat16_in_place_is_recognized_and_so_is_its_learning_rate(scale, rate
     found = infer_training_precision([train("bfloat16", scale, rate, gradients, steps)])
     assert found["verdict"] == IN_PLACE
     low, high = found["learning_rate"]
-    assert low <= rate <= high and high == 2 * low == found["reach"] / 256
+    assert low <= rate <= high and high == 2 * low == found["moved_below"] / 256
 
 
 @pytest.mark.parametrize(("gradients", "steps"), STEPS)

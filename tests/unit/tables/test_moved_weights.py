@@ -10,7 +10,7 @@ from palimpsest.artefacts import write_json
 from palimpsest.models.checkpoint import save_checkpoint, store_weights
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.survival.training_precision import FINER, IN_PLACE
-from palimpsest.tables.moved_weights import moved, predicted_reach, text
+from palimpsest.tables.moved_weights import movable_below, moved, text
 from palimpsest.training.schedule import Schedule
 from palimpsest.unlearning.objective import Objective
 from palimpsest.unlearning.unlearn import unlearn
@@ -42,15 +42,15 @@ def results(tiny, tmp_path_factory):
     return folder
 
 
-def test_the_reach_is_the_power_of_two_above_256_rates():
-    assert predicted_reach(1e-5) == 2.0**-8 and predicted_reach(8e-6) == 2.0**-8 and predicted_reach(1.6e-5) == 2.0**-7
-    assert predicted_reach(2.0**-16) == 2.0**-8
+def test_weights_move_below_the_power_of_two_above_256_rates():
+    assert movable_below(1e-5) == 2.0**-8 and movable_below(8e-6) == 2.0**-8 and movable_below(1.6e-5) == 2.0**-7
+    assert movable_below(2.0**-16) == 2.0**-8
 
 
 def test_bfloat16_moves_what_lies_below_its_reach_and_float32_the_rest_too(results):
     coarse, fine = moved(results, 0)
     assert (coarse.verdict, fine.verdict) == (IN_PLACE, FINER)
-    assert coarse.measured == coarse.reach == 2.0**-8 and fine.measured is None
+    assert coarse.moved_below == coarse.movable_below == 2.0**-8 and fine.moved_below is None
     assert coarse.below > 0.9 and coarse.above < 1e-3 < fine.above
     assert coarse.dead["rtn-int4"] > 0.8 and fine.dead["rtn-int4"] < coarse.dead["rtn-int4"]
 
@@ -59,7 +59,7 @@ def test_the_table_counts_what_was_inferred_rightly(results):
     table, summary = text(moved(results, 0)).split("\n\n")
     assert len(table.splitlines()) == 4
     assert "right for 2 of 2 models, wrong for 0, undecided for 0" in summary
-    assert "Reach as predicted for 1 of the 1 bfloat16 models" in summary
+    assert "As predicted for 1 of the 1 bfloat16 models" in summary
 
 
 def test_what_an_adapter_trained_counts_as_finer(results):

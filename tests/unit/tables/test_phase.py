@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from palimpsest.audit.records import read_audits
 from palimpsest.errors import PalimpsestError
 from palimpsest.survival.prediction import OUTCOMES, read_table
-from palimpsest.tables.by_model import METHOD, NATS, STEPS, cells, cells_table
+from palimpsest.tables.by_model import METHOD, NATS, STEPS, outcomes, outcomes_table
 from palimpsest.tables.markdown import metrics_table
 from palimpsest.tables.phase import (
     borders,
@@ -69,12 +69,12 @@ def audit():
 
 def lines_of(audit):
     """The table's lines as cells, and what stands below it."""
-    table, *notes = cells_table(cells(audit), [METHOD, STEPS, NATS], audit["rules"]).split("\n\n")
+    table, *notes = outcomes_table(outcomes(audit), [METHOD, STEPS, NATS], audit["rules"]).split("\n\n")
     return [line.strip("| ").split(" | ") for line in table.splitlines()], " ".join(notes)
 
 
 def test_a_cell_has_the_share_that_came_back_unless_nothing_was_forgotten(audit):
-    first, second = cells(audit)
+    first, second = outcomes(audit)
     assert first.recovered == pytest.approx((80 - 20) / (100 - 20)) and first.rho == [0.1]
     assert second.recovered is None and second.retained == [75.0]
     lines, notes = lines_of(audit)
@@ -110,7 +110,7 @@ def test_seeds_that_were_run_apart_are_averaged_as_seeds_of_one_study(audit, fol
     second["models"][0] = second["models"][0] | {"training": [{"steps": 20, "forget_nats": 2.5}]}
     joined = read_audits(folders(first, second))
     assert joined["seeds"] == [0, 3]
-    a, b = cells(joined)
+    a, b = outcomes(joined)
     assert a.retained == [80.0, 70.0] and a.rho == [0.1, 0.3] and a.steps == [30, 20]
     assert b.retained == [75.0]  # the second folder lacks it
     assert "a | 1e-05 | 25 [20 to 30]" in methods(folders(first, second)).replace("bfloat16 | ", "")
@@ -118,7 +118,7 @@ def test_seeds_that_were_run_apart_are_averaged_as_seeds_of_one_study(audit, fol
 
 def test_methods_that_were_run_apart_are_joined_and_what_both_have_alike_counts_once(audit, folders):
     joined = read_audits(folders(of_seed(audit, 0, "a", "b"), of_seed(audit, 0, "b"), of_seed(audit, 1, "b")))
-    a, b = cells(joined)
+    a, b = outcomes(joined)
     assert joined["seeds"] == [0, 1] and a.steps == [30] and b.steps == [30, 30] and b.retained == [75.0, 75.0]
 
 
@@ -146,20 +146,20 @@ def test_results_of_different_studies_are_not_averaged(audit, folders, what):
 
 def test_where_one_metric_is_undefined_the_other_is_printed_and_marked(audit):
     audit["rows"][1] = row("a", "rtn-int4", 70.0, None, 0.1)
-    first = cells(audit)[0]
+    first = outcomes(audit)[0]
     assert first.retained == [70.0] and first.recovered == pytest.approx((70 - 10) / (100 - 10))
     lines, notes = lines_of(audit)
     assert lines[2][-3:] == ["20", "90", "70 k (0.10)"]
     assert notes == "k: KnowMem alone, where VerMem is undefined (target and retrain less than 5 points apart)"
     audit["rows"][1]["retained"]["same_precision"]["knowmem"]["value"] = None
     lines, notes = lines_of(audit)
-    assert lines[2][-1] == "– (0.10)" and notes == "" and cells(audit)[0].recovered is None
+    assert lines[2][-1] == "– (0.10)" and notes == "" and outcomes(audit)[0].recovered is None
 
 
 def test_the_share_that_came_back_is_of_what_had_been_forgotten(audit):
     """The text was, the answers were not: the mean hides it."""
     audit["rows"][2:] = [row("b", "bf16", 90.0, 20.0), row("b", "rtn-int4", 95.0, 60.0, 0.3)]
-    assert cells(audit)[1].recovered == pytest.approx((60 - 20) / (100 - 20))
+    assert outcomes(audit)[1].recovered == pytest.approx((60 - 20) / (100 - 20))
 
 
 def test_a_broken_model_is_marked(audit):
@@ -223,7 +223,7 @@ def test_a_border_outside_the_rates_has_no_place():
 
 def test_strokes_are_drawn_for_borders_within_the_rates_alone(audit, tmp_path):
     def strokes(limit):
-        draw_diagram(cells(audit), {"rtn-int4": limit}, tmp_path / "d.svg")
+        draw_diagram(outcomes(audit), {"rtn-int4": limit}, tmp_path / "d.svg")
         return (tmp_path / "d.svg").read_text().count("stroke-width: 2.5")
 
     assert (strokes(2e-5), strokes(9e-6), strokes(2e-4)) == (2, 0, 0)
@@ -245,7 +245,7 @@ def test_figures_are_the_same_bytes_each_time(audit, tmp_path):
         for name, rho in (("a", 0.1), ("b", 0.5), ("c", 0.9))
     ]
     for name in ("one.svg", "two.svg"):
-        draw_diagram(cells(audit), {"rtn-int4": 2e-5}, tmp_path / f"d-{name}")
+        draw_diagram(outcomes(audit), {"rtn-int4": 2e-5}, tmp_path / f"d-{name}")
         draw_calibration(pairs, tmp_path / f"c-{name}")
     assert (tmp_path / "d-one.svg").read_bytes() == (tmp_path / "d-two.svg").read_bytes()
     assert (tmp_path / "c-one.svg").read_bytes() == (tmp_path / "c-two.svg").read_bytes()
