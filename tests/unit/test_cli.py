@@ -42,7 +42,7 @@ TABLES = {
     "calibration": ["{}/figure.svg", "{}"],
     "prediction": ["{}"],
 }
-COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"]]
+COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["verdict"], ["policy"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 
@@ -101,7 +101,7 @@ def test_a_shell_can_complete(shell):
 
 @pytest.mark.parametrize("command", [["tabels"], ["tables", "formatz", "x"], ["survive", "one"], ["verify", "--nope"]])
 def test_a_command_line_that_is_none_is_a_usage_error(command, capsys):
-    assert cli.main(command) == 2
+    assert cli.main(command) == cli.WRONG_USE
     assert "Usage: palimpsest" in capsys.readouterr().err
 
 

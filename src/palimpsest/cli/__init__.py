@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from palimpsest.cli import verdict
 from palimpsest.cli.tables import tables
 from palimpsest.errors import PalimpsestError, one_line, printable
 
@@ -19,6 +20,11 @@ app = typer.Typer(
     name="palimpsest", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 app.add_typer(tables, name="tables")
+app.command(epilog=verdict.HELP)(verdict.verdict)
+app.command()(verdict.policy)
+
+WRONG_USE = 64
+"""The exit code of a command line that is no command (EX_USAGE): 2 says that a model failed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with one_line("palimpsest"):
         try:
             app(args=arguments, prog_name="palimpsest")
+        except verdict.Outcome as end:
+            return int(str(end.code))
         except SystemExit as end:
-            return int(end.code or 0)
+            return WRONG_USE if end.code == 2 else int(end.code or 0)
     return 0
 
 

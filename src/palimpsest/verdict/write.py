@@ -1,0 +1,57 @@
+"""A verdict on disk: verdict.json, records.csv and verdict.html."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from palimpsest.artefacts import read_json, write_json
+from palimpsest.errors import PalimpsestError
+from palimpsest.verdict.decide import worst
+from palimpsest.verdict.openunlearning import Files
+from palimpsest.verdict.page import page
+from palimpsest.verdict.policy import Policy
+from palimpsest.verdict.records import FormatVerdict, Measured
+from palimpsest.verdict.text import records_csv
+
+
+def write_verdict(
+    folder: Path, verdicts: Sequence[FormatVerdict], measured: Mapping[str, Measured], policy: Policy, files: Files
+) -> None:
+    """Write the three files. Raises PalimpsestError where the folder holds a verdict by another policy: a policy is
+    written before the run, not after it."""
+    path = folder / "verdict.json"
+    if path.is_file():
+        before = read_json(path)
+        known = before.get("policy", {}).get("hash") if isinstance(before, dict) else None
+        if known != policy.hash:
+            raise PalimpsestError(
+                f"{path} was decided by another policy (sha256 {known}): take that policy, or give another --out for a "
+                "new question."
+            )
+    decisive = worst(verdicts)
+    record: dict[str, Any] = {
+        "verdict": decisive["verdict"],
+        "reason": decisive["reason"],
+        "worst": {"format": decisive["format"], "metric": decisive["metric"]},
+        "policy": asdict(policy),
+        "files": _hashes(files),
+        "notes": list(dict.fromkeys(note for each in measured.values() for note in each.notes)),
+        "formats": list(verdicts),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+    (folder / "records.csv").write_text(records_csv(verdicts, measured), encoding="utf-8")
+    (folder / "verdict.html").write_text(page(record, measured), encoding="utf-8")
+
+
+def _hashes(files: Files) -> dict[str, dict[str, str]]:
+    """Of every file that was read: its path and SHA-256."""
+    named = {"before": files.before, **{f"after {name}": path for name, path in files.after.items()}}
+    named |= {name: path for name, path in (("retain", files.retain), ("target", files.target)) if path}
+    return {name: {"path": str(path), "sha256": _sha256(path)} for name, path in named.items()}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

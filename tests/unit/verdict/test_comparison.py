@@ -1,0 +1,110 @@
+"""Intervals cover what they promise, and error rates are what is stated: on simulated records whose truth is known."""
+
+import numpy as np
+import pytest
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.verdict.comparison import holm, mean_of
+
+RUNS, RESAMPLES = 300, 500
+
+
+def simulated(subjects: int, each: int, random: np.random.Generator) -> np.ndarray:
+    """[1, records]: skewed scores in 0..1, in which records of a subject go together; their mean is 1 / 7."""
+    common = np.repeat(random.beta(0.5, 3, subjects), each)
+    return (0.6 * common + 0.4 * random.beta(0.5, 3, subjects * each))[None]
+
+
+@pytest.mark.parametrize(("subjects", "each"), [(20, 1), (20, 10), (60, 2)])
+def test_intervals_of_clustered_skewed_scores_cover(subjects, each):
+    random, names, covered = np.random.default_rng(0), np.repeat(np.arange(subjects), each), 0
+    for run in range(RUNS):
+        low, high = mean_of(simulated(subjects, each, random), list(names), RESAMPLES, run).interval(0.95)
+        covered += low <= 1 / 7 <= high
+    assert 0.915 <= covered / RUNS <= 0.985  # two standard errors of 300 runs around 0.95 are 0.025
+
+
+def test_records_taken_for_independent_cover_too_little():
+    """Why subjects are asked for."""
+    random, covered = np.random.default_rng(0), 0
+    for run in range(200):
+        low, high = mean_of(simulated(20, 20, random), None, RESAMPLES, run).interval(0.95)
+        covered += low <= 1 / 7 <= high
+    assert covered / 200 < 0.75
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.05, 0.2])
+def test_intervals_over_three_seeds_cover(spread):
+    """Seeds shift all records of a run; they are a second level that records alone would hide."""
+    random, covered = np.random.default_rng(1), 0
+    for run in range(RUNS):
+        records = simulated(40, 1, random)
+        seeds = records + random.normal(0, spread, (3, 1)) + random.normal(0, spread, (3, 40))
+        low, high = mean_of(seeds, None, RESAMPLES, run).interval(0.95)
+        covered += low <= 1 / 7 <= high
+    assert 0.90 <= covered / RUNS <= 0.99
+
+
+@pytest.mark.parametrize("formats", [1, 4])
+def test_the_family_wise_error_is_at_most_what_is_stated(formats):
+    """Several formats whose true rise lies on the limit: a relapse in any of them is an error."""
+    random, alpha, wrong = np.random.default_rng(2), 0.025, 0
+    for run in range(RUNS):
+        base = simulated(40, 1, random)
+        rises = [base - 1 / 7 + random.normal(0, 0.05, base.shape) for _ in range(formats)]
+        p = [mean_of(rise, None, RESAMPLES, run).p_above(0) for rise in rises]
+        wrong += min(holm(p)) <= alpha
+    assert wrong / RUNS <= alpha + 0.02
+
+
+def test_p_values_agree_with_the_interval():
+    mean = mean_of(simulated(30, 1, np.random.default_rng(3)), None, 4000, 0)
+    low, high = mean.interval(0.95)
+    assert mean.p_above(low) == pytest.approx(0.025, abs=0.002) and mean.p_below(high) == pytest.approx(
+        0.025, abs=0.002
+    )
+    assert mean.p_above(low - 0.01) < 0.025 < mean.p_above(low + 0.01)
+
+
+def test_the_detectable_effect_is_found_four_times_in_five():
+    random, found = np.random.default_rng(4), 0
+    effect = np.median(
+        [mean_of(random.normal(0, 0.2, (1, 50)), None, RESAMPLES, run).detectable(0.025) for run in range(50)]
+    )
+    for run in range(RUNS):
+        found += mean_of(random.normal(effect, 0.2, (1, 50)), None, RESAMPLES, run).p_above(0) <= 0.025
+    assert 0.75 <= found / RUNS <= 0.85
+
+
+def test_differences_that_are_all_zero_are_zero_with_certainty():
+    mean = mean_of(np.zeros((1, 40)), None, RESAMPLES, 0)
+    assert mean.value == 0 and mean.interval(0.95) == [0, 0]
+    assert mean.p_below(0.1) < 0.003 and mean.p_above(-0.1) < 0.003 and mean.p_above(0) == 1.0
+
+
+def test_one_subject_has_no_interval():
+    mean = mean_of(np.array([[0.1, 0.4]]), ["a", "a"], RESAMPLES, 0)
+    assert mean.value == pytest.approx(0.25) and mean.interval(0.95) is None
+    assert mean.p_above(0) == mean.p_below(1) == 1.0
+
+
+def test_neither_order_nor_names_of_subjects_matter():
+    values, names = simulated(10, 3, np.random.default_rng(5)), np.repeat(np.arange(10), 3)
+    first = mean_of(values, list(names), RESAMPLES, 0)
+    renamed = mean_of(values, [f"person {9 - name}" for name in names], RESAMPLES, 0)
+    shuffled = np.random.default_rng(6).permutation(30)
+    other = mean_of(values[:, shuffled], list(names[shuffled]), RESAMPLES, 0)
+    assert first.value == pytest.approx(renamed.value) and first.error == pytest.approx(renamed.error)
+    assert other.interval(0.95) == pytest.approx(first.interval(0.95))
+
+
+def test_holm_is_holms():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as in R's p.adjust
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_no_records_are_an_error():
+    with pytest.raises(PalimpsestError, match="no records to compare"):
+        mean_of(np.zeros((1, 0)), None, RESAMPLES, 0)
+    with pytest.raises(PalimpsestError, match="3 subjects for 2 records"):
+        mean_of(np.zeros((1, 2)), ["a", "b", "c"], RESAMPLES, 0)

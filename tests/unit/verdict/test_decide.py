@@ -1,0 +1,177 @@
+"""Every verdict, from records whose truth is known, and the controls that show that the test can fail."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from palimpsest.errors import PalimpsestError
+from palimpsest.verdict.decide import decide, exit_code, worst
+from palimpsest.verdict.policy import read_policy
+from palimpsest.verdict.records import Measured
+from palimpsest.vocabulary import FULL
+
+POLICY = read_policy()
+N = 60
+
+
+def scores(mean: float, spread: float = 0.08, seed: int = 0, n: int = N) -> np.ndarray:
+    """[1, n] of about `mean`."""
+    return np.clip(np.random.default_rng(seed).normal(mean, spread, (1, n)), 0, 1)
+
+
+def measured(full: float, int4: float, **changes) -> Measured:
+    """An unlearned model between a retrained one (0.2) and a target (0.9), in both precisions.
+
+    Records rise and fall together in all of them, and quantization adds a little noise.
+    """
+    noise = scores(0.5, 0.02, 9) - 0.5
+    here = {FULL: scores(full), "int4": np.clip(scores(int4) + noise, 0, 1)}
+    floor = {FULL: scores(0.2, seed=1), "int4": np.clip(scores(0.2, seed=1) + scores(0.5, 0.02, 8) - 0.5, 0, 1)}
+    ceiling = {FULL: scores(0.9, seed=2), "int4": scores(0.9, seed=2)}
+    made = Measured("probability", [str(i) for i in range(N)], here, floor, ceiling, utility={FULL: 95.0, "int4": 94.0})
+    return replace(made, **changes)
+
+
+def verdict(made: Measured, policy=POLICY) -> str:
+    return decide(made, policy)[0]["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("full", "int4", "expected"),
+    [
+        (0.22, 0.22, "FORGETS"),
+        (0.22, 0.6, "RELAPSES"),
+        (0.6, 0.6, "NEVER FORGOT"),
+        (0.6, 0.2, "NEVER FORGOT"),
+        (0.1, 0.1, "FORGETS"),
+    ],
+)
+def test_verdicts(full, int4, expected):
+    assert verdict(measured(full, int4)) == expected
+
+
+def test_a_damaged_model_never_passes():
+    assert verdict(measured(0.2, 0.2, utility={FULL: 95.0, "int4": 40.0})) == "COLLAPSED"
+
+
+def test_few_records_decide_nothing_and_say_how_many_would():
+    few = measured(0.22, 0.22)
+    kinds = ("unlearned", "retrain", "target")
+    cut = {kind: {at: values[:, :12] for at, values in getattr(few, kind).items()} for kind in kinds}
+    few = replace(few, ids=few.ids[:12], **cut)
+    (one,) = decide(few, POLICY)
+    assert one["verdict"] == "INCONCLUSIVE" and "fewer than 20 records" in one["reason"]
+    assert one["records_needed"] >= 20
+
+
+def test_no_significant_difference_is_no_pass():
+    """Equivalence must be shown: wide scores around a small rise neither relapse nor forget."""
+    random = np.random.default_rng(0)
+    full = random.uniform(0, 0.5, (1, N))
+    wide = Measured(
+        "probability",
+        [str(i) for i in range(N)],
+        {FULL: full, "int4": np.clip(full + random.normal(0, 0.3, (1, N)), 0, 1)},
+    )
+    lax = replace(POLICY, allowed=N, forgotten_below=50)
+    (one,) = decide(wide, lax)
+    assert one["verdict"] == "INCONCLUSIVE" and one["records_needed"] > N
+    assert one["p_relapses"] > 0.025 < one["p_forgets"]
+
+
+def test_one_record_that_comes_back_is_seen_where_the_mean_is_not():
+    quiet = measured(0.22, 0.22)
+    here = quiet.unlearned["int4"].copy()
+    here[0, 7] = 0.95
+    loud = replace(quiet, unlearned={FULL: quiet.unlearned[FULL], "int4": here})
+    (one,) = decide(loud, POLICY)
+    assert one["verdict"] == "RELAPSES" and [record["id"] for record in one["relapsed"]] == ["7"]
+    assert one["relapsed"][0]["p"] < 1e-6
+    assert decide(loud, replace(POLICY, allowed=1, margin=30, forgotten_below=50))[0]["verdict"] == "FORGETS"
+
+
+def test_the_noise_of_quantization_is_no_relapse():
+    """Rises above the threshold that the retrained model makes as well are the format's noise."""
+    quiet = measured(0.22, 0.22)
+    jump = (np.arange(N) % 6 == 0) * 0.2
+    noisy = replace(
+        quiet,
+        unlearned={FULL: quiet.unlearned[FULL], "int4": np.clip(quiet.unlearned["int4"] + jump, 0, 1)},
+        retrain={FULL: quiet.retrain[FULL], "int4": np.clip(quiet.retrain[FULL] + np.roll(jump, 1), 0, 1)},
+    )
+    assert decide(noisy, POLICY)[0]["relapsed"] == []
+    alone = replace(noisy, retrain={FULL: quiet.retrain[FULL]})
+    assert len(decide(alone, POLICY)[0]["relapsed"]) >= 10
+
+
+# The controls: each model passed off as another.
+
+
+def test_the_target_passed_off_as_unlearned_never_forgot():
+    made = measured(0.2, 0.2)
+    assert verdict(replace(made, unlearned=made.target)) == "NEVER FORGOT"
+
+
+def test_the_quantized_target_passed_off_as_the_quantized_model_relapses():
+    made = measured(0.22, 0.22)
+    assert verdict(replace(made, unlearned={FULL: made.unlearned[FULL], "int4": made.target["int4"]})) == "RELAPSES"
+
+
+def test_the_retrained_model_forgets():
+    made = measured(0.2, 0.2)
+    (one,) = decide(replace(made, unlearned=made.retrain), POLICY)
+    assert one["verdict"] == "FORGETS" and one["retained"]["value"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_format_that_changes_nothing_recovers_exactly_nothing():
+    made = measured(0.22, 0.22)
+    same = replace(made, unlearned={FULL: made.unlearned[FULL], "bf16 again": made.unlearned[FULL]})
+    (one,) = decide(same, POLICY)
+    assert one["verdict"] == "FORGETS" and one["rise"]["value"] == pytest.approx(0, abs=1e-9) and one["relapsed"] == []
+
+
+def test_shuffled_labels_find_nothing():
+    """Of a model that relapsed: rises dealt out to forget and retain records at random are centred on nothing."""
+    random, found = np.random.default_rng(0), 0
+    made = measured(0.22, 0.22)
+    for run in range(40):
+        flips = random.choice([-1.0, 1.0], (1, N)) * 0.2
+        here = np.clip(made.unlearned[FULL] + flips * random.uniform(0, 1, (1, N)), 0, 1)
+        shuffled = replace(made, unlearned={FULL: made.unlearned[FULL], "int4": here})
+        found += decide(shuffled, replace(POLICY, allowed=N, seed=run))[0]["p_relapses"] <= 0.025
+    assert found <= 3
+
+
+def test_questions_that_do_not_reach_the_model_give_no_verdict():
+    made = measured(0.2, 0.2)
+    blind = replace(made, target={FULL: made.retrain[FULL] + 0.01})
+    (one,) = decide(blind, POLICY)
+    assert one["verdict"] == "NO VERDICT" and "do not tell a model that knows from one that does not" in one["reason"]
+    assert exit_code([one]) == 4
+
+
+def test_the_worst_format_decides_and_gives_the_exit_code():
+    made = measured(0.22, 0.22)
+    both = replace(made, unlearned={**made.unlearned, "fp4": scores(0.7)})
+    verdicts = decide(both, POLICY)
+    assert [one["verdict"] for one in verdicts] == ["FORGETS", "RELAPSES"]
+    assert worst(verdicts)["format"] == "fp4" and exit_code(verdicts) == 2
+    assert exit_code(decide(both, replace(POLICY, formats=["int4"]))) == 0
+    with pytest.raises(PalimpsestError, match="nf4, which was not measured"):
+        decide(both, replace(POLICY, formats=["nf4"]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ["a"] * N}, "record a occurs twice"),
+        ({"retrain": {FULL: np.zeros((1, 3))}}, "3 records where there are 60"),
+        ({"target": {FULL: np.full((1, N), 1.5)}}, "record 0 is no number from 0 to 1"),
+        ({"target": {FULL: np.full((1, N), np.nan)}}, "record 0 is no number from 0 to 1"),
+        ({"unlearned": {"int4": np.zeros((1, N))}}, "no values at full precision"),
+    ],
+)
+def test_bad_measurements_are_named(changes, message):
+    with pytest.raises(PalimpsestError, match=message):
+        measured(0.2, 0.2, **changes)
