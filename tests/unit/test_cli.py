@@ -42,7 +42,8 @@ TABLES = {
     "calibration": ["{}/figure.svg", "{}"],
     "prediction": ["{}"],
 }
-COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["verdict"], ["policy"]]
+COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"]]
+COMMANDS += [["verdict"], ["policy"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 
