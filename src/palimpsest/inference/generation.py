@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.inference.batches import places_by_length, sees_all_by_position, switch_of
 from palimpsest.inference.files import Response
 from palimpsest.inference.likelihood import KERNELS
 from palimpsest.inference.requests import Request
@@ -28,7 +29,8 @@ def generate(
 ) -> list[Response]:
     """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
 
-    In-context examples, the same for every question of a task, are run through the model once. Text from a stop string
+    In-context examples, the same for every question of a task, are run through the model once, unless it has a sliding
+    window: a response is that of its prompt alone. Text from a stop string
     on is cut off; white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
     """
     prompts = [encode(tokenizer, request.prompt) for request in requests]
@@ -37,10 +39,11 @@ def generate(
     )
     remedy = "lower verbmem_tokens, knowmem_tokens or in_context_examples of inference"
     check_room(model, longest, "a prompt with its response", remedy)
-    starts = _shared_starts(requests, prompts)
+    starts = _shared_starts(requests, prompts, SHARED if sees_all_by_position(model) else None)
     texts = [""] * len(requests)
     with greedy(model, tokenizer):
-        for batch in tqdm(list(_batches(requests, prompts, starts, batch_size)), desc="responses", unit="batch"):
+        batches = list(_batches(requests, prompts, starts, batch_size, switch_of(model)))
+        for batch in tqdm(batches, desc="responses", unit="batch"):
             first = requests[batch[0]]
             answers = _continue(model, tokenizer, [prompts[i] for i in batch], starts[first.task], first)
             for i, text in zip(batch, answers, strict=True):
@@ -101,8 +104,8 @@ class Start:
         return cache
 
 
-def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) -> dict[str, Start]:
-    """By task, the tokens that all its prompts begin with; none where they are few.
+def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]], least: int | None) -> dict[str, Start]:
+    """By task, the tokens that all its prompts begin with; none where they are fewer than `least`, or that is None.
     Something of each prompt is left."""
     tasks: dict[str, list[list[int]]] = {}
     for request, prompt in zip(requests, prompts, strict=True):
@@ -111,21 +114,26 @@ def _shared_starts(requests: Sequence[Request], prompts: Sequence[list[int]]) ->
     for task, mine in tasks.items():
         columns = zip(*mine, min(mine, key=len)[:-1], strict=False)
         shared = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
-        starts[task] = Start(tuple(shared) if len(mine) > 1 and len(shared) >= SHARED else ())
+        worth = least is not None and len(mine) > 1 and len(shared) >= least
+        starts[task] = Start(tuple(shared) if worth else ())
     return starts
 
 
 def _batches(
-    requests: Sequence[Request], prompts: Sequence[list[int]], starts: Mapping[str, Start], size: int
+    requests: Sequence[Request],
+    prompts: Sequence[list[int]],
+    starts: Mapping[str, Start],
+    size: int,
+    switch: int | None,
 ) -> Iterator[list[int]]:
-    """Places of requests that share start and way of ending, longest prompts first,
-    so that lack of memory shows at once."""
+    """Places of requests that share start and way of ending."""
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for i, request in enumerate(requests):
         kinds.setdefault((request.max_new_tokens, request.stop, starts[request.task].tokens), []).append(i)
     for places in kinds.values():
-        places.sort(key=lambda i: (-len(prompts[i]), i))
-        yield from (places[start : start + size] for start in range(0, len(places), size))
+        lengths = [len(prompts[i]) + requests[i].max_new_tokens for i in places]
+        for batch in places_by_length(lengths, size, switch):
+            yield [places[i] for i in batch]
 
 
 @sdpa_kernel(KERNELS)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.inference.batches import places_by_length, switch_of
 from palimpsest.models.encoding import encode, padding_token, start_tokens
 from palimpsest.models.sequences import check_room, pad
 
@@ -61,9 +62,8 @@ def token_log_probs(
     first = first_predicted(tokenizer)
     sequences = [encode(tokenizer, text)[:max_length] for text in texts]
     check_room(model, max(map(len, sequences), default=0), "a text", "lower inference.logprob_tokens")
-    order = sorted(range(len(sequences)), key=lambda i: (-len(sequences[i]), i))
     rows: list[list[float]] = [[]] * len(sequences)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = places_by_length([len(sequence) for sequence in sequences], batch_size, switch_of(model))
     for batch in tqdm(batches, desc="log-probabilities", unit="batch"):
         padded = pad([sequences[i] for i in batch], batch, padding_token(tokenizer))
         ids, mask = padded.input_ids.to(model.device), padded.mask.to(model.device)
