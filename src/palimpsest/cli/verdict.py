@@ -1,13 +1,18 @@
 """`palimpsest verdict` and `palimpsest policy`: whether a file may ship, as an exit code."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, choose
+
+if TYPE_CHECKING:
+    from palimpsest.verdict.policy import Policy
+    from palimpsest.verdict.records import FormatVerdict, Measured
 
 HELP = "Exit code: 0 forgets, 2 fails, 3 inconclusive, 4 no verdict; 1 and 64 where the command itself is wrong."
 
@@ -15,6 +20,7 @@ HELP = "Exit code: 0 forgets, 2 fails, 3 inconclusive, 4 no verdict; 1 and 64 wh
 class Source(StrEnum):
     """Whose results are read."""
 
+    study = "study"
     openunlearning = "openunlearning"
     lm_eval = "lm-eval"
 
@@ -24,12 +30,18 @@ class Outcome(SystemExit):
 
 
 def verdict(
-    before: Annotated[Path, typer.Argument(help="Results of the unlearned model at full precision.")],
+    before: Annotated[
+        Path,
+        typer.Argument(help="The results folder of a study, or another tool's results of the unquantized model."),
+    ] = Path("results"),
     after: Annotated[
-        list[str],
-        typer.Argument(metavar="[NAME=]FILE", help="Results of the same model in a format; one for each format."),
-    ],
-    source: Annotated[Source, typer.Option("--from", help="The tool that wrote the files.")],
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]FILE", help="Another tool's results of the model in a format, one for each."),
+    ] = None,
+    source: Annotated[Source, typer.Option("--from", help="What wrote them.")] = Source.study,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of a study: this unlearned model alone, instead of all.")
+    ] = None,
     retain: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of a model that never saw the forget set: the floor.")
     ] = None,
@@ -49,34 +61,91 @@ def verdict(
         Path | None, typer.Option(metavar="FOLDER", help="Write verdict.json, records.csv and verdict.html there.")
     ] = None,
 ) -> None:
-    """May this file ship? Verdict, records that came back and page, from results that other tools wrote.
+    """May this file ship? A verdict per format, the records that came back, and a page.
 
     \b
-    Example: palimpsest verdict --from openunlearning NPO/TOFU_EVAL.json nf4=NPO-4bit/TOFU_EVAL.json --retain RETAIN/TOFU_EVAL.json
-    """  # noqa: E501 - typer shows the example as it is
-    from palimpsest.verdict.decide import decide, exit_code
+    Example: palimpsest verdict results --model ga_gdr --out verdict
+    Example: palimpsest verdict --from openunlearning NPO.json nf4=NPO-nf4.json --retain RETAIN.json
+    """
+    from palimpsest.verdict.decide import exit_code
+    from palimpsest.verdict.policy import read_policy
+
+    rules = read_policy(policy)
+    metrics = rules.wanted(source.value)
+    if source is Source.study:
+        if after or retain or target:
+            raise typer.BadParameter(
+                "a study has formats, target and retrained model of its own: give its folder alone."
+            )
+        cases = list(_of_study(before, model, metrics))
+    else:
+        if not after or model:
+            raise typer.BadParameter(
+                "give results of the unquantized model, then of each format; --model is for studies."
+            )
+        cases = [_of_tool(source, (before, retain, target), after, metrics, records_per_subject)]
+    verdicts = []
+    for case in cases:
+        verdicts += _answer(case, rules, subject, out / case.name if out and case.name else out)
+    raise Outcome(exit_code(verdicts))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that is judged: its name where there are several, its measurements, the files that they are from."""
+
+    name: str
+    measured: "list[Measured]"
+    files: Mapping[str, Path]
+
+
+def _of_study(results: Path, model: str | None, metrics: Sequence[str]) -> Iterator[Case]:
+    from palimpsest.verdict.study import read_study, unlearned_models
+
+    known = unlearned_models(results)
+    if model:
+        choose(dict.fromkeys(known), model, "unlearned model")
+    for name in [model] if model else known:
+        yield Case(name, read_study(results, name, metrics), {"audit": results / "audit.json"})
+
+
+def _of_tool(
+    source: Source,
+    models: tuple[Path, Path | None, Path | None],
+    after: Sequence[str],
+    metrics: Sequence[str],
+    records_per_subject: int | None,
+) -> Case:
+    """models: files of the unquantized model, the retrained one and the target."""
     from palimpsest.verdict.lm_eval import read_samples
     from palimpsest.verdict.openunlearning import Files, read_results
-    from palimpsest.verdict.policy import read_policy
+
+    before, retain, target = models
+    files = Files(before, _named(after), retain, target)
+    read = {Source.openunlearning: read_results, Source.lm_eval: read_samples}[source]
+    return Case("", read(files, metrics, records_per_subject), files.named())
+
+
+def _answer(case: Case, rules: "Policy", subject: str | None, folder: Path | None) -> "list[FormatVerdict]":
+    """Print the verdicts on one model and write its files."""
+    from palimpsest.verdict.decide import decide
     from palimpsest.verdict.text import about_subject, render
     from palimpsest.verdict.write import write_verdict
 
-    rules = read_policy(policy)
-    files = Files(before, _named(after), retain, target)
-    read = {Source.openunlearning: read_results, Source.lm_eval: read_samples}[source]
-    measured = {each.metric: each for each in read(files, rules.wanted(source.value), records_per_subject)}
-    verdicts = [one for each in measured.values() for one in decide(each, rules)]
-    notes = [note for each in measured.values() for note in each.notes]
-    print(render(verdicts, notes, rules.hash), end="")
+    measured = {each.metric: each for each in case.measured}
+    verdicts = [one for each in case.measured for one in decide(each, rules)]
+    if case.name:
+        print(f"== {case.name} ==")
+    print(render(verdicts, [note for each in case.measured for note in each.notes], rules.hash))
     if subject is not None:
         lines = about_subject(verdicts, measured, subject)
         if not lines:
-            raise PalimpsestError(f"no record and no subject is called {subject}: see the ids in {before}.")
-        print("\n" + "\n".join(lines))
-    if out:
-        write_verdict(out, verdicts, measured, rules, files)
-        print(f"The page: {out / 'verdict.html'}")
-    raise Outcome(exit_code(verdicts))
+            raise PalimpsestError(f"no record and no subject is called {subject}: records.csv of --out lists them.")
+        print("\n".join(lines) + "\n")
+    if folder:
+        write_verdict(folder, verdicts, measured, rules, case.files)
+        print(f"The page: {folder / 'verdict.html'}")
+    return verdicts
 
 
 def policy(

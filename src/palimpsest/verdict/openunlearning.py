@@ -37,6 +37,15 @@ class Files:
     retain: Path | None = None
     target: Path | None = None
 
+    def named(self) -> dict[str, Path]:
+        """Every file, by what it is of."""
+        others = {"retain": self.retain, "target": self.target}
+        return {
+            "before": self.before,
+            **{f"after, {name}": path for name, path in self.after.items()},
+            **{name: path for name, path in others.items() if path},
+        }
+
 
 def read_results(files: Files, metrics: Sequence[str], records_per_subject: int | None = None) -> list[Measured]:
     """The named metrics of all files, over the same records.

@@ -9,7 +9,6 @@ from typing import Any
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
 from palimpsest.verdict.decide import worst
-from palimpsest.verdict.openunlearning import Files
 from palimpsest.verdict.page import page
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import FormatVerdict, Measured
@@ -17,10 +16,17 @@ from palimpsest.verdict.text import records_csv
 
 
 def write_verdict(
-    folder: Path, verdicts: Sequence[FormatVerdict], measured: Mapping[str, Measured], policy: Policy, files: Files
+    folder: Path,
+    verdicts: Sequence[FormatVerdict],
+    measured: Mapping[str, Measured],
+    policy: Policy,
+    files: Mapping[str, Path],
 ) -> None:
-    """Write the three files. Raises PalimpsestError where the folder holds a verdict by another policy: a policy is
-    written before the run, not after it."""
+    """Write the three files.
+
+    measured: by metric; files: those that were read, by what they are of. Raises PalimpsestError where the folder holds
+    a verdict by another policy: a policy is written before the run, not after it.
+    """
     path = folder / "verdict.json"
     if path.is_file():
         before = read_json(path)
@@ -46,11 +52,9 @@ def write_verdict(
     (folder / "verdict.html").write_text(page(record, measured), encoding="utf-8")
 
 
-def _hashes(files: Files) -> dict[str, dict[str, str]]:
+def _hashes(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Of every file that was read: its path and SHA-256."""
-    named = {"before": files.before, **{f"after {name}": path for name, path in files.after.items()}}
-    named |= {name: path for name, path in (("retain", files.retain), ("target", files.target)) if path}
-    return {name: {"path": str(path), "sha256": _sha256(path)} for name, path in named.items()}
+    return {name: {"path": str(path), "sha256": _sha256(path)} for name, path in files.items()}
 
 
 def _sha256(path: Path) -> str:
