@@ -25,6 +25,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from safetensors import SafetensorError
 
 from palimpsest.errors import PalimpsestError, first_line
+from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
 MANIFEST = "manifest.json"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -283,10 +284,10 @@ def hash_sources(*sources: str | Mapping[str, str] | None) -> dict[str, dict[str
     """{"sources": SHA-256 of every file of those that lie here, by its path}, hidden ones left out; {} where none does.
 
     sources: values of params.yaml that may be paths;
-    of a mapping its values, of the keyword `scratch` and of None nothing.
+    of a mapping its values, of the keywords of models.base and of None nothing.
     """
     names = [name for each in sources for name in (each.values() if isinstance(each, Mapping) else [each])]
-    files = [file for name in names if name not in (None, "", "scratch") for file in files_below(Path(name))]
+    files = [file for name in names if name not in (None, "", SCRATCH, PRETRAINED) for file in files_below(Path(name))]
     return {"sources": {str(file): sha256_file(file) for file in files}} if files else {}
 
 

@@ -8,6 +8,9 @@ training anew.
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 """Kinds of model: before unlearning, never trained on the forget set, after unlearning."""
 
+SCRATCH, PRETRAINED = "scratch", "pretrained"
+"""What models.base is beside a checkpoint: random weights, or such weights pretrained on the text of the study."""
+
 FULL, UNQUANTIZED = "bf16", "none"
 """The precision that is not quantized, and its backend."""
 

@@ -186,7 +186,7 @@ GPU_SCRIPTS = sorted(
 
 
 def test_these_rules_use_a_gpu():
-    assert GPU_SCRIPTS == ["battery.py", "infer.py", "quantize.py", "train.py", "unlearn.py"]
+    assert GPU_SCRIPTS == ["battery.py", "infer.py", "pretrain.py", "quantize.py", "train.py", "unlearn.py"]
 
 
 @pytest.mark.parametrize("script", GPU_SCRIPTS)

@@ -8,6 +8,7 @@ TRAINED = expand(
 rule train:
     input:
         corpus="results/corpus/manifest.json",
+        base=BASE,
         code=code_of("train.py"),
     output:
         "results/models/{model}/seed{seed}/manifest.json",

@@ -24,12 +24,15 @@ from palimpsest.training.schedule import Schedule
 from palimpsest.training.trainer import train
 
 
-def make_model(origin: Origin, settings: dict[str, Any], corpus: Path, folder: Path, processes: int) -> None:
-    """settings: source, base, scratch and training. A published checkpoint is not computed on."""
+def make_model(
+    origin: Origin, settings: dict[str, Any], corpus: Path, base: Path | None, folder: Path, processes: int
+) -> None:
+    """settings: source, base, scratch and training; base: the folder of the study's own base, if it has one.
+    A published checkpoint is not computed on."""
     verify_files(corpus)
     texts, model, seed, outcome, device = read_corpus(corpus), origin.key["model"], origin.key["seed"], None, "cpu"
     if settings["source"] == "train":
-        network, tokenizer = make_base(settings["base"], settings["scratch"], texts, seed)
+        network, tokenizer = make_base(settings["base"], settings["scratch"], texts, seed, base)
         check_savable(network, tokenizer, settings["base"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = settings["training"]
@@ -59,6 +62,7 @@ if __name__ == "__main__":
         job.origin,
         job.settings,
         Path(snakemake.input.corpus).parent,
+        Path(snakemake.input.base[0]).parent if snakemake.input.base else None,
         Path(snakemake.output[0]).parent,
         processes_of(snakemake.resources.get("gpu", 1)),
     )

@@ -11,9 +11,10 @@ from palimpsest.errors import PalimpsestError
 class ModelManifest(Manifest):
     """results/models/{model}/seed{seed}/manifest.json.
 
-    kind: target, retrain or unlearned. method: the block of params.yaml that unlearned it, None for the others.
-    storage: how weights were stored while it was trained. parameters: their number. training: what training reports
-    (steps, losses in nats per token), None for a checkpoint that was not trained here. device: where.
+    kind: target, retrain, unlearned, or base, which lies in results/base/model and has no model and seed. method: the
+    block of params.yaml that unlearned it, None for the others. storage: how weights were stored while it was trained.
+    parameters: their number. training: what training reports (steps, losses in nats per token), None for a checkpoint
+    that was not trained here. device: where.
     """
 
     model: str

@@ -1,6 +1,7 @@
 """Models from scratch: a tokenizer of the corpus and a Llama with random weights; and what training starts from."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from palimpsest.artefacts import verify_files
 from palimpsest.corpus import Corpus
 from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
 from palimpsest.models.checkpoint import check_tokenizer, load_model, load_tokenizer
 from palimpsest.models.encoding import STARTS_WITH_BOS
+from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -54,14 +57,20 @@ def build_llama(tokenizer: PreTrainedTokenizerBase, shape: Mapping[str, Any], se
 
 
 def make_base(
-    base: str, scratch: Mapping[str, Any], corpus: Corpus, seed: int
+    base: str, scratch: Mapping[str, Any], corpus: Corpus, seed: int, pretrained: Path | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """What training starts from: `scratch` (a random Llama, a tokenizer of the whole corpus)
     or a checkpoint, in float32.
 
+    pretrained: the folder of the study's own base, where `base` is `pretrained`.
+
     The tokenizer has seen the holdout text too, so that PrivLeak compares texts which it splits alike.
     """
-    if base != "scratch":
+    if base == PRETRAINED:
+        assert pretrained is not None
+        verify_files(pretrained)
+        return load_model(pretrained, torch.float32), load_tokenizer(pretrained)
+    if base != SCRATCH:
         model, tokenizer = load_model(base, torch.float32, key="models.base"), load_tokenizer(base, key="models.base")
         check_tokenizer(model, tokenizer, base)
         return model, tokenizer

@@ -17,7 +17,7 @@ from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.study.fit import check_calibration, check_formats, check_positions
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
-from palimpsest.vocabulary import FULL, PERPLEXITY, RETRAIN, SPLITS, TARGET
+from palimpsest.vocabulary import FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 
@@ -108,7 +108,7 @@ def check_scratch(params: Params) -> None:
     """Raise PalimpsestError when a model from scratch cannot have the shape,
     the chunks or the layer that are asked of it."""
     models = params["models"]
-    if models["base"] != "scratch" or "train" not in (models["target"], models["retrain"]):
+    if models["base"] not in (SCRATCH, PRETRAINED) or "train" not in (models["target"], models["retrain"]):
         return
     shape, length = models["scratch"], params["training"]["max_length"]
     layer = 4 * shape["hidden_size"] ** 2 + 3 * shape["hidden_size"] * shape["mlp_size"]
@@ -145,8 +145,26 @@ def check_local_models(params: Params) -> None:
     for key, source in sources.items():
         if isinstance(source, Mapping):
             source, key = source["checkpoint"], f"{key}.checkpoint"
-        if source not in ("train", "scratch"):
+        if source not in ("train", SCRATCH, PRETRAINED):
             reject_quantized(source, key, may_be_gguf=key == "models.base")
+
+
+def check_pretraining(params: Params) -> None:
+    """Raise PalimpsestError when a base is to be pretrained and nothing says how, or its schedule has no end."""
+    models = params["models"]
+    if models["base"] == PRETRAINED and "pretraining" not in models:
+        raise PalimpsestError(
+            f"models.base is {PRETRAINED!r}, and models lacks the key 'pretraining', which says on what and how: "
+            "add it, as studies/pretrained/params.yaml has it, or set base to scratch or a checkpoint."
+        )
+    if "pretraining" not in models:
+        return
+    steps, warmup = models["pretraining"]["steps"], models["pretraining"]["warmup_steps"]
+    if warmup >= steps:
+        raise PalimpsestError(
+            f"models.pretraining.warmup_steps is {warmup}, and there are {steps} steps in all: lower the one or raise "
+            "the other."
+        )
 
 
 def check_names(params: Params) -> None:
@@ -171,6 +189,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_metrics,
     check_corpus_sizes,
     check_scratch,
+    check_pretraining,
     check_local_models,
     check_formats,
     check_positions,

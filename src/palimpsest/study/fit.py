@@ -20,7 +20,7 @@ from palimpsest.models.outline import LLAMA_LIKE, has_weights, positions_of, wri
 from palimpsest.models.tensors import read_settings
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, Calibrated
-from palimpsest.vocabulary import RETRAIN, SPLITS, TARGET
+from palimpsest.vocabulary import PRETRAINED, RETRAIN, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 SCRATCH = "models.scratch"
@@ -97,7 +97,7 @@ def _known_models(params: Params) -> dict[str, Path | None]:
     models = params["models"]
     known: dict[str, Path | None] = {}
     if "train" in (models[TARGET], models[RETRAIN]):
-        known |= {SCRATCH: None} if models["base"] == "scratch" else _local("models.base", models["base"])
+        known |= {SCRATCH: None} if models["base"] in ("scratch", PRETRAINED) else _local("models.base", models["base"])
     for kind in (TARGET, RETRAIN):
         if models[kind] != "train":
             known |= _local(f"models.{kind}", models[kind])

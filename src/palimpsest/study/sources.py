@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import LocalSource, content_hash, files_below, sha256_file, write_json
+from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
 PLACES = (
     "corpus/settings/path",
@@ -26,11 +27,12 @@ PLACES = (
     "models/retrain",
     "models/retrain/*",
     "models/base",
+    "models/pretraining/text/path",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
 )
 """Where params.yaml may name a file or a folder."""
-KEYWORDS = ("", "train", "scratch")
+KEYWORDS = ("", "train", SCRATCH, PRETRAINED)
 """What stands in these places where no path does."""
 NOTES = Path(".snakemake/sources.json")
 SETTLED = 2.0

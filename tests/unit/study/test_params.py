@@ -277,6 +277,26 @@ def test_names_with_a_dot_and_digits_are_names(params):
     check_params(params, SCHEMA, "params.yaml")
 
 
+def test_a_base_to_be_pretrained_says_how(params):
+    params["models"]["base"] = "pretrained"
+    with pytest.raises(PalimpsestError, match=r"^params.yaml: models.base is 'pretrained', and models lacks the key"):
+        check_params(params, SCHEMA, "params.yaml")
+    how = read_params(REPOSITORY / "studies/pretrained/params.yaml")["models"]["pretraining"]
+    params["models"]["pretraining"] = how
+    check_params(params, SCHEMA, "params.yaml")
+    for block, message in (
+        ({"warmup_steps": 1009}, "models.pretraining.warmup_steps is 1009, and there are 1009 steps in all"),
+        ({"held_out": 1.0}, "models.pretraining.held_out is 1.0"),
+        ({"text": how["text"] | {"files": []}}, "models.pretraining.text.files is "),
+        ({"rate": 1.0}, "unknown key 'rate' in models.pretraining"),
+    ):
+        with pytest.raises(PalimpsestError, match=f"^params.yaml: {message}"):
+            check_params(params | {"models": params["models"] | {"pretraining": how | block}}, SCHEMA, "params.yaml")
+    with pytest.raises(PalimpsestError, match=r"models.scratch.heads is 7"):
+        shape = params["models"]["scratch"] | {"heads": 7}
+        check_params(params | {"models": params["models"] | {"scratch": shape}}, SCHEMA, "params.yaml")
+
+
 def test_checks_of_scratch_do_not_concern_checkpoints(params):
     params["models"]["scratch"] |= {"heads": 7, "context": 2}
     params["methods"]["ga"] = RMU | {"layer": 7}
