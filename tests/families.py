@@ -29,10 +29,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
-def shape_of(family: str, width: int, vocabulary: int) -> dict[str, Any]:
-    """What a configuration of the family takes: two layers of `width`, four heads, 128 positions."""
+def shape_of(family: str, width: int, layers: int, vocabulary: int) -> dict[str, Any]:
+    """What a configuration of the family takes: `layers` of `width`, four heads, 128 positions."""
     ids = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    usual = ids | {"hidden_size": width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    usual = ids | {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 4}
     usual |= {"max_position_embeddings": 128}
     gated = usual | {"num_key_value_heads": 2, "intermediate_size": 2 * width}
     window = {"sliding_window": 32}
@@ -42,29 +42,31 @@ def shape_of(family: str, width: int, vocabulary: int) -> dict[str, Any]:
         "gemma2": gated | window | {"head_dim": width // 4, "query_pre_attn_scalar": width // 4},
         "gemma3_text": gated | window | {"head_dim": width // 4, "query_pre_attn_scalar": width // 4},
         "gpt_neox": usual | {"intermediate_size": 2 * width},
-        "gpt2": ids | {"n_embd": width, "n_layer": 2, "n_head": 4, "n_positions": 128},
+        "gpt2": ids | {"n_embd": width, "n_layer": layers, "n_head": 4, "n_positions": 128},
         "opt": usual | {"ffn_dim": 2 * width, "word_embed_proj_dim": width},
-        "bloom": ids | {"hidden_size": width, "n_layer": 2, "n_head": 4},
+        "bloom": ids | {"hidden_size": width, "n_layer": layers, "n_head": 4},
         "falcon": usual | {"new_decoder_architecture": False, "multi_query": True, "alibi": False},
         "mixtral": gated | {"num_local_experts": 4, "num_experts_per_tok": 2},
     }
     return shapes.get(family, gated)
 
 
-def make_model(family: str, tokenizer: PreTrainedTokenizerFast, width: int = 64) -> PreTrainedModel:
+def make_model(family: str, tokenizer: PreTrainedTokenizerFast, width: int = 64, layers: int = 2) -> PreTrainedModel:
     """In bfloat16, with norms and biases that are not their initial ones and zeros."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **shape_of(family, width, len(tokenizer)))
+    config = AutoConfig.for_model(family, **shape_of(family, width, layers, len(tokenizer)))
     model = AutoModelForCausalLM.from_config(config)
-    for weight in model.parameters():
+    for name, weight in model.named_parameters():
         if weight.dim() == 1:
             weight.data += 0.1 * torch.randn_like(weight)
+        if name.endswith("fc1.bias"):
+            weight.data += 0.3  # so that OPT's ReLU lets something of every channel through: GPTQ erases the others
         weight.data = weight.data.to(torch.bfloat16)
     return model.eval()
 
 
-def save_family(family: str, folder: Path, width: int = 64) -> Path:
+def save_family(family: str, folder: Path, width: int = 64, layers: int = 2) -> Path:
     tokenizer = make_tokenizer()
-    make_model(family, tokenizer, width).save_pretrained(folder)
+    make_model(family, tokenizer, width, layers).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

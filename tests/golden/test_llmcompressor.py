@@ -2,6 +2,7 @@
 and its streamed quantization."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from compressed_tensors.quantization.lifecycle.forward import quantize
 from compressed_tensors.quantization.utils import calculate_qparams
 from llmcompressor.modifiers.quantization import QuantizationModifier
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PhiConfig, PhiForCausalLM
+from transformers import AutoModelForCausalLM, PhiConfig, PhiForCausalLM
 from transformers.utils.quantization_config import CompressedTensorsConfig
 
 from palimpsest.artefacts import hash_files, read_json
@@ -259,7 +260,7 @@ def test_awq_depends_on_its_calibration_and_beats_rounding_on_it(quantized, chec
 def test_awq_refuses_an_architecture_that_the_backend_does_not_know(checkpoints, tmp_path):
     config = PhiConfig(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
     checkpoint = _checkpoint_of(PhiForCausalLM(config), checkpoints["aligned"], tmp_path / "phi")
-    with pytest.raises(PalimpsestError, match="does not know which layers of PhiForCausalLM"):
+    with pytest.raises(PalimpsestError, match=r"is a model of type 'phi', which palimpsest is not tested with"):
         make_quantizer(SETTINGS["awq"]).quantize(checkpoint, tmp_path / "out", TEXTS)
 
 
@@ -369,11 +370,19 @@ def test_tensors_that_the_architecture_does_not_have_are_left_out(checkpoints, t
     assert "model.layers.0.self_attn.inv_freq" in names[0] and names[1] == names[2]
 
 
-def test_matrices_that_are_not_linear_layers_are_refused(checkpoints, tmp_path):
-    config = GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=4, n_positions=64)
-    checkpoint = _checkpoint_of(GPT2LMHeadModel(config), checkpoints["aligned"], tmp_path / "gpt2")
-    with pytest.raises(PalimpsestError, match=r"transformer.h.0.attn.c_attn.* but not both"):
-        make_quantizer(SETTINGS["w8a8-int8"]).quantize(checkpoint, tmp_path / "out", [])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "opt", "do_layer_norm_before": False}, "do_layer_norm_before False"),
+        ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, "apply_residual_connection_post"),
+    ],
+)
+def test_awq_refuses_norms_whose_output_goes_elsewhere_too(checkpoints, tmp_path, change, message):
+    """Scaled down, they would change what is added to later layers."""
+    checkpoint = shutil.copytree(checkpoints["aligned"], tmp_path / "checkpoint")
+    (checkpoint / "config.json").write_text(json.dumps(change))
+    with pytest.raises(PalimpsestError, match=message):
+        make_quantizer(SETTINGS["awq"]).quantize(checkpoint, tmp_path / "out", TEXTS)
 
 
 MEMORY = """

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial, wraps
 from importlib.metadata import version
@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, first_line
-from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.families import check_known, model_type
+from palimpsest.models.layers import family_of, is_buffer, layers_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
 from palimpsest.quantizers.grids.levels import zero_bin
 from palimpsest.quantizers.grids.rounding import Rounded
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Item = TypeVar("Item")
+STACKED = "all experts of a layer are one tensor in memory, which it leaves as it is"
+"""Why a backend refuses Mixtral."""
 TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -153,6 +157,10 @@ class Quantizer(ABC):
     sixteen_bits: ClassVar[str] = "bfloat16"
     """The type in which the backend stores what it leaves unquantized: `bfloat16` or `float16`."""
 
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """Families that the backend does not quantize, by model type, and why; it takes every other one of
+    palimpsest.models.families, which tests/golden/test_families.py tries."""
+
     needs_largest: ClassVar[bool] = False
     """Whether `round` must be told the largest |w| of the matrix and of those that share a scale with it."""
 
@@ -172,12 +180,26 @@ class Quantizer(ABC):
         """Whether `quantize` can run on a CUDA device alone."""
         return False
 
+    def check_family(self, checkpoint: Path) -> None:
+        """Raise PalimpsestError for a model of a family that the backend does not take. Reads config.json alone."""
+        kind = model_type(checkpoint)
+        if kind is None:
+            return
+        check_known(kind, checkpoint)
+        if kind in self.refuses:
+            raise PalimpsestError(
+                f"{checkpoint} is a model of type {kind!r}, which {self.packages[0]} does not quantize here: "
+                f"{self.refuses[kind]}. Use rtn, which takes it, or another of the backends that `palimpsest families` "
+                "lists for it."
+            )
+
     def check_checkpoint(self, checkpoint: Path) -> None:
         """Raise PalimpsestError where the shapes or the configuration of a checkpoint do not fit the settings.
 
         Planning asks it of models whose shape is known (palimpsest.study.fit), so that nothing is trained for a format
         which then refuses it; `quantize` checks the same. Reads headers and config.json alone.
         """
+        self.check_family(checkpoint)
         with open_checkpoint(checkpoint):
             return
 
@@ -322,23 +344,28 @@ def check_group_size(
 ) -> None:
     """Raise PalimpsestError when the group size does not divide the input width of every layer
     that will be quantized."""
+    for module, (_, width) in matrix_shapes(checkpoint).items():
+        if group_size is not None and width % group_size:
+            raise PalimpsestError(
+                f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: {remedy}."
+            )
+
+
+def matrix_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
+    """[out, in] of each layer that is quantized, by module; stacked experts, which have three dimensions, left out."""
     with open_checkpoint(checkpoint) as files:
-        for module in linear_layers(files):
-            if group_size is None or is_named(module, HEADS) or f"{module}.weight" not in files:
-                continue
-            width = files.shape(f"{module}.weight")[-1]
-            if width % group_size:
-                raise PalimpsestError(
-                    f"group_size {group_size} does not divide the {width} inputs of {module} in {checkpoint}: {remedy}."
-                )
+        layers = layers_of(files)
+        shapes = {module: layers.shape(files, module) for module in layers.linear}
+    return {module: shape for module, shape in shapes.items() if len(shape) == 2}
 
 
 def load_checkpoint(checkpoint: Path, dtype: str = "bfloat16", **settings: Any) -> "PreTrainedModel":
-    """Load a local safetensors checkpoint in evaluation mode; never from a hub, never with remote code."""
-    from transformers import AutoModelForCausalLM
+    """Load a local safetensors checkpoint in evaluation mode; never from a hub, never with remote code.
 
+    Of a folder in compressed-tensors each linear layer is torch's, as it was when it was saved; see `load_linear`.
+    """
     with open_checkpoint(checkpoint):  # raises the clear error before transformers looks elsewhere
-        return AutoModelForCausalLM.from_pretrained(
+        return _class_of(checkpoint).from_pretrained(
             checkpoint,
             dtype=dtype,
             local_files_only=True,
@@ -346,6 +373,50 @@ def load_checkpoint(checkpoint: Path, dtype: str = "bfloat16", **settings: Any) 
             trust_remote_code=False,
             **settings,
         )
+
+
+def load_linear(checkpoint: Path, dtype: str = "bfloat16", **settings: Any) -> "PreTrainedModel":
+    """`load_checkpoint`, with each linear layer as torch has it, which is all that most backends quantize.
+
+    GPT-2's Conv1D are turned, Falcon's own class is exchanged; the same matrices compute the same.
+    """
+    family = family_of(checkpoint)
+    if family is None or not family.own_linear:
+        return load_checkpoint(checkpoint, dtype, **settings)
+    from palimpsest.models.dense import with_own_settings, with_torch_linear
+
+    weights = _turned_weights(checkpoint, dtype)
+    config, architecture = with_torch_linear(checkpoint)
+    model = architecture.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, **settings)
+    return with_own_settings(model, checkpoint).eval()
+
+
+def _class_of(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    family = family_of(folder)
+    if family is None or not family.own_linear:
+        return AutoModelForCausalLM
+    settings = read_json(folder / "config.json").get("quantization_config", {})
+    if settings.get("quant_method") != "compressed-tensors":
+        return AutoModelForCausalLM
+    from palimpsest.models.dense import with_torch_linear
+
+    return with_torch_linear(folder)[1]
+
+
+def _turned_weights(checkpoint: Path, dtype: str) -> "dict[str, Tensor]":
+    import torch
+
+    weights = {}
+    with open_checkpoint(checkpoint) as files:
+        turned = {f"{module}.weight" for module in layers_of(files).turned}
+        for name in files.names():
+            values = files.load(name)
+            if not is_buffer(name, values.shape):
+                values = np.ascontiguousarray(values.T) if name in turned else values
+                weights[name] = torch.from_numpy(values).to(getattr(torch, dtype))
+    return weights
 
 
 def copy_tokenizer(checkpoint: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,15 +12,17 @@ import numpy as np
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.families import heads_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
+    STACKED,
     QuantizedMatrix,
     Quantizer,
     check_reload,
     copy_tokenizer,
     fingerprint,
     load_checkpoint,
+    matrix_shapes,
     module_bytes,
 )
 from palimpsest.quantizers.grids.levels import FLOAT_LEVELS, integer_levels
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PACKAGES = ("bitsandbytes", "transformers", "torch")
+REFUSES = {
+    "falcon": "transformers gives torch's own linear layers to it, and Falcon's are of a class of their own",
+    "mixtral": STACKED,
+}
 WEIGHTS_PER_SCALE = 64
 SMALLEST = np.float32(1e-38)  # what bitsandbytes divides by in a block of zeros
 RECIPROCAL_127 = np.float32(7.874015718698502e-3)  # as bitsandbytes writes it in int8_vectorwise_dequant
@@ -47,11 +53,10 @@ def _quantize(
     checkpoint: Path, folder: Path, settings: dict[str, Any], dequantize: Callable[[Any], "Tensor"]
 ) -> dict[str, str]:
     """dequantize: from a quantized weight as bitsandbytes holds it to the matrix that it computes with."""
-    with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
-        copy_tokenizer(checkpoint, folder)
+    copy_tokenizer(checkpoint, folder)
     from transformers import BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(llm_int8_skip_modules=list(HEADS), **settings)
+    config = BitsAndBytesConfig(llm_int8_skip_modules=heads_of(checkpoint), **settings)
     model = load_checkpoint(checkpoint, quantization_config=config, device_map={"": "cpu"})
     held = {
         name: fingerprint(dequantize(module.weight))
@@ -84,6 +89,7 @@ class BitsAndBytesInt8(Quantizer):
 
     outlier_threshold: float
     packages: ClassVar[tuple[str, ...]] = PACKAGES
+    refuses: ClassVar[Mapping[str, str]] = REFUSES
     bits = 8
 
     def __post_init__(self) -> None:
@@ -93,6 +99,7 @@ class BitsAndBytesInt8(Quantizer):
             raise PalimpsestError(f"outlier_threshold is {self.outlier_threshold}: give a finite number of at least 0.")
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_checkpoint(checkpoint)
         settings = {"load_in_8bit": True, "llm_int8_threshold": float(self.outlier_threshold)}
         return _quantize(checkpoint, folder, settings, _dequantize_int8)
 
@@ -104,9 +111,14 @@ class BitsAndBytesInt8(Quantizer):
                 f"{folder} was quantized with outlier_threshold {stored}, the settings say {self.outlier_threshold}: "
                 "quantize the checkpoint again."
             )
+        import torch
+
         # bitsandbytes warns in every matrix product that bfloat16 activations pass through float16
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         model = load_checkpoint(folder, dtype, device_map={"": device}).eval()
+        for weight in model.parameters():  # a head that has another name in the file keeps the file's type
+            if weight.is_floating_point():
+                weight.data = weight.data.to(getattr(torch, dtype))
         check_reload(self, folder, lambda name: _dequantize_int8(model.get_submodule(name).weight))
         return model
 
@@ -153,6 +165,7 @@ class BitsAndBytes4bit(Quantizer):
     grid: str = field(metadata={"key": "levels"})
     double_quantization: bool
     packages: ClassVar[tuple[str, ...]] = PACKAGES
+    refuses: ClassVar[Mapping[str, str]] = REFUSES
     bits = 4
 
     def __post_init__(self) -> None:
@@ -161,10 +174,11 @@ class BitsAndBytes4bit(Quantizer):
             raise PalimpsestError(f"double_quantization is {self.double_quantization!r}: give true or false.")
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         _check_widths(checkpoint)
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
-        _check_widths(checkpoint)
+        self.check_checkpoint(checkpoint)
         settings = {
             "load_in_4bit": True,
             "bnb_4bit_quant_type": self.grid,
@@ -246,20 +260,12 @@ def _check_widths(checkpoint: Path) -> None:
     Found by trying widths of 1 to 399:
     those divisible by 16 and not by the block of 64 are wrong, where a matrix has more than a block.
     """
-    with open_checkpoint(checkpoint) as files:
-        for module in linear_layers(files):
-            shape = files.shape(f"{module}.weight" if f"{module}.weight" in files else module)
-            width = shape[-1]
-            if (
-                not is_named(module, HEADS)
-                and width % 16 == 0
-                and width % WEIGHTS_PER_SCALE
-                and np.prod(shape) > WEIGHTS_PER_SCALE
-            ):
-                raise PalimpsestError(
-                    f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {WEIGHTS_PER_SCALE}, "
-                    "which bitsandbytes dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
-                )
+    for module, (rows, width) in matrix_shapes(checkpoint).items():
+        if width % 16 == 0 and width % WEIGHTS_PER_SCALE and rows * width > WEIGHTS_PER_SCALE:
+            raise PalimpsestError(
+                f"{module} in {checkpoint} has {width} inputs, a multiple of 16 but not of {WEIGHTS_PER_SCALE}, "
+                "which bitsandbytes dequantizes wrongly on a CPU: use rtn, hqq or another backend for this model."
+            )
 
 
 def _unnest(files: TensorFiles, module: str, codes: np.ndarray, state: dict[str, Any]) -> Float32:

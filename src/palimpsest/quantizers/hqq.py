@@ -1,7 +1,7 @@
 """HQQ: half-quadratic quantization (Badri and Shaji 2023,
 https://mobiusml.github.io/hqq_blog), saved as safetensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,15 +11,17 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.families import heads_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
+    STACKED,
     QuantizedMatrix,
     Quantizer,
     check_group_size,
     copy_tokenizer,
     fingerprint,
-    load_checkpoint,
+    load_linear,
+    matrix_shapes,
     module_bytes,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
@@ -50,6 +52,7 @@ class HQQ(Quantizer):
     group_size: int | None
     device: str
     packages: ClassVar[tuple[str, ...]] = ("hqq", "transformers", "torch")
+    refuses: ClassVar[Mapping[str, str]] = {"mixtral": STACKED}
 
     def __post_init__(self) -> None:
         check_number("bits", self.bits, CODES_PER_WORD, f"give one of {sorted(CODES_PER_WORD)}")
@@ -68,6 +71,7 @@ class HQQ(Quantizer):
         return self.uses_gpu
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         check_group_size(checkpoint, self.group_size)
         self._check_packing(checkpoint)
 
@@ -76,6 +80,7 @@ class HQQ(Quantizer):
         return False  # zero points are real numbers
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_family(checkpoint)
         check_group_size(checkpoint, self.group_size)
         self._check_packing(checkpoint)
         copy_tokenizer(checkpoint, folder)
@@ -86,10 +91,12 @@ class HQQ(Quantizer):
 
         if self.device == "cuda" and not torch.cuda.is_available():
             raise PalimpsestError("device is 'cuda', but torch sees no CUDA device here: give 'cpu'.")
-        model = load_checkpoint(checkpoint)
+        model = load_linear(checkpoint)
         group_size: Any = self.group_size  # annotated as an int there, null means what it means here
-        config = HqqConfig(nbits=self.bits, group_size=group_size, axis=AXIS, skip_modules=list(HEADS))
-        AutoHQQHFModel.quantize_model(model, config.quant_config, torch.bfloat16, self.device)
+        config = HqqConfig(nbits=self.bits, group_size=group_size, axis=AXIS, skip_modules=heads_of(checkpoint))
+        # place by place: of a single device hqq asks for a model whose layers are in `model.layers`
+        places = dict.fromkeys((name for name, _ in model.named_modules()), self.device)
+        AutoHQQHFModel.quantize_model(model, config.quant_config, torch.bfloat16, places)
         model.config.quantization_config = config
         held = {
             name: fingerprint(module.dequantize())
@@ -133,18 +140,13 @@ class HQQ(Quantizer):
         """HQQ pads 3-bit codes, but packs the others wrongly or not at all where the groups do not fill the bytes."""
         if self.bits == 3:
             return
-        with open_checkpoint(checkpoint) as files:
-            for module in linear_layers(files):
-                if is_named(module, HEADS) or f"{module}.weight" not in files:
-                    continue
-                rows, columns = files.shape(f"{module}.weight")
-                groups = rows * columns // (self.group_size or columns)
-                if groups % CODES_PER_WORD[self.bits]:
-                    raise PalimpsestError(
-                        f"HQQ packs {self.bits}-bit codes of {CODES_PER_WORD[self.bits]} groups into a byte, which the "
-                        f"{groups} groups of {module} in {checkpoint} do not fill: "
-                        "give another group_size, or other bits."
-                    )
+        for module, (rows, columns) in matrix_shapes(checkpoint).items():
+            groups = rows * columns // (self.group_size or columns)
+            if groups % CODES_PER_WORD[self.bits]:
+                raise PalimpsestError(
+                    f"HQQ packs {self.bits}-bit codes of {CODES_PER_WORD[self.bits]} groups into a byte, which the "
+                    f"{groups} groups of {module} in {checkpoint} do not fill: give another group_size, or other bits."
+                )
 
     def _check_folder(self, folder: Path) -> None:
         settings = read_json(folder / "config.json").get("quantization_config", {})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import EMBEDDINGS, HEADS, is_named, linear_layers
+from palimpsest.models.layers import Layers, family_of, is_buffer, layers_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, fingerprint
 
@@ -19,9 +19,6 @@ ROWS_AT_ONCE = 4096
 
 LAST_PLACE = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
 """A unit in the last place, relative to the number, at most."""
-
-RECOMPUTED = "inv_freq"
-"""Rotary frequencies, which old checkpoints store and every loader computes."""
 
 AGAIN = (
     "the backend did not quantize what it was given; run the step again, and report it to the backend if it persists."
@@ -49,12 +46,12 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
     error = norm = 0.0
     weights = stored_bytes = 0
     with open_checkpoint(checkpoint) as originals:
-        layers = list(linear_layers(originals))
+        layers = layers_of(originals)
+        matrices = {*layers.linear, *layers.heads, *layers.embeddings}
         for matrix in quantizer.read(folder):
-            embedding = is_named(matrix.name, EMBEDDINGS) and f"{matrix.name}.weight" in originals
-            if matrix.name not in layers and not embedding:
+            if matrix.name not in matrices:
                 raise PalimpsestError(f"{folder} quantizes {matrix.name}, which {checkpoint} does not have: {AGAIN}")
-            original = to_bfloat16(originals.load(f"{matrix.name}.weight"))
+            original = to_bfloat16(layers.load(originals, matrix.name))
             bits = matrix.bits or quantizer.bits
             widths[str(bits)] += 1
             codes.append(_check(matrix, original, bits, folder))
@@ -66,13 +63,13 @@ def prove(quantizer: Quantizer, checkpoint: Path, folder: Path, held: Mapping[st
             stored_bytes += matrix.stored_bytes
             quantized.append(matrix.name)
             _update(digest, matrix)
-        skipped = [layer for layer in layers if layer not in quantized]
-        forgotten = [layer for layer in skipped if not is_named(layer, HEADS)]
+        forgotten = [layer for layer in layers.linear if layer not in quantized]
+        skipped = [head for head in layers.heads if head not in quantized]
         if not quantized:
             raise PalimpsestError(f"{folder} holds no quantized layer: {AGAIN}")
         if forgotten:
             raise PalimpsestError(f"{folder} leaves out {', '.join(forgotten)}: {AGAIN}")
-        rest = _check_rest(quantizer, originals, folder, set(quantized))
+        rest = _check_rest(quantizer, originals, layers, folder, set(quantized))
     return {
         "backend": quantizer.packages[0],
         "backend_version": quantizer.versions()[quantizer.packages[0]],
@@ -112,7 +109,9 @@ def _check_reload(matrix: QuantizedMatrix, held: Mapping[str, str], folder: Path
         raise PalimpsestError(f"{matrix.name} read back from {folder} is not what the backend held in memory: {AGAIN}")
 
 
-def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quantized: set[str]) -> dict[str, Any]:
+def _check_rest(
+    quantizer: Quantizer, originals: TensorFiles, layers: Layers, folder: Path, quantized: set[str]
+) -> dict[str, Any]:
     """{"tensors", "sha256"} of what was not quantized;
     raises PalimpsestError for a tensor that is not the checkpoint's.
 
@@ -120,23 +119,25 @@ def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quan
     quantized matrices: that product is rounded, so a unit in the last place is allowed. A tied head may be
     written out, or left out.
     """
-    embeddings = [name for name in originals.names() if is_named(name.removesuffix(".weight"), EMBEDDINGS)]
-    factors, digest, seen = quantizer.factors(folder), hashlib.sha256(), set()
+    family = family_of(originals.folder)
+    kept = _Kept(quantizer.sixteen_bits, quantizer.factors(folder), bool(family and family.offset_norms))
+    heads = {f"{head}.weight" for head in (*layers.heads, *(family.heads if family else ()))}
+    embeddings = [f"{module}.weight" for module in layers.embeddings]
+    digest, seen = hashlib.sha256(), set()
     for name, values in quantizer.unquantized(folder, quantized):
-        head = is_named(name.removesuffix(".weight"), HEADS)
-        if name not in originals and not (head and embeddings):
+        if name not in originals and not (name in heads and embeddings):
             raise PalimpsestError(f"{folder} holds {name}, which {originals.folder} does not have: {AGAIN}")
-        original = originals.stored(name if name in originals else embeddings[0])
-        if values.shape != original.shape or not _is_kept(values, original, quantizer.sixteen_bits, factors.get(name)):
+        same = [name] if name in originals else embeddings
+        if not any(kept(name, values, originals.stored(each)) for each in same):
             raise PalimpsestError(f"{name} in {folder} was not to be quantized, but is not the checkpoint's: {AGAIN}")
         digest.update(f"{name} {values.shape} ".encode())
         digest.update(np.ascontiguousarray(values).data)
         seen.add(name)
     for name in originals.names():
         module = name.removesuffix(".weight")
-        if name in seen or module in quantized or name.endswith(RECOMPUTED):
+        if name in seen or module in quantized or is_buffer(name, originals.shape(name)):
             continue
-        tied = is_named(module, HEADS) and any(
+        tied = name in heads and any(
             np.array_equal(originals.stored(each), originals.stored(name)) for each in embeddings
         )
         if not tied:
@@ -144,22 +145,40 @@ def _check_rest(quantizer: Quantizer, originals: TensorFiles, folder: Path, quan
     return {"tensors": len(seen), "sha256": digest.hexdigest()}
 
 
-def _is_kept(values: NDArray, original: NDArray, sixteen_bits: str, factors: Float32 | None) -> bool:
-    """A few rows at a time, so that a large embedding is not copied as a whole."""
-    if original.dtype.kind in "iub":
-        return np.array_equal(values, original)
-    for start in range(0, len(values), ROWS_AT_ONCE):
-        expected = to_bfloat16(original[start : start + ROWS_AT_ONCE].astype(np.float32))
-        if sixteen_bits == "float16":
-            expected = expected.astype(np.float16).astype(np.float32)
-        found = values[start : start + ROWS_AT_ONCE]
-        if factors is None and not np.array_equal(found, expected):
+class _Kept(NamedTuple):
+    """Tells whether a tensor is the checkpoint's; see `_check_rest`.
+
+    offset_norms: whether norms multiply by 1 + their weight, so that a factor applies to that.
+    """
+
+    sixteen_bits: str
+    factors: Mapping[str, Float32]
+    offset_norms: bool
+
+    def __call__(self, name: str, values: NDArray, original: NDArray) -> bool:
+        """A few rows at a time, so that a large embedding is not copied as a whole."""
+        if values.shape != original.shape:
             return False
-        if factors is not None:
-            expected = (expected.T * factors[start : start + ROWS_AT_ONCE]).T
-            if not np.allclose(found, expected, rtol=LAST_PLACE[sixteen_bits], atol=0):
+        if original.dtype.kind in "iub":
+            return np.array_equal(values, original)
+        factors = self.factors.get(name)
+        for start in range(0, len(values), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            expected = to_bfloat16(original[rows].astype(np.float32))
+            if self.sixteen_bits == "float16":
+                expected = expected.astype(np.float16).astype(np.float32)
+            if factors is None and not np.array_equal(values[rows], expected):
                 return False
-    return True
+            if factors is not None and not self._is_multiple(values[rows], expected, factors[rows]):
+                return False
+        return True
+
+    def _is_multiple(self, found: NDArray, original: Float32, factors: Float32) -> bool:
+        unit = LAST_PLACE[self.sixteen_bits]
+        if self.offset_norms and original.ndim == 1:  # 1 + w is rounded, multiplied and rounded
+            expected = (1 + original) * factors
+            return np.allclose(1 + found, expected, rtol=2 * unit, atol=0)
+        return np.allclose(found, (original.T * factors).T, rtol=unit, atol=0)
 
 
 class CodeCounts(NamedTuple):

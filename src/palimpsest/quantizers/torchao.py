@@ -3,7 +3,7 @@
 import json
 import struct
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import HEADS
+from palimpsest.models.families import heads_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
+    STACKED,
     QuantizedMatrix,
     Quantizer,
     check_group_size,
     copy_tokenizer,
     fingerprint,
-    load_checkpoint,
+    load_linear,
     module_bytes,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
@@ -41,6 +42,7 @@ class TorchAO(Quantizer):
     """What the formats share: transformers' loader, which quantizes layer by layer, and the file."""
 
     packages: ClassVar[tuple[str, ...]] = ("torchao", "transformers", "torch")
+    refuses: ClassVar[Mapping[str, str]] = {"mixtral": STACKED}
     device: ClassVar[str] = "cpu"
     group_size: int | None
 
@@ -64,18 +66,19 @@ class TorchAO(Quantizer):
         return self.device == "cuda"
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         check_group_size(checkpoint, self.group_size)
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_family(checkpoint)
         check_group_size(checkpoint, self.group_size)  # torchao leaves out, without a word, what it does not divide
-        with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
-            copy_tokenizer(checkpoint, folder)
+        copy_tokenizer(checkpoint, folder)
         self._check_device()
         from torchao.utils import TorchAOBaseTensor
         from transformers import TorchAoConfig
 
-        config = TorchAoConfig(self._config(), modules_to_not_convert=list(HEADS))
-        model = load_checkpoint(checkpoint, quantization_config=config, device_map={"": self.device})
+        config = TorchAoConfig(self._config(), modules_to_not_convert=heads_of(checkpoint))
+        model = load_linear(checkpoint, quantization_config=config, device_map={"": self.device})
         held = {
             name.removesuffix(".weight"): fingerprint(self._dequantize(weight))
             for name, weight in model.named_parameters()

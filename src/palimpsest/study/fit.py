@@ -32,15 +32,26 @@ def check_formats(params: Params) -> None:
     """Raise PalimpsestError for a quantizer that does not fit the shapes or the positions of a model that is known."""
     quantizers = {name: make_quantizer(settings) for name, settings in params["quantizers"].items()}
     for key, source in _known_models(params).items():
+        if source is not None:
+            for name, quantizer in quantizers.items():
+                with _as_key(name, key, source, source):
+                    quantizer.check_family(source)
         with _outline(params, key, source) as folder:
             if folder is None:
                 continue
             for name, quantizer in quantizers.items():
-                try:
+                with _as_key(name, key, source, folder):
                     quantizer.check_checkpoint(folder)
-                except PalimpsestError as wrong:
-                    shown = key if source is None else f"{source} ({key})"
-                    raise PalimpsestError(f"quantizers.{name}: {str(wrong).replace(str(folder), shown)}") from None
+
+
+@contextmanager
+def _as_key(quantizer: str, key: str, source: Path | None, folder: Path) -> Iterator[None]:
+    """Errors within get the quantizer's key in front, and name the model by its key instead of `folder`."""
+    try:
+        yield
+    except PalimpsestError as wrong:
+        shown = key if source is None else f"{source} ({key})"
+        raise PalimpsestError(f"quantizers.{quantizer}: {str(wrong).replace(str(folder), shown)}") from None
 
 
 def check_positions(params: Params) -> None:

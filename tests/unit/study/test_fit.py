@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -223,3 +224,23 @@ def test_a_format_of_gpus_alone_needs_one_in_sight(tmp_path: Path, monkeypatch: 
     made.parent.mkdir(parents=True)
     made.touch()
     run_checks.check_gpu(hqq, wildcards, run())
+
+
+@pytest.mark.parametrize("key", ["base", "target", "retrain"])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("falcon", r"which bitsandbytes does not quantize here: .* Use rtn, which takes it, or another"),
+        ("mixtral", r"which bitsandbytes does not quantize here: .* Use rtn, which takes it, or another"),
+        ("mamba", r"which palimpsest is not tested with, so no quantizer here takes it: .* llama \(Llama\), mistral"),
+    ],
+)
+def test_a_family_that_a_format_does_not_take(tmp_path: Path, key: str, kind: str, message: str) -> None:
+    """From its config.json alone: the weights need not be there yet."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    params = study(models={key: str(tmp_path)})
+    said = refused(check_formats, params)
+    assert said.startswith("quantizers.b") and f"{tmp_path} (models.{key}) is a model of type '{kind}'" in said
+    assert re.search(message, said)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
+    check_formats(params)

@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import HEADS, is_named, linear_layers
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
-from palimpsest.quantizers.base import QuantizedMatrix, check_group_size, copy_tokenizer, module_bytes, row_factors
+from palimpsest.quantizers.base import (
+    QuantizedMatrix,
+    check_group_size,
+    copy_tokenizer,
+    matrix_shapes,
+    module_bytes,
+    row_factors,
+)
 from palimpsest.quantizers.calibration import Calibrated, check_damping, check_number, check_positive
 from palimpsest.quantizers.cost import note_device_peak
 from palimpsest.quantizers.environments import installed_version, interpreter, run_logged
@@ -59,6 +65,7 @@ class Archived(Calibrated):
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         assert self.environment
+        self.check_family(checkpoint)
         check_group_size(checkpoint, self.group_size, self._remedy())
         self._check_shapes(checkpoint)
         python = interpreter(self.environment)
@@ -129,16 +136,13 @@ class Archived(Calibrated):
 
     def _check_shapes(self, checkpoint: Path) -> None:
         """The backends would cut off what does not fill a word, or fail half-way."""
-        with open_checkpoint(checkpoint) as files:
-            for module in linear_layers(files):
-                if is_named(module, HEADS) or f"{module}.weight" not in files:
-                    continue
-                shape, blocks = files.shape(f"{module}.weight"), self._blocks(module)
-                if any(size % block for size, block in zip(shape, blocks, strict=True)):
-                    raise PalimpsestError(
-                        f"{self.backend} takes {blocks[0]} outputs and {blocks[1]} inputs at a time, which do not "
-                        f"divide the {shape[0]} and {shape[1]} of {module} in {checkpoint}: use gptq, awq or rtn."
-                    )
+        for module, shape in matrix_shapes(checkpoint).items():
+            blocks = self._blocks(module)
+            if any(size % block for size, block in zip(shape, blocks, strict=True)):
+                raise PalimpsestError(
+                    f"{self.backend} takes {blocks[0]} outputs and {blocks[1]} inputs at a time, which do not "
+                    f"divide the {shape[0]} and {shape[1]} of {module} in {checkpoint}: use gptq, awq or rtn."
+                )
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,40 @@
 """AWQ (arXiv 2306.00978): weights that meet large inputs are scaled up before rounding,
 and what feeds them is scaled down."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.families import model_type
 from palimpsest.models.tensors import Float32, open_checkpoint
 from palimpsest.quantizers.base import QuantizedMatrix, row_factors
 from palimpsest.quantizers.calibration import Calibrated
-from palimpsest.quantizers.compressed.integers import CompressedTensors, compress_calibrated
+from palimpsest.quantizers.compressed.integers import GPTQ, CompressedTensors, compress_calibrated
 
 if TYPE_CHECKING:
     from llmcompressor.modifiers.transform.awq import AWQModifier
 
+PAIRS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "gpt_neox": (("input_layernorm", ("query_key_value",)), ("post_attention_layernorm", ("dense_h_to_4h",))),
+    "bloom": (("input_layernorm", ("query_key_value",)), ("post_attention_layernorm", ("dense_h_to_4h",))),
+    "gpt2": (("ln_1", ("c_attn",)), ("ln_2", ("c_fc",))),
+    "opt": (
+        ("self_attn_layer_norm", ("q_proj", "k_proj", "v_proj")),
+        ("v_proj", ("out_proj",)),
+        (r"layers\.\d+\.final_layer_norm", ("fc1",)),
+    ),
+}
+"""Which layer is scaled down, and which after it up, in the families that llm-compressor has no entry for, or a wrong
+one (BLOOM): norms, and a linear layer in front of another one. OPT's fc1 stays: most of what leaves its ReLU is zero on
+any calibration text, and the factor of such a channel would say nothing of other texts."""
+LAYOUTS = {"opt": ("do_layer_norm_before", True), "bloom": ("apply_residual_connection_post_layernorm", False)}
+"""What config.json must say for a norm to feed nothing but the layers after it."""
 GRID = 20  # exponents that the search tries, as in the authors' code
 SMOOTHING = "smoothing"
 """The subfolder with the factors: out of sight of engines that load every safetensors file of a folder."""
@@ -35,25 +51,26 @@ class AWQ(Calibrated, CompressedTensors):
     `effective` can undo them.
     """
 
+    refuses: ClassVar[Mapping[str, str]] = {
+        "falcon": "which of its layers can be scaled depends on its configuration, and llm-compressor does not know",
+        "mixtral": GPTQ.refuses["mixtral"],
+    }
+
+    def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
+        _check_layout(checkpoint)
+
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         arguments = self._prepare(checkpoint, folder)
+        _check_layout(checkpoint)
         stretches = self.encode(checkpoint, calibration)
         from llmcompressor.modifiers.quantization import QuantizationModifier
-        from llmcompressor.modifiers.transform.awq import AWQ_DYNAMIC_MAPPING_REGISTRY, AWQ_MAPPING_REGISTRY
 
-        architectures = read_json(checkpoint / "config.json").get("architectures") or [
-            "a model of unknown architecture"
-        ]
-        for architecture in architectures:
-            if architecture not in {*AWQ_MAPPING_REGISTRY, *AWQ_DYNAMIC_MAPPING_REGISTRY}:
-                raise PalimpsestError(
-                    f"llm-compressor does not know which layers of {architecture} ({checkpoint}) AWQ can scale: "
-                    "use gptq or rtn."
-                )
         factors: dict[str, Float32] = {}
         planned: list[str] = []
-        modifiers = [_recording_modifier(planned, factors), QuantizationModifier(**arguments)]
-        held = compress_calibrated(checkpoint, folder, modifiers, stretches)
+        pairs = PAIRS.get(model_type(checkpoint) or "", ())
+        modifiers = [_recording_modifier(planned, factors, pairs), QuantizationModifier(**arguments)]
+        held = compress_calibrated(checkpoint, folder, modifiers, stretches, factors)
         skipped = [name for name in planned if f"{name}.rows" not in factors]
         if skipped or not planned:
             raise PalimpsestError(
@@ -80,9 +97,23 @@ class AWQ(Calibrated, CompressedTensors):
                 yield replace(matrix, row_factors=rows, column_factors=columns)
 
 
-def _recording_modifier(planned: list[str], factors: dict[str, Float32]) -> "AWQModifier":
+def _check_layout(checkpoint: Path) -> None:
+    """Raise PalimpsestError where the output of a norm goes elsewhere too, which scaling it down would change."""
+    key, wanted = LAYOUTS.get(model_type(checkpoint) or "", ("", None))
+    if key and read_json(checkpoint / "config.json").get(key, wanted) != wanted:
+        raise PalimpsestError(
+            f"{checkpoint} has {key} {not wanted} in config.json: the output of its norms is added to later layers, "
+            "so AWQ cannot scale it: use gptq or rtn."
+        )
+
+
+def _recording_modifier(
+    planned: list[str], factors: dict[str, Float32], pairs: Sequence[tuple[str, Sequence[str]]]
+) -> "AWQModifier":
     """llm-compressor's modifier, which notes the modules that will be scaled down in `planned`, and what it settles on
     in `factors`: MODULE.columns [in] of the layers that are scaled up, MODULE.rows [out] of the ones before them.
+
+    pairs: of layers, in place of llm-compressor's own for the architecture, if there are any.
 
     It also runs without an accelerator: release 0.14 pins what it caches in host memory even then, which torch refuses.
     """
@@ -112,4 +143,8 @@ def _recording_modifier(planned: list[str], factors: dict[str, Float32]) -> "AWQ
             factors[f"{mapping.smooth_name}.rows"] = rows
             return scales
 
-    return AWQModifier(duo_scaling=True, n_grid=GRID)
+    mappings = [awq.AWQMapping(f"re:.*{before}$", [f"re:.*{name}$" for name in after]) for before, after in pairs]
+    modifier = AWQModifier(duo_scaling=True, n_grid=GRID)
+    if mappings:
+        modifier.mappings = mappings
+    return modifier

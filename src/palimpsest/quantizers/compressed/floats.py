@@ -2,7 +2,7 @@
 8-bit weights and activations (int8, fp8), 4-bit floats in small blocks (NVFP4, MXFP4)."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -106,9 +106,13 @@ class EightBit(_Floats):
     """
 
     formats: ClassVar[tuple[str, ...]] = ("int8", "fp8")
+    refuses: ClassVar[Mapping[str, str]] = {
+        "mixtral": "transformers cannot load experts that are saved one by one, to run them with rounded activations"
+    }
     bits = 8
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_checkpoint(checkpoint)
         activations = {"num_bits": 8, "type": WEIGHTS[self.format]["type"], "strategy": "token", "dynamic": True}
         return compress_layers(checkpoint, folder, {"weights": WEIGHTS[self.format], "input_activations": activations})
 
@@ -170,6 +174,7 @@ class Microscale(_Floats):
     bits = 4
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         check_group_size(checkpoint, WEIGHTS[self.format]["group_size"], f"{self.format} has blocks of no other size")
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """llm-compressor: integer grids by rounding to nearest and by GPTQ (arXiv 2210.17323), saved as compressed-tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import HEADS
+from palimpsest.models.families import heads_of
 from palimpsest.models.tensors import Float32, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import (
     QuantizedMatrix,
@@ -18,7 +18,7 @@ from palimpsest.quantizers.base import (
     check_group_size,
     copy_tokenizer,
     fingerprint,
-    load_checkpoint,
+    load_linear,
     module_bytes,
 )
 from palimpsest.quantizers.calibration import Calibrated, check_damping, check_number, check_positive
@@ -102,13 +102,16 @@ class CompressedTensors(Quantizer):
                 )
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         check_group_size(checkpoint, self.group_size)
 
     def _prepare(self, checkpoint: Path, folder: Path) -> dict[str, Any]:
         """Check shapes before anything slow is imported; returns the arguments that llm-compressor's modifiers take."""
+        self.check_family(checkpoint)
         check_group_size(checkpoint, self.group_size)
         copy_tokenizer(checkpoint, folder)
-        return {"config_groups": {"linear": {"targets": ["Linear"], "weights": self._weights()}}, "ignore": list(HEADS)}
+        groups = {"linear": {"targets": ["Linear"], "weights": self._weights()}}
+        return {"config_groups": groups, "ignore": heads_of(checkpoint)}
 
     def _weights(self) -> dict[str, Any]:
         """The grid in the terms of compressed-tensors."""
@@ -123,6 +126,7 @@ class RoundToNearest(CompressedTensors):
     """Every weight to the nearest level; no data, and no more than a layer in memory."""
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
+        self.check_family(checkpoint)
         check_group_size(checkpoint, self.group_size)
         return compress_layers(checkpoint, folder, {"weights": self._weights()})
 
@@ -141,6 +145,7 @@ class GPTQ(Calibrated, CompressedTensors):
     """
 
     damping: float
+    refuses: ClassVar[Mapping[str, str]] = {"mixtral": "it saves the experts under other names than the checkpoint's"}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,22 +169,35 @@ class GPTQ(Calibrated, CompressedTensors):
 
 
 def compress_calibrated(
-    checkpoint: Path, folder: Path, modifier: Any, stretches: "Sequence[Sequence[int]]" = ()
+    checkpoint: Path,
+    folder: Path,
+    modifier: Any,
+    stretches: "Sequence[Sequence[int]]" = (),
+    scaled: "Container[str]" = (),
 ) -> dict[str, str]:
     """Apply an llm-compressor modifier, or a list of them, to the whole model in memory,
-    feeding it the stretches of token ids."""
+    feeding it the stretches of token ids.
+
+    scaled: afterwards, MODULE.rows of the layers before those whose columns the modifier multiplied. Every other norm
+    stays as it is: where norms multiply by 1 + their weight, llm-compressor calibrates with that sum and takes the 1
+    away again, which rounds twice what nothing was done to.
+    """
     import torch
     from compressed_tensors.quantization.lifecycle.forward import dequantize, quantize
     from llmcompressor import oneshot
     from torch.utils.data import DataLoader
     from transformers import AutoTokenizer
 
-    model = load_checkpoint(checkpoint)
+    model = load_linear(checkpoint)
     # without a tokenizer oneshot looks for one itself, and warns
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     batches = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)} for ids in torch.tensor(stretches)[:, None]]
     data: Any = DataLoader(batches, batch_size=None) if batches else None  # type: ignore[arg-type]
+    norms = {name: each.detach().clone() for name, each in model.named_parameters() if each.dim() == 1}
     oneshot(model=model, processor=tokenizer, recipe=modifier, dataset=data)
+    for name, before in norms.items():
+        if f"{name.rpartition('.')[0]}.rows" not in scaled:
+            model.get_parameter(name).data = before
     held = {}
     for name, module in model.named_modules():
         if getattr(module, "quantization_scheme", None):

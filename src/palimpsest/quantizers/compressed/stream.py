@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.families import heads_of
+from palimpsest.models.layers import Layers, as_stored, layers_of, skeleton
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers.base import copy_tokenizer, fingerprint
 
@@ -32,32 +32,34 @@ def compress_layers(checkpoint: Path, folder: Path, scheme: Mapping[str, Any]) -
     llm-compressor's `model_free_ptq`, which itself holds a whole file of the checkpoint in memory;
     here it gets a layer at a time.
     Returns the fingerprints of the matrices that compressed-tensors decompresses from what is about to be saved.
-    Raises PalimpsestError when the checkpoint's matrices are not the linear layers of its architecture.
+    Turned matrices (Conv1D) are saved as linear layers have them, [out, in].
     """
     copy_tokenizer(checkpoint, folder)
-    with open_checkpoint(checkpoint):  # a missing checkpoint is told before seconds are spent on imports
-        pass
     from compressed_tensors.entrypoints.convert.convert_file import write_checkpoint_quantization_config
     from compressed_tensors.quantization import QuantizationConfig, QuantizationScheme
     from compressed_tensors.utils.safetensors_load import update_safetensors_index
     from llmcompressor.entrypoints.model_free.converter import ModelFreePtqConverter
     from safetensors.torch import save_file
 
-    linear, known = _save_config(checkpoint, folder)
+    known = _save_config(checkpoint, folder)
+    with open_checkpoint(checkpoint) as files:
+        layers = layers_of(files)
     shards = _shards(checkpoint, known)
     groups = {"linear": QuantizationScheme(targets=["Linear"], **scheme)}
-    backend = ModelFreePtqConverter(QuantizationConfig(config_groups=groups, ignore=list(HEADS)))
+    backend = ModelFreePtqConverter(QuantizationConfig(config_groups=groups, ignore=heads_of(checkpoint)))
     held: dict[str, str] = {}
     places: dict[str, str] = {}
     size = 0
     with _prompt_collection() as collect:
         for number, names in enumerate(shards, 1):
-            tensors = _load(checkpoint, names)
-            if any(name.removesuffix(".weight") in linear for name in names):
-                tensors = backend.process(tensors)
-                held |= _fingerprints(tensors, groups["linear"])
+            tensors = _load(checkpoint, names, layers)
+            # the backend quantizes every `weight` that it is given, a norm of an unusual name among them
+            linear = {name: tensors.pop(name) for name in names if name.removesuffix(".weight") in layers.linear}
+            if linear:
+                made = backend.process(linear)
+                held |= _fingerprints(made, groups["linear"])
                 # packed rows that end within a word are views of longer ones, which safetensors refuses
-                tensors = {name: values.contiguous() for name, values in tensors.items()}
+                tensors |= {name: values.contiguous() for name, values in made.items()}
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             save_file(tensors, folder / file, {"format": "pt"})
             places |= dict.fromkeys(tensors, file)
@@ -100,8 +102,8 @@ def _shards(checkpoint: Path, known: set[str]) -> list[list[str]]:
     return [layers[key] for key in sorted(layers)] + [others[key] for key in sorted(others)]
 
 
-def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
-    """The tensors in bfloat16. The file is opened anew for each shard:
+def _load(checkpoint: Path, names: Sequence[str], layers: Layers) -> "dict[str, Tensor]":
+    """The tensors in bfloat16, matrices [out, in]. The file is opened anew for each shard:
     pages that were read count as memory while it is open."""
     import torch
 
@@ -109,6 +111,8 @@ def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
     with open_checkpoint(checkpoint) as files:
         for name in names:
             stored = files.stored(name)
+            if name.removesuffix(".weight") in layers.turned:
+                stored = np.ascontiguousarray(stored.T)
             if stored.dtype == ml_dtypes.bfloat16:
                 tensors[name] = torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16)
             else:
@@ -116,33 +120,16 @@ def _load(checkpoint: Path, names: Sequence[str]) -> "dict[str, Tensor]":
     return tensors
 
 
-def _save_config(checkpoint: Path, folder: Path) -> tuple[set[str], set[str]]:
-    """Save the configuration of the bfloat16 model to `folder`;
-    returns its linear layers but the output head, and all its tensors.
-
-    llm-compressor's converter knows a matrix by its tensor's name; whether it is a linear layer, the only thing that
-    the saved format can be loaded into, shows in a model without weights.
-    """
+def _save_config(checkpoint: Path, folder: Path) -> set[str]:
+    """Save the configuration of the bfloat16 model to `folder`; returns the names of all tensors that it has."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-    config.dtype = torch.bfloat16
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    config.save_pretrained(folder)
+    model = skeleton(checkpoint)
+    model.config.dtype = torch.bfloat16
+    model.config.save_pretrained(folder)
     if (checkpoint / "generation_config.json").exists():
         shutil.copy(checkpoint / "generation_config.json", folder)
-
-    linear = {name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear)}
-    with open_checkpoint(checkpoint) as files:
-        odd = {name for name in linear.symmetric_difference(linear_layers(files)) if not is_named(name, HEADS)}
-    if odd:
-        raise PalimpsestError(
-            f"{', '.join(sorted(odd))} is a matrix of {checkpoint} or a linear layer of {config.architectures}, but "
-            "not both: compressed-tensors quantizes linear layers, so use another backend for this model."
-        )
-    return {name for name in linear if not is_named(name, HEADS)}, set(skeleton.state_dict())
+    return {*as_stored(model), *(f"{head}.weight" for head in heads_of(checkpoint))}
 
 
 def _fingerprints(tensors: "Mapping[str, Tensor]", scheme: Any) -> dict[str, str]:

@@ -73,10 +73,12 @@ class GGUF(Quantizer):
         return self.format != "q4_k_m"  # Q4_K fits a minimum to each group
 
     def check_checkpoint(self, checkpoint: Path) -> None:
+        super().check_checkpoint(checkpoint)
         self._check_shapes(checkpoint)
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
         """The fingerprints are of what llama.cpp dequantizes its own file to: it keeps nothing in memory."""
+        self.check_family(checkpoint)
         layers = self._check_shapes(checkpoint)
         copy_tokenizer(checkpoint, folder)
         for name in ("config.json", "generation_config.json"):
