@@ -15,7 +15,7 @@ from palimpsest.metrics import METRICS, check_settings
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
-from palimpsest.study.fit import check_calibration, check_formats, check_positions
+from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
 from palimpsest.vocabulary import FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
 
@@ -193,6 +193,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_local_models,
     check_formats,
     check_positions,
+    check_embedded,
     check_calibration,
     check_names,
 )

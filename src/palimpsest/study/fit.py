@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from palimpsest.corpus.checks import check_corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.sources import load_corpus
 from palimpsest.errors import PalimpsestError
@@ -24,8 +26,8 @@ from palimpsest.vocabulary import PRETRAINED, RETRAIN, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 SCRATCH = "models.scratch"
-MOST_DOCUMENTS = 2000
-"""Of an embedded corpus that is written while planning, to count its tokens: a second's work."""
+MOST_DOCUMENTS = 200
+"""Of an embedded corpus that is written while planning, to check it and to count its tokens: a second's work."""
 
 
 def check_formats(params: Params) -> None:
@@ -82,6 +84,17 @@ def check_positions(params: Params) -> None:
                 f"training.max_length is {params['training']['max_length']}, more than the {room} positions of {where}:"
                 " lower it."
             )
+
+
+def check_embedded(params: Params) -> None:
+    """Raise PalimpsestError where the embedded corpus does not pass its own checks: its articles may be too short for
+    what is cut from them."""
+    corpus = params["corpus"]
+    if _written_here(corpus):
+        try:
+            check_corpus(_embedded(tuple(sorted(corpus["settings"].items()))), **corpus["checks"])
+        except PalimpsestError as wrong:
+            raise PalimpsestError(f"corpus.settings: {wrong}") from None
 
 
 def check_calibration(params: Params) -> None:
@@ -154,7 +167,7 @@ def _calibration_texts(params: Params, text: str) -> list[str] | None:
         return generic_texts(**generic) if generic["source"] != "hub" else None
     if not _written_here(corpus):
         return None
-    return list(getattr(_embedded(tuple(sorted(corpus["settings"].items())), corpus["subset"]), text))
+    return list(getattr(_embedded(tuple(sorted(corpus["settings"].items()))), text))
 
 
 def _written_here(corpus: Mapping[str, Any]) -> bool:
@@ -164,8 +177,8 @@ def _written_here(corpus: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _embedded(settings: tuple[tuple[str, int], ...], subset: None) -> Any:
-    return load_corpus("embedded", dict(settings), subset)
+def _embedded(settings: tuple[tuple[str, int], ...]) -> Corpus:
+    return load_corpus("embedded", dict(settings))
 
 
 def _count_tokens(params: Params, texts: list[str]) -> tuple[int, str]:
@@ -176,6 +189,6 @@ def _count_tokens(params: Params, texts: list[str]) -> tuple[int, str]:
         return sum(len(text.encode()) + 1 for text in texts), "at most "
     from palimpsest.models.bpe import train_bpe
 
-    splits = _embedded(tuple(sorted(corpus["settings"].items())), None)
+    splits = _embedded(tuple(sorted(corpus["settings"].items())))
     tokenizer = train_bpe([*splits.forget, *splits.retain, *splits.holdout], models["scratch"]["vocabulary"])
     return sum(len(tokenizer.encode(text).ids) + 1 for text in texts), ""

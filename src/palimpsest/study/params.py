@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,15 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
     """Raise PalimpsestError that names the key of `name` (the file) that does not fit the schema
     or the other keys, and how to mend it."""
     try:
-        _check(params, yaml.safe_load(Path(schema).read_text(encoding="utf-8")))
+        _check(params, _schema(Path(schema).read_text(encoding="utf-8")))
     except PalimpsestError as wrong:
         raise PalimpsestError(f"{name}: {wrong}") from None
+
+
+@cache
+def _schema(text: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = yaml.safe_load(text)
+    return found
 
 
 def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from palimpsest.errors import PalimpsestError
 
 LARGEST, SMALLEST = 1e30, 1e-37
 """Sizes of a number that float32, in which models compute, can still square root, average and add."""
+LONGEST_KEY = 200
 WHOLE = 2**63
 """Whole numbers below it fit what PyTorch and NumPy count with; the schema has a bound for each key."""
 
@@ -42,7 +43,11 @@ def _check_key(key: Any, where: str) -> None:
             f"{where} has the key {key!r}, which YAML reads as {type(key).__name__}, not as text: rename it, or put it "
             "in quotes."
         )
-    _check_text(key, f"the key {key[:100]!r} of {where}")
+    if not key.isprintable() or len(key) > LONGEST_KEY:
+        raise PalimpsestError(
+            f"{where} has the key {key[:LONGEST_KEY]!r}: give it at most {LONGEST_KEY} letters, none of which is a "
+            "control character."
+        )
 
 
 def _check_float(value: float, where: str) -> None:

@@ -14,7 +14,7 @@ from palimpsest.models.outline import positions_of, write_outline
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
 from palimpsest.study import run_checks
-from palimpsest.study.fit import check_calibration, check_formats, check_positions
+from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
 from palimpsest.study.params import read_params
 
 REPOSITORY = Path(__file__).parents[3]
@@ -124,6 +124,16 @@ def test_what_is_on_a_hub_is_left_to_the_steps() -> None:
 def test_a_continuation_that_no_context_holds(inference: dict, message: str) -> None:
     assert refused(check_positions, study(inference=inference)).startswith(message)
     check_positions(study(inference={key: value - 1 for key, value in inference.items()}))
+
+
+@pytest.mark.parametrize("key", ["prompt_words", "answer_words"])
+def test_an_embedded_corpus_is_checked_before_its_step(key: str) -> None:
+    params = study()
+    check_embedded(params)
+    params["corpus"]["settings"][key] = 99
+    assert refused(check_embedded, params) == (
+        "corpus.settings: corpus split verbmem is empty: every split needs at least one entry."
+    )
 
 
 def test_planning_counts_the_tokens_of_the_calibration_text_as_its_step_does(tmp_path: Path) -> None:
