@@ -128,22 +128,22 @@ def _of_tool(
 
 def _answer(case: Case, rules: "Policy", subject: str | None, folder: Path | None) -> "list[FormatVerdict]":
     """Print the verdicts on one model and write its files."""
-    from palimpsest.verdict.decide import decide
+    from palimpsest.verdict.controls import judge
     from palimpsest.verdict.text import about_subject, render
-    from palimpsest.verdict.write import write_verdict
+    from palimpsest.verdict.write import Judgement, write_verdict
 
     measured = {each.metric: each for each in case.measured}
-    verdicts = [one for each in case.measured for one in decide(each, rules)]
+    verdicts, controls = judge(case.measured, rules)
     if case.name:
         print(f"== {case.name} ==")
-    print(render(verdicts, [note for each in case.measured for note in each.notes], rules.hash))
+    print(render(verdicts, controls, [note for each in case.measured for note in each.notes], rules.hash))
     if subject is not None:
         lines = about_subject(verdicts, measured, subject)
         if not lines:
             raise PalimpsestError(f"no record and no subject is called {subject}: records.csv of --out lists them.")
         print("\n".join(lines) + "\n")
     if folder:
-        write_verdict(folder, verdicts, measured, rules, case.files)
+        write_verdict(folder, Judgement(verdicts, controls, measured, rules, case.files))
         print(f"The page: {folder / 'verdict.html'}")
     return verdicts
 

@@ -76,30 +76,32 @@ def exit_code(verdicts: Sequence[FormatVerdict]) -> int:
     return EXIT_CODES[worst(verdicts)["verdict"]]
 
 
-def floor_and_ceiling(measured: Measured, at: str) -> tuple[Values, Values]:
-    """[1 or seeds, records] each: what the retrained model and the target show at precision `at`; at full precision
-    where they were not asked there, and 0 and 1 where they were not asked at all."""
-    zero = np.zeros((1, len(measured.ids)))
-    floor = measured.retrain.get(at, measured.retrain.get(FULL, zero))
-    ceiling = measured.target.get(at, measured.target.get(FULL, zero + 1))
-    return floor, ceiling
+def floor_and_ceiling(measured: Measured) -> tuple[Values, Values]:
+    """[1 or seeds, records] each: what the retrained model and the target show at full precision; 0 and 1 where they
+    were not asked.
+
+    The same for every format: a format that destroys the target's knowledge as well must not turn the little that is
+    left into a large share of it. What the format does to the target is a control's business.
+    """
+    nothing = np.zeros((1, len(measured.ids)))
+    return measured.retrain.get(FULL, nothing), measured.target.get(FULL, nothing + 1)
 
 
 def _span(measured: Measured) -> float:
-    floor, ceiling = floor_and_ceiling(measured, FULL)
+    floor, ceiling = floor_and_ceiling(measured)
     return float(ceiling.mean() - floor.mean())
 
 
 def _ask(measured: Measured, name: str, policy: Policy) -> Asked:
     limit, margin = policy.forgotten_below / 100, policy.margin / 100
     full, here = measured.unlearned[FULL], measured.unlearned[name]
-    (floor, ceiling), (floor_here, ceiling_here) = (floor_and_ceiling(measured, at) for at in (FULL, name))
+    floor, ceiling = floor_and_ceiling(measured)
 
     def mean(values: Values) -> Mean:
         return mean_of(values, measured.subjects, policy.resamples, policy.seed)
 
     knows_full = mean(full - floor - limit * (ceiling - floor))
-    knows_here = mean(here - floor_here - limit * (ceiling_here - floor_here))
+    knows_here = mean(here - floor - limit * (ceiling - floor))
     rises = mean(here - full - margin * (ceiling - floor))
     had_forgotten = knows_full.p_above(0) > (1 - policy.confidence) / 2
     rose = rises.p_above(0)
@@ -120,14 +122,13 @@ def _verdict(measured: Measured, asked: Asked, p_relapses: float, p_forgets: flo
     groups = None if measured.subjects is None else len(set(measured.subjects))
     back = relapsed(measured, asked.name, policy)
     utility = measured.utility.get(asked.name)
-    span_here = _span_at(measured, asked.name)
     record: FormatVerdict = {
         "format": asked.name,
         "metric": measured.metric,
         "verdict": INCONCLUSIVE,
         "reason": "",
         "retained_full": _share(asked.full, asked.span, policy.forgotten_below, policy.confidence),
-        "retained": _share(asked.here, span_here, policy.forgotten_below, policy.confidence),
+        "retained": _share(asked.here, asked.span, policy.forgotten_below, policy.confidence),
         "rise": _share(asked.rise, asked.span, policy.margin, policy.confidence),
         "detectable": _points(asked.rise.detectable(alpha), asked.span),
         "p_relapses": p_relapses,
@@ -189,12 +190,6 @@ def _clip(percent: float) -> float:
 
 def _points(effect: float | None, span: float) -> float | None:
     return None if effect is None or not np.isfinite(effect) or effect > 10 * span else 100 * effect / span
-
-
-def _span_at(measured: Measured, name: str) -> float:
-    floor, ceiling = floor_and_ceiling(measured, name)
-    span = float(np.mean(ceiling - floor))
-    return span if span >= LEAST_SPAN else _span(measured)
 
 
 def _needed(record: FormatVerdict, asked: Asked, policy: Policy) -> int | None:

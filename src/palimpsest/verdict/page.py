@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from palimpsest.verdict.records import MEANINGS, VERDICTS, Measured
-from palimpsest.verdict.text import NEXT, share
+from palimpsest.verdict.text import NEXT, outcome, share
 from palimpsest.vocabulary import FULL
 
 SIGNS = {
@@ -39,7 +39,7 @@ def page(record: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"share": share, "name_of": lambda path: PurePath(path).name}
+    environment.filters |= {"share": share, "outcome": outcome, "name_of": lambda path: PurePath(path).name}
     source = (room / "verdict.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         record=record,

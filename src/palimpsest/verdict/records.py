@@ -78,7 +78,7 @@ class Measured:
 
 
 class Share(TypedDict):
-    """A percentage of what the target knows above the retrained model.
+    """A percentage of what the target knows above the retrained model, both at full precision.
 
     value, ci ([low, high], at the policy's confidence): percent; ci is None where there are too few records.
     """

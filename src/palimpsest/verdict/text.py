@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from palimpsest.verdict.controls import Control
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.records import (
     COLLAPSED,
@@ -32,7 +33,7 @@ NEXT = {
 }
 
 
-def render(verdicts: Sequence[FormatVerdict], notes: Iterable[str], policy: str) -> str:
+def render(verdicts: Sequence[FormatVerdict], controls: Sequence[Control], notes: Iterable[str], policy: str) -> str:
     """The answer first, then a line for each format and metric, the records that came back, and what the numbers
     rest on. policy: its SHA-256."""
     decisive = worst(verdicts)
@@ -45,6 +46,7 @@ def render(verdicts: Sequence[FormatVerdict], notes: Iterable[str], policy: str)
     ]
     for one in verdicts:
         lines += _came_back(one)
+    lines += [f"Control ({one['metric']}), {one['control']}: {outcome(one)}." for one in controls]
     lines += [*dict.fromkeys(notes), f"Policy: sha256 {policy}."]
     return "\n".join(lines) + "\n"
 
@@ -54,6 +56,13 @@ def share(value: Share) -> str:
     if value["ci"] is None:
         return f"{value['value']:.0f}"
     return f"{value['value']:.0f} [{value['ci'][0]:.0f} to {value['ci'][1]:.0f}]"
+
+
+def outcome(control: Control) -> str:
+    """Of a control: as it must be, not run, or failed."""
+    if control["passed"] is None:
+        return control["found"]
+    return f"{control['found']}, as it must be" if control["passed"] else f"FAILED, {control['found']}"
 
 
 def about_subject(verdicts: Sequence[FormatVerdict], measured: Mapping[str, Measured], subject: str) -> list[str]:

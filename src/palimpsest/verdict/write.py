@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.verdict.controls import Control
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.page import page
 from palimpsest.verdict.policy import Policy
@@ -15,41 +16,45 @@ from palimpsest.verdict.records import FormatVerdict, Measured
 from palimpsest.verdict.text import records_csv
 
 
-def write_verdict(
-    folder: Path,
-    verdicts: Sequence[FormatVerdict],
-    measured: Mapping[str, Measured],
-    policy: Policy,
-    files: Mapping[str, Path],
-) -> None:
-    """Write the three files.
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict on one model and what it rests on. measured: by metric; files: those that were read, by what they are
+    of."""
 
-    measured: by metric; files: those that were read, by what they are of. Raises PalimpsestError where the folder holds
-    a verdict by another policy: a policy is written before the run, not after it.
-    """
+    verdicts: Sequence[FormatVerdict]
+    controls: Sequence[Control]
+    measured: Mapping[str, Measured]
+    policy: Policy
+    files: Mapping[str, Path]
+
+
+def write_verdict(folder: Path, made: Judgement) -> None:
+    """Write the three files. Raises PalimpsestError where the folder holds a verdict by another policy: a policy is
+    written before the run, not after it."""
     path = folder / "verdict.json"
     if path.is_file():
         before = read_json(path)
         known = before.get("policy", {}).get("hash") if isinstance(before, dict) else None
-        if known != policy.hash:
+        if known != made.policy.hash:
             raise PalimpsestError(
                 f"{path} was decided by another policy (sha256 {known}): take that policy, or give another --out for a "
                 "new question."
             )
-    decisive = worst(verdicts)
+    decisive = worst(made.verdicts)
     record: dict[str, Any] = {
         "verdict": decisive["verdict"],
         "reason": decisive["reason"],
         "worst": {"format": decisive["format"], "metric": decisive["metric"]},
-        "policy": asdict(policy),
-        "files": _hashes(files),
-        "notes": list(dict.fromkeys(note for each in measured.values() for note in each.notes)),
-        "formats": list(verdicts),
+        "policy": asdict(made.policy),
+        "files": _hashes(made.files),
+        "notes": list(dict.fromkeys(note for each in made.measured.values() for note in each.notes)),
+        "controls": list(made.controls),
+        "formats": list(made.verdicts),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, record)
-    (folder / "records.csv").write_text(records_csv(verdicts, measured), encoding="utf-8")
-    (folder / "verdict.html").write_text(page(record, measured), encoding="utf-8")
+    (folder / "records.csv").write_text(records_csv(made.verdicts, made.measured), encoding="utf-8")
+    (folder / "verdict.html").write_text(page(record, made.measured), encoding="utf-8")
 
 
 def _hashes(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.verdict.controls import judge
 from palimpsest.verdict.decide import decide, exit_code, worst
 from palimpsest.verdict.policy import read_policy
 from palimpsest.verdict.records import Measured
@@ -121,7 +122,7 @@ def test_the_quantized_target_passed_off_as_the_quantized_model_relapses():
 def test_the_retrained_model_forgets():
     made = measured(0.2, 0.2)
     (one,) = decide(replace(made, unlearned=made.retrain), POLICY)
-    assert one["verdict"] == "FORGETS" and one["retained"]["value"] == pytest.approx(0, abs=1e-9)
+    assert one["verdict"] == "FORGETS" and one["retained"]["value"] == pytest.approx(0, abs=2)
 
 
 def test_a_format_that_changes_nothing_recovers_exactly_nothing():
@@ -175,3 +176,29 @@ def test_the_worst_format_decides_and_gives_the_exit_code():
 def test_bad_measurements_are_named(changes, message):
     with pytest.raises(PalimpsestError, match=message):
         measured(0.2, 0.2, **changes)
+
+
+def test_the_controls_of_a_sound_test_pass_and_the_verdict_stands():
+    made = measured(0.22, 0.6)
+    verdicts, controls = judge([made], POLICY)
+    assert [one["verdict"] for one in verdicts] == ["RELAPSES"]
+    assert [control["passed"] for control in controls] == [True] * 4
+    assert [control["found"] for control in controls][:3] == ["NEVER FORGOT", "RELAPSES", "FORGETS"]
+
+
+def test_controls_that_cannot_be_run_say_so():
+    made = replace(measured(0.22, 0.22), target={}, retrain={FULL: measured(0.2, 0.2).retrain[FULL]})
+    _, controls = judge([made], POLICY)
+    assert [control["passed"] for control in controls] == [None, None, None, True]
+    assert "the target was not asked in bf16, int4" in controls[0]["found"]
+    assert controls[2]["found"] == "not run: the retrained model was not asked in int4"
+
+
+def test_a_failed_control_gives_no_verdict():
+    """A target that the format destroys: passed off as the quantized model, it does not come back."""
+    made = measured(0.22, 0.22)
+    blind = replace(made, target={FULL: made.target[FULL], "int4": made.unlearned[FULL]})
+    verdicts, controls = judge([blind], POLICY)
+    assert [one["verdict"] for one in verdicts] == ["NO VERDICT"] and exit_code(verdicts) == 4
+    assert "a control failed" in verdicts[0]["reason"]
+    assert any(control["passed"] is False for control in controls)
