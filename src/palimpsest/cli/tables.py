@@ -139,6 +139,9 @@ def recovery(
     ] = None,
     forgotten_below: Annotated[float, typer.Option(help="Percent, as in the studies' audit rules.")] = 50.0,
     negligible: Annotated[float, typer.Option(help="Points, as in the studies' audit rules.")] = 10.0,
+    between_seeds: Annotated[
+        bool, typer.Option("--between-seeds", help="Print how far the seeds lie apart instead.")
+    ] = False,
 ) -> None:
     """What came back, by weight storage and format.
 
@@ -146,7 +149,11 @@ def recovery(
     Example: palimpsest tables recovery docs/evidence/default.csv
     """
     from palimpsest.tables.recovery import recovery_table
+    from palimpsest.tables.seeds import seeds_table
 
+    if between_seeds:
+        print(seeds_table(audits))
+        return
     print(
         recovery_table(audits, [name for each in models or [] for name in each.split(",")], forgotten_below, negligible)
     )

@@ -100,14 +100,18 @@ def check_embedded(params: Params) -> None:
 def check_calibration(params: Params) -> None:
     """Raise PalimpsestError for a quantizer that wants more calibration text than there is, as far as that is known:
     of the embedded corpus, of Python's documentation and of a file."""
+    known: dict[str, tuple[int, str] | None] = {}
     for name, settings in params["quantizers"].items():
         quantizer = make_quantizer(settings)
         if not isinstance(quantizer, Calibrated):
             continue
-        texts = _calibration_texts(params, quantizer.calibration)
-        if texts is None:
+        if quantizer.calibration not in known:
+            texts = _calibration_texts(params, quantizer.calibration)
+            known[quantizer.calibration] = None if texts is None else _count_tokens(params, texts)
+        counted = known[quantizer.calibration]
+        if counted is None:
             continue
-        tokens, most = _count_tokens(params, texts)
+        tokens, most = counted
         if tokens // quantizer.sample_length < quantizer.samples:
             raise PalimpsestError(
                 f"quantizers.{name}: the calibration text ({quantizer.calibration}) has {most}{tokens} tokens, too few "
