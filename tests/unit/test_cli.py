@@ -43,7 +43,7 @@ TABLES = {
     "prediction": ["{}"],
 }
 COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"]]
-COMMANDS += [["verdict"], ["policy"]]
+COMMANDS += [["verdict"], ["policy"], ["sign"], ["check"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 

@@ -22,6 +22,8 @@ app = typer.Typer(
 app.add_typer(tables, name="tables")
 app.command(epilog=verdict.HELP)(verdict.verdict)
 app.command()(verdict.policy)
+app.command()(verdict.sign)
+app.command()(verdict.check)
 
 WRONG_USE = 64
 """The exit code of a command line that is no command (EX_USAGE): 2 says that a model failed."""

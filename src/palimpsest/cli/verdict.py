@@ -164,6 +164,47 @@ def policy(
         print(default_policy().read_text(encoding="utf-8"), end="")
 
 
+def sign(
+    verdict: Annotated[Path, typer.Argument(help="The --out folder of `palimpsest verdict`.")],
+    deployed: Annotated[list[Path], typer.Argument(help="The files or folders that are deployed.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="A private key in PEM, without a passphrase.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the signed statement goes.")] = Path(
+        "statement.json"
+    ),
+) -> None:
+    """Bind a verdict to the deployed files: an in-toto Statement in a DSSE envelope, signed with a local key.
+
+    \b
+    Example: palimpsest sign verdict model-nf4.gguf --key key.pem --out statement.json
+    """
+    from palimpsest.verdict.statement import make_statement
+    from palimpsest.verdict.statement import sign as write_signed
+
+    write_signed(make_statement(verdict, deployed), key, out)
+    print(f"Signed: {out}")
+
+
+def check(
+    statement: Annotated[Path, typer.Argument(help="The signed statement.")],
+    deployed: Annotated[list[Path], typer.Argument(help="The files or folders that it must be about.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The signer's public key in PEM.")],
+) -> None:
+    """Is the deployed file the one that a signed verdict is about? Works offline; exit code 1 where anything differs.
+
+    \b
+    Example: palimpsest check statement.json model-nf4.gguf --key key.pub
+    """
+    from palimpsest.verdict.statement import check as compare
+    from palimpsest.verdict.statement import stated
+
+    problems = compare(statement, deployed, key)
+    if problems:
+        raise PalimpsestError(" ".join(problems))
+    predicate = stated(statement)["predicate"]
+    print(f"{predicate['verdict']}: {predicate['reason']}.")
+    print(f"Signed for these files; policy sha256 {predicate['policy']['hash']}.")
+
+
 def _named(given: Sequence[str]) -> dict[str, Path]:
     """By format: NAME=FILE; without a name the file's own, or its folder's where a tool calls every file alike."""
     pairs: list[tuple[str, Path]] = []

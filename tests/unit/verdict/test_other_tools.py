@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from palimpsest.cli import main
+from palimpsest.verdict.policy import default_policy
 
 N = 40
 PUBLISHED = [2, 30, 42, 44, 105, 121, 128, 202, 208, 232, 257, 261, 266, 267, 271, 286, 309, 357, 362]
@@ -178,3 +180,17 @@ def test_what_models_say_is_text_in_the_page_and_in_the_table(tmp_path):
     assert "<script>document" not in page and "&lt;script&gt;document" in page
     table = (tmp_path / "out/records.csv").read_text()
     assert all(not cell.startswith("=") for line in table.splitlines() for cell in line.split(","))
+
+
+@pytest.mark.parametrize("start", ["      - run: palimpsest verdict", "    - palimpsest verdict"])
+def test_the_gate_in_the_documents_runs_as_it_is_written(start, tmp_path, monkeypatch):
+    """The command of the CI examples, by hand, on files of the names that it gives."""
+    text = (Path(__file__).parents[3] / "docs/verdict.md").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith(start))
+    monkeypatch.chdir(tmp_path)
+    for name in ("before", "after", "retain"):
+        evaluation(Path(f"{name}.json"), spread(0.1))
+    Path("policy.yaml").write_text(default_policy().read_text())
+    assert main(shlex.split(line.partition("palimpsest ")[2])) == 0
+    evaluation(Path("after.json"), spread(0.6))
+    assert main(shlex.split(line.partition("palimpsest ")[2])) == 2
