@@ -9,6 +9,7 @@ import numpy as np
 
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
+from palimpsest.metrics.tofu import forget_quality
 from palimpsest.verdict.records import Measured, Values
 from palimpsest.vocabulary import FULL
 
@@ -88,6 +89,7 @@ def _measured(files: Files, evals: Mapping[Path, Any], metric: str, each: int | 
         )
     if files.target is None:
         notes.append("The target was not given: 100 % stands for a model that is sure of every answer.")
+    notes += _forget_quality(files, evals)
     utility, of = _utility(files, evals)
     asked = {FULL: files.before, **files.after}
     return Measured(
@@ -113,6 +115,20 @@ def _utility(files: Files, evals: Mapping[Path, Any]) -> tuple[dict[str, float],
     asked = {FULL: files.before, **files.after}
     found = {name: evals[path].get(UTILITY, {}).get("agg_value") for name, path in asked.items()}
     return {name: 100 * value / whole for name, value in found.items() if value is not None}, of
+
+
+def _forget_quality(files: Files, evals: Mapping[Path, Any]) -> list[str]:
+    """A note, where the model's files and the retained control's have the truth ratios that it compares."""
+    ratios = {path: (results.get("forget_truth_ratio") or {}).get("value_by_index") for path, results in evals.items()}
+    asked = {FULL: files.before, **files.after}
+    if files.retain is None or not all(ratios[path] for path in (files.retain, *asked.values())):
+        return []
+    scores = {
+        path: list(_rows(evals[path], path, "forget_truth_ratio", "score").values()) for path in evals if ratios[path]
+    }
+    found = {name: forget_quality(scores[path], scores[files.retain]) for name, path in asked.items()}
+    listed = ", ".join(f"{value:.2g} at {name}" for name, value in found.items())
+    return [f"Forget quality, the p of truth ratios against the retained control's (small: they differ): {listed}."]
 
 
 def _answers(results: Mapping[str, Any], ids: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ def test_the_published_run_never_forgot_and_its_records_are_named(published, tmp
     assert [int(row["id"]) for row in rows if row["came_back"] == "yes"] == PUBLISHED
     assert sum(float(row["before"]) for row in rows) / 400 == pytest.approx(0.421463737487793, abs=1e-5)
     assert "paraphras" in " ".join(record["notes"]).lower()
+    assert any("1.1e-09 at bf16, 3.9e-08 at 4bit" in note for note in record["notes"])
 
 
 def test_one_subject_is_answered(published, capsys):
