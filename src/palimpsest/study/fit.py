@@ -73,6 +73,7 @@ def check_positions(params: Params) -> None:
         for name, tokens, prompt in (
             ("inference.verbmem_tokens", inference["verbmem_tokens"], shown),
             ("inference.knowmem_tokens", inference["knowmem_tokens"], 1),
+            *_battery_tokens(params),
         ):
             if start + prompt + tokens > room:
                 raise PalimpsestError(
@@ -84,6 +85,13 @@ def check_positions(params: Params) -> None:
                 f"training.max_length is {params['training']['max_length']}, more than the {room} positions of {where}:"
                 " lower it."
             )
+
+
+def _battery_tokens(params: Params) -> Iterator[tuple[str, int, int]]:
+    """Of the tasks of the battery that generate: the key, the tokens, and a prompt's least."""
+    for name, task in ((params.get("battery") or {}).get("tasks") or {}).items():
+        if "max_new_tokens" in task:
+            yield f"battery.tasks.{name}.max_new_tokens", task["max_new_tokens"], 1
 
 
 def check_embedded(params: Params) -> None:

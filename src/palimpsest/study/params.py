@@ -12,10 +12,9 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.checks import CHECKS, check_method_keys
-from palimpsest.study.values import check_keys_and_numbers
-from palimpsest.study.yaml_files import read_yaml
 from palimpsest.unlearning.losses import SETTINGS
 from palimpsest.vocabulary import FULL, UNQUANTIZED
+from palimpsest.yaml_files import check_keys_and_numbers, read_yaml
 
 INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
 """2.0 is no whole number here, as it is in JSON Schema: what takes one would fail on it, hours later."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.yaml_files import check_keys_and_numbers, read_yaml
 
 ALL = "all"
 
@@ -58,17 +59,9 @@ class Policy:
 
 def read_policy(path: Path | None = None) -> Policy:
     """The policy of a file; the one that palimpsest brings, with its comments, where none is given."""
-    import yaml
-
-    text = (path or default_policy()).read_text(encoding="utf-8") if path is None or path.is_file() else None
-    name = path or "the policy"
-    if text is None:
+    if path is not None and not path.is_file():
         raise PalimpsestError(f"{path} is no file: give a policy, such as the one that `palimpsest policy` prints.")
-    try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PalimpsestError(f"{name} is not YAML: {' '.join(str(error).split())}.") from error
-    return make_policy(settings, str(name))
+    return make_policy(read_yaml(path or default_policy()), str(path or "the policy"))
 
 
 def default_policy() -> Path:
@@ -81,6 +74,10 @@ def make_policy(settings: Any, name: str) -> Policy:
     import jsonschema
 
     schema = json.loads((files("palimpsest.verdict") / "policy.schema.json").read_text(encoding="utf-8"))
+    try:
+        check_keys_and_numbers(settings)
+    except PalimpsestError as wrong:
+        raise PalimpsestError(f"{name}: {wrong}") from None
     found = sorted(jsonschema.Draft202012Validator(schema).iter_errors(settings), key=lambda error: list(error.path))
     if found:
         where = ".".join(str(part) for part in found[0].path) or "the file"

@@ -126,6 +126,13 @@ def test_a_continuation_that_no_context_holds(inference: dict, message: str) -> 
     check_positions(study(inference={key: value - 1 for key, value in inference.items()}))
 
 
+def test_so_are_answers_of_the_battery_and_shapes_of_a_pretrained_base() -> None:
+    params = study(models={"base": "pretrained"}) | {"battery": {"tasks": {"flu": {"max_new_tokens": 511}}}}
+    assert refused(check_positions, params).startswith("battery.tasks.flu.max_new_tokens is 511, and models.scratch")
+    params["quantizers"] = {"bf16": {"backend": "none"}, "mine": GPTQ | {"group_size": 100}}
+    assert refused(check_formats, params).startswith("quantizers.mine: group_size 100 does not divide")
+
+
 @pytest.mark.parametrize("key", ["prompt_words", "answer_words"])
 def test_an_embedded_corpus_is_checked_before_its_step(key: str) -> None:
     params = study()

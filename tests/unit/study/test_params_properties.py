@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import check_params, expanded, leaves, read_params, with_current_names
 from palimpsest.study.run_checks import one_of
-from palimpsest.study.yaml_files import parse_yaml
 from palimpsest.unlearning.unlearn import settings_of
+from palimpsest.yaml_files import parse_yaml
 
 REPOSITORY = Path(__file__).parents[3]
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"

@@ -7,7 +7,7 @@ import pytest
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import read_params
-from palimpsest.study.yaml_files import parse_yaml, read_yaml
+from palimpsest.yaml_files import parse_yaml, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
@@ -79,3 +79,17 @@ def test_no_code_in_a_params_file(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("__use_yte__: true\n?import os: null\n")
     with pytest.raises(PalimpsestError, match="__use_yte__, by which Snakemake runs code in it: delete it"):
         read_params(tmp_path / "params.yaml")
+
+
+def test_a_policy_says_nothing_twice_and_has_no_number_that_is_none(tmp_path: Path) -> None:
+    from palimpsest.verdict.policy import default_policy, read_policy
+
+    text = default_policy().read_text(encoding="utf-8")
+    key = next(line for line in text.splitlines() if line[:1].isalpha() and line.split("#")[0].rstrip()[-1] != ":")
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"{text}\n{key}\n", encoding="utf-8")
+    with pytest.raises(PalimpsestError, match=f"{file}: the key {key.partition(':')[0]} stands twice, in lines"):
+        read_policy(file)
+    file.write_text(text.replace(key, f"{key.partition(':')[0]}: .nan"), encoding="utf-8")
+    with pytest.raises(PalimpsestError, match=f"{file}: {key.partition(':')[0]} is nan: give a finite number"):
+        read_policy(file)
