@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from palimpsest.corpus.corpus import Corpus
+from palimpsest.corpus.repeats import as_words, check_repeats, long_answer, normalised
 from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, is_blank, reading, units
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM, RETAIN, SPLITS, UTILITY, VERBMEM
@@ -24,6 +25,7 @@ def check_corpus(
     overlap_at_most: float = 0.05,
     prompts_found_at_least: float = 1.0,
     scored_examples_at_most: int = 0,
+    repeats_at_most: int = 0,
 ) -> dict[str, int | float]:
     """Counts of `corpus` for its manifest, after these checks, each with its own PalimpsestError:
 
@@ -56,6 +58,14 @@ def check_corpus(
         counts[f"overlap_privleak_holdout_{split}"] = _share_repeated(
             "privleak_holdout", corpus.privleak_holdout, split, documents, overlap_at_most, unseen
         )
+    counts["privleak_forget_found"] = check_membership(corpus)
+    between = (RETAIN, corpus.retain), ("privleak_holdout", corpus.privleak_holdout)
+    for split, documents in between:
+        seen = f"PrivLeak takes those passages for forgotten ones; remove what also stands in {split}"
+        counts[f"overlap_privleak_forget_{split}"] = _share_repeated(
+            "privleak_forget", corpus.privleak_forget, split, documents, overlap_at_most, seen
+        )
+    counts["repeats"] = check_repeats(corpus, repeats_at_most)
     counts["scored_examples"] = check_examples(corpus, scored_examples_at_most)
     counts["prompts_found"] = check_prompts(corpus, prompts_found_at_least)
     return counts
@@ -118,20 +128,22 @@ def _words_of(name: str, texts: Sequence[str]) -> list[list[str]]:
     return found
 
 
+def check_membership(corpus: Corpus) -> float:
+    """The share of 13-grams of privleak_forget that occur in the forget text;
+    raises PalimpsestError when none does."""
+    share = _share_repeated("privleak_forget", corpus.privleak_forget, FORGET, corpus.forget, 1.0, "")
+    if not share:
+        raise PalimpsestError(
+            f"no {GRAM}-gram of privleak_forget occurs in the forget text: PrivLeak asks whether its passages were "
+            "forgotten; cut them from the forget documents."
+        )
+    return share
+
+
 def check_examples(corpus: Corpus, at_most: int) -> int:
-    """How many in-context examples are scored questions, which shows their answers;
+    """How many in-context examples are scored questions, or have the answer of one in them, which shows it;
     raises PalimpsestError above `at_most`."""
-    scored = {
-        _normalised(each.question): f"entry {number} of {name}"
-        for name in ("retain_qa", "forget_qa")
-        for number, each in enumerate(getattr(corpus, name))
-    }
-    twins = [
-        f"entry {number} of {name} is also {scored[_normalised(example.question)]}"
-        for name in ("forget_icl", "retain_icl")
-        for number, example in enumerate(getattr(corpus, name))
-        if _normalised(example.question) in scored
-    ]
+    twins = [*_scored_examples(corpus)]
     if len(twins) > at_most:
         raise PalimpsestError(
             f"{twins[0]}: an in-context example shows its answer, so it must not be scored; remove one, or raise "
@@ -141,8 +153,22 @@ def check_examples(corpus: Corpus, at_most: int) -> int:
     return len(twins)
 
 
-def _normalised(question: str) -> str:
-    return " ".join(question.lower().split())
+def _scored_examples(corpus: Corpus) -> Iterator[str]:
+    asked, answered = {}, {}
+    for name in ("retain_qa", "forget_qa"):
+        for number, each in enumerate(getattr(corpus, name)):
+            asked[normalised(each.question)] = f"entry {number} of {name}"
+            if long := long_answer(each.answer):
+                answered[long] = f"entry {number} of {name}"
+    for name in ("forget_icl", "retain_icl"):
+        for number, example in enumerate(getattr(corpus, name)):
+            twin = asked.get(normalised(example.question))
+            text = as_words(f"{example.question} {example.answer}")
+            shown = next((entry for answer, entry in answered.items() if answer in text), None)
+            if twin:
+                yield f"entry {number} of {name} is also {twin}"
+            elif shown:
+                yield f"entry {number} of {name} has the answer of {shown} in it"
 
 
 def word_grams(documents: Iterable[Sequence[str]]) -> set[tuple[str, ...]]:

@@ -5,11 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
+from typing import TypeVar
 
 import regex
 
-from palimpsest.corpus.corpus import Corpus, Question
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positive
+from palimpsest.corpus.repeats import normalised
 from palimpsest.corpus.words import by_character_if_unspaced, word_spans
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
@@ -19,6 +21,8 @@ SHARE_OF_QUESTION = 0.6
 and at least this share of its content words, weighted by rarity."""
 
 SENTENCE_END = regex.compile(r"\p{Sentence_Terminal}[\"'”’)\u300d\u300f\uff09]*$")
+
+Row = TypeVar("Row", str, Prompt)
 
 Carried = dict[str, list[Question]]
 """Texts with the questions that each answers."""
@@ -52,8 +56,8 @@ def choose_subset(
     are then too short for one prompt and one passage drop out, and so do repeated texts. Ties go to the document
     that stands first; the order of the corpus is kept. The texts of privleak/retain are retain documents too (in
     MUSE-News most retain questions are about them). Questions that no chosen text answers are dropped; in-context
-    examples stay. Verbatim prompts and PrivLeak passages are cut anew. Raises PalimpsestError when a split has too
-    few documents or gets no question.
+    examples stay. Verbatim prompts and PrivLeak passages are cut anew, each once. Raises PalimpsestError when a split
+    has too few documents or gets no question.
     """
     shortest = max(prompt_words + answer_words, passage_words)
     require_positive(
@@ -97,11 +101,20 @@ def choose_subset(
         retain_qa=retain_qa,
         forget_icl=corpus.forget_icl,
         retain_icl=corpus.retain_icl,
-        verbmem=cut_prompts(forget, prompt_words, answer_words, prompts_per_document),
-        privleak_forget=cut_passages(forget, passage_words, passages_per_document),
-        privleak_retain=cut_passages(retain, passage_words, passages_per_document),
-        privleak_holdout=cut_passages(holdout, passage_words, passages_per_document),
+        verbmem=once(cut_prompts(forget, prompt_words, answer_words, prompts_per_document)),
+        privleak_forget=once(cut_passages(forget, passage_words, passages_per_document)),
+        privleak_retain=once(cut_passages(retain, passage_words, passages_per_document)),
+        privleak_holdout=once(cut_passages(holdout, passage_words, passages_per_document)),
     )
+
+
+def once(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those whose text, of a prompt what is shown, an earlier one has: two versions of an article
+    begin alike."""
+    found: dict[str, Row] = {}
+    for row in rows:
+        found.setdefault(normalised(row.prompt if isinstance(row, Prompt) else row), row)
+    return list(found.values())
 
 
 def cut_documents(documents: Sequence[str], questions: Sequence[Question], max_words: int) -> Carried:
