@@ -19,6 +19,7 @@ from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.families import check_known, model_type
 from palimpsest.models.layers import family_of, is_buffer, layers_of
+from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
 from palimpsest.quantizers.grids.levels import zero_bin
 from palimpsest.quantizers.grids.rounding import Rounded
@@ -115,6 +116,24 @@ def guarded(read: Callable[..., Iterator[Item]]) -> Callable[..., Iterator[Item]
     return whole
 
 
+def same_shape(first: NDArray, second: NDArray) -> None:
+    """Raise ValueError, which a guarded reader turns into its error, for two that NumPy would spread over each other:
+    in a broken file, to any size."""
+    if first.shape != second.shape:
+        raise ValueError(f"{list(first.shape)} and {list(second.shape)} do not belong together")
+
+
+def from_unquantized(quantize: Callable[..., dict[str, str]]) -> Callable[..., dict[str, str]]:
+    """A backend's `quantize`, which refuses a checkpoint that is quantized already: it would round codes."""
+
+    @wraps(quantize)
+    def whole(self: "Quantizer", checkpoint: Path, *rest: Any, **named: Any) -> dict[str, str]:
+        reject_quantized(checkpoint)
+        return quantize(self, checkpoint, *rest, **named)
+
+    return whole
+
+
 class Quantizer(ABC):
     """One backend with its settings. Subclasses are frozen dataclasses whose fields are the keys of a params block.
 
@@ -123,8 +142,10 @@ class Quantizer(ABC):
     """
 
     def __init_subclass__(cls) -> None:
-        """The readers of every backend are guarded, without a word of its own."""
+        """Every backend takes unquantized checkpoints alone, and its readers are guarded, without a word of its own."""
         super().__init_subclass__()
+        if "quantize" in vars(cls):
+            cls.quantize = from_unquantized(vars(cls)["quantize"])  # type: ignore[method-assign]
         for name in ("read", "unquantized"):
             if name in vars(cls):
                 setattr(cls, name, guarded(vars(cls)[name]))

@@ -24,6 +24,7 @@ from palimpsest.quantizers.base import (
     load_checkpoint,
     matrix_shapes,
     module_bytes,
+    same_shape,
 )
 from palimpsest.quantizers.grids.levels import FLOAT_LEVELS, integer_levels
 from palimpsest.quantizers.grids.packing import unpack_nibbles
@@ -127,6 +128,7 @@ class BitsAndBytesInt8(Quantizer):
             for module in _modules(files, ".SCB"):
                 codes = files.load(f"{module}.weight")
                 largest = files.load(f"{module}.SCB").reshape(-1, 1)
+                same_shape(codes[:, :1], largest)
                 dequantized = codes * largest
                 dequantized *= RECIPROCAL_127
                 size = module_bytes(files, module)

@@ -23,6 +23,7 @@ from palimpsest.quantizers.base import (
     load_linear,
     matrix_shapes,
     module_bytes,
+    same_shape,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
 from palimpsest.quantizers.grids.levels import integer_levels
@@ -124,6 +125,7 @@ class HQQ(Quantizer):
     def _read_matrix(self, files: TensorFiles, module: str) -> QuantizedMatrix:
         rows, columns = files.load(f"{module}.shape").tolist()
         scales, zero_points = (files.load(f"{module}.{part}").reshape(rows, -1) for part in ("scale", "zero"))
+        same_shape(scales, zero_points)
         codes = self._unpack(files.load(f"{module}{MARK}"), scales.size).reshape(rows, columns)
         groups = to_bfloat16(codes.reshape(*scales.shape, -1) - zero_points[:, :, None])
         dequantized = to_bfloat16(groups * scales[:, :, None]).reshape(rows, columns)

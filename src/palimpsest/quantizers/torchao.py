@@ -22,6 +22,7 @@ from palimpsest.quantizers.base import (
     fingerprint,
     load_linear,
     module_bytes,
+    same_shape,
 )
 from palimpsest.quantizers.calibration import check_number, check_positive
 from palimpsest.quantizers.grids.levels import WITH_ZERO_POINTS, integer_levels
@@ -329,6 +330,7 @@ class TorchAOInt4(TorchAO):
 def _plain(files: TensorFiles, module: str) -> tuple[np.ndarray, Float32, np.ndarray]:
     """Codes [out, in], scales [out, groups] and zero points [out, groups] of the formats with a byte per code."""
     codes, scales, zero_points = (files.load(f"{module}._weight_{part}") for part in ("qdata", "scale", "zero_point"))
+    same_shape(scales, zero_points)
     return codes, scales, zero_points
 
 

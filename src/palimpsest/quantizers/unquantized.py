@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import Float32
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, load_checkpoint
 
@@ -26,6 +27,7 @@ class Unquantized(Quantizer):
         raise PalimpsestError(f"backend 'none' quantizes nothing: use the checkpoint {checkpoint} itself.")
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
+        reject_quantized(folder)
         return load_checkpoint(folder, dtype, device_map={"": device}).eval()
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:

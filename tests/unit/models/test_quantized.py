@@ -175,6 +175,16 @@ def test_planning_says_so_before_anything_runs(written, dense, capsys):
         check_params(params, schema, "params.yaml")
 
 
+def test_no_backend_quantizes_or_runs_what_is_quantized_already(written, dense, tmp_path):
+    folder = folder_of("rtn-int8", written, dense)
+    for settings in (*(settings for settings, _ in BACKENDS.values()), {"backend": "none"}):
+        quantizer = make_quantizer(settings)
+        with pytest.raises(PalimpsestError, match=r"rtn-int8 is quantized already \(compressed-tensors, 8 bits"):
+            if settings["backend"] == "none":
+                quantizer.load(folder, "cpu")
+            quantizer.quantize(folder, tmp_path / "again", [])
+
+
 def test_survive_refuses_a_quantized_folder_of_the_very_target(written, dense, capsys):
     folder = folder_of("rtn-int4", written, dense)
     for pair in ((dense, folder), (folder, dense)):

@@ -27,6 +27,7 @@ from palimpsest.quantizers.base import (
     matrix_shapes,
     module_bytes,
     row_factors,
+    same_shape,
 )
 from palimpsest.quantizers.calibration import Calibrated, check_damping, check_number, check_positive
 from palimpsest.quantizers.cost import note_device_peak
@@ -213,6 +214,8 @@ class AutoGPTQ(Archived):
         if not (self.desc_act and self.group_size) and self.bits != 3:
             zero_points &= np.int16(2**self.bits - 1)  # as the package's layer for groups in order does
         index = files.load(f"{module}.g_idx")
+        same_shape(scales, zero_points)
+        same_shape(codes[0], index)
         dequantized = to_float16(scales[:, index] * (codes - zero_points[:, index]))
         size = module_bytes(files, module)
         group_index = index if self.desc_act and self.group_size else None
@@ -297,6 +300,7 @@ class AutoAWQ(Archived):
             np.ascontiguousarray(_unpack_awq(files.load(f"{module}.{part}")).T) for part in ("qweight", "qzeros")
         )
         scales = np.ascontiguousarray(files.load(f"{module}.scales").T)
+        same_shape(scales, zero_points)
         groups = codes.astype(np.float32).reshape(*scales.shape, -1) - zero_points[:, :, None]
         dequantized = to_float16(groups * scales[:, :, None]).reshape(codes.shape)
         return QuantizedMatrix(module, codes, scales, zero_points, dequantized, module_bytes(files, module))

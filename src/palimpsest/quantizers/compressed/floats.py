@@ -21,6 +21,7 @@ from palimpsest.quantizers.base import (
     check_reload,
     load_checkpoint,
     module_bytes,
+    same_shape,
 )
 from palimpsest.quantizers.compressed.integers import PACKAGES
 from palimpsest.quantizers.compressed.stream import SCALE, compress_layers
@@ -154,6 +155,7 @@ class EightBit(_Floats):
 
     def _read_matrix(self, files: TensorFiles, module: str) -> QuantizedMatrix:
         stored, scales = files.stored(f"{module}.weight"), files.load(f"{module}{SCALE}")
+        same_shape(stored[:, :1], scales)
         codes = stored if self.format == "int8" else _ranks(E4M3)[stored.view(np.uint8)]
         dequantized = to_bfloat16(stored.astype(np.float32) * scales)
         return QuantizedMatrix(module, codes, scales, None, dequantized, module_bytes(files, module))
