@@ -135,8 +135,10 @@ def _minus(audit: Audit, parts: Mapping[tuple[str, str], Mapping[str, float | No
     """What a negative number of the main table says, where it has one."""
     cells = [row["retained"][HEADLINE]["value"] for row in audit["over_seeds"] if row["retained"]]
     means = [row["retained"][HEADLINE]["value"] for group in audit["averages"].values() for row in group["rows"]]
-    small = [value for values in parts.values() for value in values.values()]
-    return meaning_of_a_minus([*cells, *means, *small], audit["rules"]["negligible"], BELOW_MARK.lstrip() + " ")
+    shown = [*cells, *means]
+    # a part may lie far below 0 by chance where the gap that it is a share of is small: damage shows in the mean
+    shown += [-1.0 for values in parts.values() for value in values.values() if value is not None and round(value) < 0]
+    return meaning_of_a_minus(shown, audit["rules"]["negligible"], BELOW_MARK.lstrip() + " ")
 
 
 def _below(negligible: float, value: float | None) -> str:

@@ -89,7 +89,8 @@ def _notes(rows: Mapping[Key, Row], negligible: float) -> list[str]:
     """What a reader must know of points that begin, or end, below the retrained model."""
     found: dict[str, list[str]] = {}
     for (model, seed, precision), row in rows.items():
-        if any(is_over_forgotten(_value(row[column]), negligible) for column in COLUMNS.values()):
+        known = [value for column in COLUMNS.values() if (value := _value(row[column])) is not None]
+        if known and is_over_forgotten(mean(known), negligible):
             found.setdefault(f"{model} (seed {seed})", []).append(precision)
     if not found:
         return []

@@ -130,3 +130,23 @@ def test_privleak_says_why_it_has_no_number_and_when_its_holdout_is_of_another_k
     page, markdown = html.unescape(pages(study, changed, tmp_path).read_text()), tables(changed)
     for sentence in (missing, far):
         assert sentence in page and sentence in markdown
+
+
+def test_noise_of_one_metric_is_no_damage(tmp_path: Path) -> None:
+    """A share of a small gap lies far off by chance: damage shows in the mean of both metrics."""
+    columns = {"model": "a", "kind": "unlearned", "weights": "bfloat16", "seed": 0}
+    rows = [
+        columns | {"precision": name, "retained_same_precision_verbmem": -30.0, "retained_same_precision_knowmem": 12.0}
+        for name in ("bf16", "int4")
+    ]
+    with open(tmp_path / "audit.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "damaged" not in recovery_table([tmp_path / "audit.csv"], [], 50.0, 10.0)
+    rows = [row | {"retained_same_precision_knowmem": 9.0} for row in rows]
+    with open(tmp_path / "audit.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "a (seed 0) in bf16 and int4." in recovery_table([tmp_path / "audit.csv"], [], 50.0, 10.0)
