@@ -17,7 +17,7 @@ from palimpsest.artefacts import read_manifest, read_record
 from palimpsest.audit.cautions import meaning_of_a_minus
 from palimpsest.audit.records import index_study, read_audit, read_records
 from palimpsest.audit.retained import Retained, Rules
-from palimpsest.errors import choose
+from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.grids.levels import zero_bin
 from palimpsest.tables.by_model import average
@@ -45,6 +45,11 @@ def formats(results: Path) -> list[dict[str, Any]]:
     retained and recovery are cells {"value", "ci", "status"} of the audit."""
     audit = read_audit(results / "audit.json")
     averages, seeds = audit["averages"], audit["seeds"]
+    if CONSTRAINED not in averages:
+        raise PalimpsestError(
+            f"{results} has no method with a retain loss and bfloat16 weights, whose mean this table is of: "
+            "`palimpsest tables audit` prints every method by itself."
+        )
     rows = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     target = next(row["model"] for row in audit["over_seeds"] if row["kind"] == TARGET)
     records = []

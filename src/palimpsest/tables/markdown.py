@@ -17,12 +17,7 @@ def tables(audit: Audit) -> str:
     models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
     unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
     kept = [[model, *(number(_kept(cells[model, p])) for p in precisions)] for model in unlearned]
-    group = audit["averages"][CONSTRAINED]
-    for name, label in audit["denominators"].items():
-        if name == "headline":
-            continue
-        values = [number(row["retained"][name]["value"]) for row in group["rows"]]
-        kept.append([f"**mean of {', '.join(group['models'])}**: {label}", *values])
+    kept += _means(audit)
     perplexity = [[model, *(number(cells[model, p]["metrics"][PERPLEXITY], 2) for p in precisions)] for model in models]
     rho = [[model, *(number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
     quantized = [precision for precision in precisions if precision != FULL]
@@ -42,6 +37,19 @@ def tables(audit: Audit) -> str:
     )
 
 
+def _means(audit: Audit) -> list[list[str]]:
+    """A line for each denominator; none where the study has no methods to average."""
+    if CONSTRAINED not in audit["averages"]:
+        return []
+    group = audit["averages"][CONSTRAINED]
+    title = f"**mean of {', '.join(group['models'])}**"
+    return [
+        [f"{title}: {label}", *(number(row["retained"][name]["value"]) for row in group["rows"])]
+        for name, label in audit["denominators"].items()
+        if name != "headline"
+    ]
+
+
 def _kept(row: SeedsRow) -> float | None:
     return row["retained"][HEADLINE]["value"] if row["retained"] else None
 
@@ -49,7 +57,8 @@ def _kept(row: SeedsRow) -> float | None:
 def _meaning(audit: Audit, unlearned: Sequence[str]) -> list[str]:
     """What to know before reading a number of the table as forgetting."""
     rows = [_kept(row) for row in audit["over_seeds"]]
-    means = [row["retained"][HEADLINE]["value"] for row in audit["averages"][CONSTRAINED]["rows"]]
+    groups = audit["averages"].values()
+    means = [row["retained"][HEADLINE]["value"] for group in groups for row in group["rows"]]
     minus = meaning_of_a_minus([*rows, *means], audit["rules"]["negligible"])
     return [*([minus] if minus else []), *cautions(audit, unlearned)]
 
