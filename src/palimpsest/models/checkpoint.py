@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,15 +19,12 @@ from transformers import (
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
-from palimpsest.models.gguf import read_header
-from palimpsest.models.layers import BUFFERS, skeleton
+from palimpsest.models.bounds import check_layers, check_size, check_token_ids
+from palimpsest.models.layers import BUFFERS
 from palimpsest.models.quantized import already_quantized, quantization_of, reject_adapter
-from palimpsest.models.tensors import open_checkpoint
 
 log = logging.getLogger(__name__)
 
-LARGER = 4
-"""By how much a model may exceed its files: those that repeat weights (ALBERT, tied heads) do by less."""
 CONTENT = {"model": "config.json and *.safetensors", "tokenizer": "tokenizer files"}
 """What a folder of each must hold."""
 
@@ -64,7 +60,7 @@ def load_model(
     """
     check_unquantized(source, key, may_be_gguf=True)
     try:
-        _check_size(Path(source))
+        check_size(Path(source))
     except PalimpsestError as error:
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error
     folder, file = _located(source)
@@ -116,6 +112,7 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
     """
     folder, file = _located(source)
     try:
+        check_token_ids(Path(source))
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **file)
         if file:  # transformers takes BOS for EOS and padding; the file's header knows them
             config = AutoConfig.from_pretrained(folder, **file)
@@ -229,33 +226,8 @@ def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
     path = Path(source)
     if path.suffix != ".gguf":
         return source, {}
-    _check_gguf(path)
+    check_layers(path)
     return path.parent, {"gguf_file": path.name}
-
-
-def _check_size(folder: Path) -> None:
-    """Raise PalimpsestError for a config.json of a model that is far larger than the files beside it: transformers
-    would draw what is missing at random, until memory ends."""
-    if not (folder / "config.json").exists():
-        return
-    with open_checkpoint(folder) as files:
-        shapes = [files.shape(name) for name in files.names()]
-    held = sum(map(prod, shapes))
-    described = sum(weight.numel() for weight in skeleton(folder, most_layers=len(shapes)).parameters())
-    if described > LARGER * held:
-        raise PalimpsestError(f"config.json describes {described:,} weights, and its files hold {held:,}")
-
-
-def _check_gguf(path: Path) -> None:
-    """Raise PalimpsestError for a file that the reader of transformers would loop over, or build a model from that its
-    tensors cannot be."""
-    header = read_header(path)
-    for key, number in header.numbers.items():
-        if key.endswith(".block_count") and number > len(header.tensors):
-            raise PalimpsestError(
-                f"{path} says that it has {number} layers and holds {len(header.tensors)} tensors: copy or download it "
-                "again."
-            )
 
 
 def _check_cached(source: str | Path, key: str) -> None:

@@ -90,3 +90,16 @@ def test_a_gguf_file_that_ends_in_its_header(tmp_path, size):
     for read in (read_header, GGUFTensors, load_tokenizer, lambda path: load_model(path, torch.float32)):
         with pytest.raises(PalimpsestError, match=r"model.gguf is no whole GGUF file \("):
             read(file)
+
+
+@pytest.mark.parametrize("place", ["vocab", "added_tokens"])
+def test_a_token_id_without_end_is_refused_before_room_is_made_for_it(tiny, tmp_path, place):
+    tiny[1].save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    if place == "vocab":
+        content["model"]["vocab"]["a"] = 2**31 - 1
+    else:
+        content["added_tokens"][-1]["id"] = 2**31 - 1
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(PalimpsestError, match=r"tokenizer.json gives a token the id 2147483647, and has \d+ tokens"):
+        load_tokenizer(tmp_path, key="models.target")
