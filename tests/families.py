@@ -52,9 +52,9 @@ def shape_of(family: str, width: int, layers: int, vocabulary: int) -> dict[str,
 
 
 def make_model(family: str, tokenizer: PreTrainedTokenizerFast, width: int = 64, layers: int = 2) -> PreTrainedModel:
-    """In bfloat16, with norms and biases that are not their initial ones and zeros."""
+    """In bfloat16, with norms and biases that are not their initial ones and zeros, and rows without a token."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **shape_of(family, width, layers, len(tokenizer)))
+    config = AutoConfig.for_model(family, **shape_of(family, width, layers, len(tokenizer) + 8))
     model = AutoModelForCausalLM.from_config(config)
     for name, weight in model.named_parameters():
         if weight.dim() == 1:

@@ -170,6 +170,18 @@ def dvc_params(
 
 
 @app.command()
+def families() -> None:
+    """Which families of models which quantizer backend takes, as Markdown, and why it does not take the others.
+
+    \b
+    Example: palimpsest families
+    """
+    from palimpsest.tables.families import lines
+
+    print(lines())
+
+
+@app.command()
 def build_environment(
     requirements: Annotated[Path, typer.Argument(help="Such as workflow/envs/archived.txt.")],
     folder: Annotated[Path, typer.Argument(help="Where it is built, such as .environments/archived.")],

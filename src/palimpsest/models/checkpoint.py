@@ -20,6 +20,7 @@ from transformers import (
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.bounds import check_layers, check_size, check_token_ids
+from palimpsest.models.families import check_known
 from palimpsest.models.layers import BUFFERS
 from palimpsest.models.quantized import already_quantized, quantization_of, reject_adapter
 
@@ -66,6 +67,9 @@ def load_model(
     folder, file = _located(source)
     kind = file or {"use_safetensors": True}
     try:
+        if key:  # before gigabytes are read
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **file)
+            check_known(config.model_type, source, key)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -74,6 +78,8 @@ def load_model(
             ignore_mismatched_sizes=True,  # otherwise its message is "look at the above report"
             **kind,
         )
+    except PalimpsestError:
+        raise
     except Exception as error:  # whatever transformers and the packages beneath it meet in broken files
         _check_cached(source, key)  # it may be that the packages of its own quantization are missing
         raise PalimpsestError(_cannot_load("model", source, error, key)) from error

@@ -201,18 +201,54 @@ def is_named(module: str, names: Sequence[str]) -> bool:
     return module.rpartition(".")[2] in names
 
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+BY_HEAD = ("q_proj", "k_proj", "v_proj", "query_key_value")
+"""Matrices of an attention block whose outputs lie head by head, each with its query, key and value where those are in
+one matrix."""
 
-MLP = ("gate_proj", "up_proj", "down_proj")
+IN_RUNS = ("qkv_proj", "c_attn")
+"""Matrices whose outputs are the queries of all heads, then their keys, then their values."""
+
+HEADS_TOGETHER = ("o_proj", "out_proj", "attention.dense", "self_attention.dense", "attn.c_proj")
+"""Matrices whose inputs lie head by head."""
+
+MLP = (
+    *("gate_proj", "up_proj", "gate_up_proj", "down_proj", "fc1", "fc2", "mlp.c_fc", "mlp.c_proj"),
+    *("dense_h_to_4h", "dense_4h_to_h"),
+)
+"""Matrices of an MLP block."""
+
+
+def ends_with(module: str, names: Sequence[str]) -> bool:
+    """Whether a module path ends with one of `names`, each of one or more of its parts."""
+    return any(f".{module}".endswith(f".{name}") for name in names)
 
 
 def decoder_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights of the linear layers but the output head, by name: what quantizers quantize."""
+    """The weights of the linear layers but the output head, by name: what quantizers quantize.
+
+    Those of `turned_matrices` are [in, out], all others [out, in].
+    """
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()  # type: ignore[operator]
     return {
         f"{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
     }
+
+
+def turned_matrices(model: nn.Module) -> set[str]:
+    """The names of a model's matrices that are stored [in, out] (transformers' Conv1D)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, Conv1D)}
+
+
+def key_value_heads(config: Any) -> int:
+    """How many heads of an attention block have keys and values of their own; the others share one of these."""
+    if getattr(config, "model_type", None) == "falcon":
+        alone = 1 if config.multi_query else config.num_attention_heads
+        return config.num_kv_heads if config.new_decoder_architecture else alone
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 
 from palimpsest.audit.records import read_audits
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import HEADS, is_named, linear_layers
+from palimpsest.models.layers import layers_of
 from palimpsest.models.tensors import open_checkpoint, to_bfloat16
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.figures import GRID, INK, MUTED, PALETTE, STYLE, save
@@ -77,11 +77,11 @@ def borders(audit: Mapping[str, Any], target: Path) -> dict[str, float | None]:
             continue
         magnitudes, zero = [], []
         with open_checkpoint(target) as files:
-            for module in linear_layers(files):
-                if not is_named(module, HEADS):
-                    weights = to_bfloat16(files.load(f"{module}.weight"))
-                    magnitudes.append(np.abs(weights).ravel())
-                    zero.append(quantizer.is_zero(quantizer.round(weights)).ravel())
+            layers = layers_of(files)
+            for module in layers.linear:
+                weights = np.ascontiguousarray(to_bfloat16(layers.load(files, module)))
+                magnitudes.append(np.abs(weights).ravel())
+                zero.append(quantizer.is_zero(quantizer.round(weights)).ravel())
         half = _half_point(np.concatenate(magnitudes), np.concatenate(zero))
         found[name] = float(2 ** np.floor(np.log2(half))) / HALF_ULPS
     return found

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import decoder_matrices
+from palimpsest.models.layers import decoder_matrices, turned_matrices
 
 KINDS = {"lora": False, "qlora": True}
 
@@ -52,44 +52,49 @@ def adapted(model: PreTrainedModel, adapter: Adapter | None) -> Iterator[nn.Modu
     from peft.tuners.lora import LoraLayer
 
     originals = {name: weight.detach().to("cpu", copy=True) for name, weight in decoder_matrices(model).items()}
+    places = {name: model.get_submodule(name.removesuffix(".weight")) for name in originals}
+    turned = turned_matrices(model)
     if KINDS[adapter.kind]:
-        _load_in_nf4(model)
+        _load_in_nf4(model, turned)
     settings = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.scale,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
         target_modules=[name.removesuffix(".weight") for name in originals],
+        fan_in_fan_out=bool(turned) and not KINDS[adapter.kind],  # in NF4 they are as linear layers have them
     )
     wrapped = get_peft_model(model, settings)
     yield wrapped
     layers: dict[str, Any] = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, layer in layers.items():
         with torch.no_grad():
+            delta = layer.get_delta_weight("default").detach().float().cpu()
             weight = originals[f"{name}.weight"]
-            merged = weight.float() + layer.get_delta_weight("default").detach().float().cpu()
-            base = layer.get_base_layer()
-            linear = nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-            linear.weight = nn.Parameter(merged)
-            linear.bias = base.bias
-        model.set_submodule(name, linear)
+            if KINDS[adapter.kind] and f"{name}.weight" in turned:
+                delta = delta.T
+            place = places[f"{name}.weight"]
+            place.weight = nn.Parameter(weight.float() + delta)
+            place.bias = layer.get_base_layer().bias
+        model.set_submodule(name, place)
 
 
-def _load_in_nf4(model: PreTrainedModel) -> None:
-    """Replace the linear layers by bitsandbytes' NF4 ones, double-quantized as in the paper."""
+def _load_in_nf4(model: PreTrainedModel, turned: set[str]) -> None:
+    """Replace the linear layers by bitsandbytes' NF4 ones, double-quantized as in the paper; the layers that were there
+    keep no weights. turned: see `turned_matrices`."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     for name, weight in decoder_matrices(model).items():
-        module = model.get_submodule(name.removesuffix(".weight"))
+        module: Any = model.get_submodule(name.removesuffix(".weight"))
+        matrix = weight.detach().T.contiguous() if name in turned else weight.detach()
         packed = Linear4bit(
-            module.in_features,  # type: ignore[arg-type]
-            module.out_features,  # type: ignore[arg-type]
+            matrix.shape[1],
+            matrix.shape[0],
             bias=module.bias is not None,
             compute_dtype=torch.bfloat16,
             quant_type="nf4",
             device="meta",
         )
-        packed.weight = Params4bit(
-            weight.detach().cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True
-        )
-        packed.bias = module.bias  # type: ignore[assignment]
+        packed.weight = Params4bit(matrix.cpu(), requires_grad=False, quant_type="nf4", compress_statistics=True)
+        packed.bias = module.bias
         model.set_submodule(name.removesuffix(".weight"), packed.to(weight.device))
+        module.weight = None

@@ -9,13 +9,21 @@ decoder layers' matrices take part: embeddings, norms and the output head stay a
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import ATTENTION, MLP, decoder_matrices
+from palimpsest.models.layers import (
+    BY_HEAD,
+    HEADS_TOGETHER,
+    IN_RUNS,
+    MLP,
+    decoder_matrices,
+    ends_with,
+    key_value_heads,
+    turned_matrices,
+)
 
 
 @dataclass(frozen=True)
@@ -60,21 +68,35 @@ def modules(shapes: Shapes, groups: int) -> dict[str, Units]:
     """Each MLP block is a unit, and so is each of the `groups` of heads of an attention block
     that share keys and values.
 
-    A group of heads has its rows of the query, key and value matrices and its columns of the output matrix.
+    A group of heads has its rows of the query, key and value matrices, in one matrix or three, and its columns of the
+    output matrix.
     """
     names: dict[str, int] = {}
     units = {}
     for name, shape in shapes.items():
-        block, _, kind = name.removesuffix(".weight").rpartition(".")
-        if kind not in ATTENTION + MLP:
-            raise PalimpsestError(
-                f"granularity module knows the matrices {', '.join(ATTENTION + MLP)}, not {name}: use row or matrix."
-            )
-        dim = 1 if kind == "o_proj" else 0
-        parts = groups if kind in ATTENTION else 1
+        module = name.removesuffix(".weight")
+        attention = ends_with(module, (*BY_HEAD, *IN_RUNS, *HEADS_TOGETHER))
+        block = module.rpartition(".")[0]
+        runs = _runs(shapes, block, shape) if ends_with(module, IN_RUNS) else shape[:1]
+        if not runs or not (attention or ends_with(module, MLP)):
+            known = ", ".join((*BY_HEAD, *IN_RUNS, *HEADS_TOGETHER, *MLP))
+            raise PalimpsestError(f"granularity module knows the matrices {known}, not {name}: use row or matrix.")
+        dim = 1 if ends_with(module, HEADS_TOGETHER) else 0
+        parts = groups if attention else 1
         numbers = torch.tensor([names.setdefault(f"{block}.{part}", len(names)) for part in range(parts)])
-        units[name] = Units(dim, numbers.repeat_interleave(shape[dim] // parts))
+        lengths = runs if dim == 0 else shape[1:]
+        units[name] = Units(dim, torch.cat([numbers.repeat_interleave(length // parts) for length in lengths]))
     return units
+
+
+def _runs(shapes: Shapes, block: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The rows that are queries, keys and values, of a matrix that has them one after the other: the queries are as
+    many as the inputs of the block's output matrix; () where there is none."""
+    for name, each in shapes.items():
+        if name.startswith(f"{block}.") and ends_with(name.removesuffix(".weight"), HEADS_TOGETHER):
+            shared = (shape[0] - each[1]) // 2
+            return each[1], shared, shared
+    return ()
 
 
 GRANULARITIES: dict[str, Callable[[Shapes, int], dict[str, Units]]] = {
@@ -82,6 +104,17 @@ GRANULARITIES: dict[str, Callable[[Shapes, int], dict[str, Units]]] = {
     "row": rows,
     "matrix": matrices,
 }
+
+
+def units_of(model: nn.Module, granularity: str) -> dict[str, Units]:
+    """Which unit each part of the decoder's matrices belongs to, along the axis that each has for it in memory."""
+    turned = turned_matrices(model)
+    shapes = {
+        name: tuple(weight.shape[::-1] if name in turned else weight.shape)
+        for name, weight in decoder_matrices(model).items()
+    }
+    units = GRANULARITIES[granularity](shapes, key_value_heads(model.config))
+    return {name: Units(1 - part.dim, part.ids) if name in turned else part for name, part in units.items()}
 
 
 def unit_saliency(gradients: Mapping[str, Tensor], units: Mapping[str, Units]) -> Tensor:
@@ -120,10 +153,7 @@ class Mask:
 
     def __init__(self, model: nn.Module, gradients: Mapping[str, Tensor], saliency: Saliency) -> None:
         trained = decoder_matrices(model)
-        shapes = {name: tuple(weight.shape) for name, weight in trained.items()}
-        config: Any = model.config
-        groups = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        units = GRANULARITIES[saliency.granularity](shapes, groups)
+        units = units_of(model, saliency.granularity)
         scores = unit_saliency(gradients, units)
         kept = kept_units(scores, saliency.percentile)
         self.units, self.kept_units = len(kept), int(kept.sum())

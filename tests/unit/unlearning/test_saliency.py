@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES, make_model, make_tokenizer
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import store_weights
-from palimpsest.models.layers import decoder_matrices
+from palimpsest.models.layers import MLP, decoder_matrices, ends_with, turned_matrices
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.schedule import Schedule
 from palimpsest.unlearning.objective import Objective
@@ -23,6 +24,7 @@ from palimpsest.unlearning.saliency import (
     rows,
     threshold,
     unit_saliency,
+    units_of,
 )
 from palimpsest.unlearning.unlearn import unlearn
 
@@ -203,3 +205,47 @@ def test_wrong_settings_are_named():
         Saliency("modul", 90)
     with pytest.raises(PalimpsestError, match="give 0 to 100"):
         Saliency("row", 101)
+
+
+FIRST = {  # of four heads, sixteen wide: what the first that has keys of its own owns
+    "llama": {"self_attn.q_proj": range(32), "self_attn.k_proj": range(16), "self_attn.o_proj": range(32)},
+    "phi3": {"self_attn.qkv_proj": [*range(32), *range(64, 80), *range(96, 112)], "self_attn.o_proj": range(32)},
+    "gpt2": {"attn.c_attn": [*range(16), *range(64, 80), *range(128, 144)], "attn.c_proj": range(16)},
+    "gpt_neox": {"attention.query_key_value": range(48), "attention.dense": range(16)},
+    "bloom": {"self_attention.query_key_value": range(48), "self_attention.dense": range(16)},
+    "opt": {"self_attn.v_proj": range(16), "self_attn.out_proj": range(16)},
+    "falcon": {"self_attention.query_key_value": range(96), "self_attention.dense": range(64)},
+}
+
+
+@pytest.mark.parametrize("family", FIRST)
+def test_a_group_of_heads_owns_what_the_family_stores_of_it(family):
+    """Of the query, key and value rows, in whatever order they lie, and of the output matrix."""
+    model = make_model(family, make_tokenizer(), layers=1).float()
+    units, turned = units_of(model, "module"), turned_matrices(model)
+    assert bool(turned) == (family == "gpt2")
+    for name, part in units.items():
+        assert len(part.ids) == model.get_parameter(name).shape[part.dim]
+        module = name.removesuffix(".weight")
+        for end, places in FIRST[family].items():
+            if ends_with(module, [end]):
+                assert torch.nonzero(part.ids == part.ids.min()).flatten().tolist() == list(places)
+                assert part.dim == (end.endswith(("o_proj", "out_proj", "dense", "attn.c_proj"))) ^ (name in turned)
+        if ends_with(module, MLP):
+            assert len(set(part.ids.tolist())) == 1
+    rows = units_of(model, "row")
+    assert all(part.dim == (name in turned) for name, part in rows.items())
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"mixtral"}))
+def test_a_mask_freezes_all_but_the_kept_units_in_every_family(family):
+    model = make_model(family, make_tokenizer(), layers=1).float()
+    sequences = [[0, *range(10 + i, 30 + i)] for i in range(3)]
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    schedule = Schedule(1e-2, 1, storage="float32")
+    outcome = unlearn(model, sequences, [], 2, Objective("ga"), schedule, Saliency("row", 50.0))
+    moved = {name: weight.detach() != before[name] for name, weight in model.named_parameters()}
+    matrices, turned = decoder_matrices(model), turned_matrices(model)
+    assert not any(changed.any() for name, changed in moved.items() if name not in matrices)
+    kept = sum(int(moved[name].any(0 if name in turned else 1).sum()) for name in matrices)
+    assert kept == outcome["mask"]["kept_units"] and 0 < kept < outcome["mask"]["units"]

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from families import make_model, make_tokenizer
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import store_weights
@@ -214,6 +215,33 @@ def test_the_merge_is_the_model_that_was_trained(learned):
     assert torch.allclose(found, expected, atol=1e-4)
     assert not torch.allclose(found, model.float()(input_ids=torch.tensor([forget[0]])).logits, atol=1e-2)
     store_weights(model, torch.bfloat16)
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "qwen2", "gemma3_text", "phi3", "falcon"])
+def test_the_merge_is_target_plus_adapter_in_every_family(family, kind):
+    """The trained difference is added to the target's own weights, turned where those are, and nothing else changes."""
+    from palimpsest.unlearning.adapters import adapted
+
+    model = make_model(family, make_tokenizer(), layers=1)
+    before = {name: weight.detach().float().clone() for name, weight in model.named_parameters()}
+    classes = {name: type(module) for name, module in model.named_modules()}
+    tokens = torch.arange(5, 25).unsqueeze(0)
+    torch.manual_seed(0)
+    with adapted(model, Adapter(kind, 4, 8.0, 0.0)) as wrapped, torch.no_grad():
+        for name, weight in wrapped.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.1)
+        expected = wrapped.float()(input_ids=tokens).logits if kind == "lora" else None
+    assert {name: type(module) for name, module in model.named_modules()} == classes
+    for name, weight in model.named_parameters():
+        difference = weight.detach().float() - before[name]
+        assert (name in decoder_matrices(model)) == bool(difference.any()), name
+        if difference.any():
+            assert torch.linalg.matrix_rank(difference, rtol=1e-4) <= 4
+    if kind == "lora":
+        with torch.no_grad():
+            assert torch.allclose(model.float()(input_ids=tokens).logits, expected, atol=1e-4)
 
 
 def test_saved_share_tells_what_bfloat16_keeps(learned, tmp_path):

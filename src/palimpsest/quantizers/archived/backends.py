@@ -8,7 +8,7 @@ dequantized matrices are products of a float16 scale and an integer, rounded to 
 import json
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.families import FAMILIES
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
 from palimpsest.quantizers.base import (
     QuantizedMatrix,
@@ -46,6 +47,11 @@ BIASES = "biases.json"
 """The checkpoint's own biases: AutoGPTQ stores one for every layer."""
 AWQ_ORDER = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 """Where in its word AutoAWQ puts each of eight neighbouring outputs."""
+TRIED = ("llama", "mistral", "qwen2")
+REFUSES = dict.fromkeys(
+    (kind for kind in FAMILIES if kind not in TRIED),
+    f"of the families of its time it was tried on {', '.join(FAMILIES[kind].title for kind in TRIED)} alone",
+)
 ROPE = {"rope_type", "rope_theta", "partial_rotary_factor"}
 
 
@@ -57,6 +63,7 @@ class Archived(Calibrated):
     group_size: int | None
     backend: ClassVar[str]
     environment: ClassVar[str | None] = "archived"
+    refuses: ClassVar[Mapping[str, str]] = REFUSES
     sixteen_bits: ClassVar[str] = "float16"
 
     def check_checkpoint(self, checkpoint: Path) -> None:
