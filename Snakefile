@@ -26,6 +26,7 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/survival.smk"
 include: "workflow/rules/battery.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/page.smk"
 include: "workflow/rules/stages.smk"
 include: "workflow/rules/hooks.smk"
 

@@ -20,14 +20,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict, cast
 
 from safetensors import SafetensorError
 
 from palimpsest.errors import PalimpsestError, first_line
+from palimpsest.machine import facts
 from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
 MANIFEST = "manifest.json"
+PROVENANCE = "provenance"
+"""The folder of results that says what each record was made with."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 """Where the library lies: it is installed from a clone, in place."""
 
@@ -337,24 +341,78 @@ class Origin:
 
 
 def write_manifest(folder: Path, origin: Origin, **fields: Any) -> None:
-    """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and what made it.
+    """Write `folder/manifest.json`: the given fields, the hash of every file in the folder and what made it; and what
+    it was made with (`write_provenance`).
 
     packages: their versions are noted; versions: of packages that are installed elsewhere.
 
-    No time stamps and no host names: two runs of the same step give the same manifest,
-    and a reproducibility audit compares them.
+    No time stamps, host names or versions: two runs of the same step give the same manifest where they give the same
+    files, whatever the machine, and a reproducibility audit compares them.
     """
-    packages = fields.pop("packages", ("torch", "transformers"))
-    versions = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
-    versions |= {package: version(package) for package in packages} | fields.pop("versions", {})
-    write_json(folder / MANIFEST, fields | origin.record() | {"versions": versions, "files": hash_files(folder)})
+    packages, versions = fields.pop("packages", ("torch", "transformers")), fields.pop("versions", {})
+    write_json(folder / MANIFEST, fields | origin.record() | {"files": hash_files(folder)})
+    write_provenance(folder / MANIFEST, packages, versions)
+
+
+def write_record(path: Path | str, origin: Origin, content: Mapping[str, Any], packages: Sequence[str] = ()) -> None:
+    """Write a record of what it says and what made it, and what it was made with (`write_provenance`)."""
+    write_json(path, {**content, **origin.record()})
+    write_provenance(path, packages)
+
+
+def write_provenance(
+    record: Path | str, packages: Sequence[str] = (), versions: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Note below `results/provenance` what a record was made with: versions and the machine (`machine.facts`).
+
+    Apart from the record, so that what is the same has the same hash, for DVC too, whatever made it. Of a record that
+    lies outside `results` nothing is noted.
+    """
+    file = provenance_of(Path(record))
+    if file is None:
+        return
+    made_with = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
+    made_with |= {package: version(package) for package in packages} | dict(versions)
+    noted = {"record": _place(Path(record)), "sha256": sha256_file(record), "versions": made_with, "machine": facts()}
+    write_json(file, _sealed(file, noted))
+
+
+def provenance_of(record: Path) -> Path | None:
+    """Where it is noted what a record was made with; None for one outside `results`."""
+    place = Path(_place(record))
+    if not place.parts:
+        return None
+    below = place.parent if place.name == MANIFEST else place.with_suffix("")
+    final = _final(record)
+    return Path(*final.parts[: -len(place.parts)]) / PROVENANCE / f"{below}.json"
+
+
+def read_provenance(records: Iterable[Path | str]) -> list[dict[str, Any]]:
+    """What each record was made with; of one outside `results` nothing. Raises PalimpsestError where it is missing."""
+    return [read_record(file) for record in records if (file := provenance_of(Path(record)))]
+
+
+def forget_provenance_of_gone(results: Path) -> None:
+    """Remove the notes of records that are no longer there, such as of a method that was taken out of the study."""
+    notes = results / PROVENANCE
+    for file in sorted(notes.rglob("*.json")):
+        record = results / file.relative_to(notes)
+        if not record.exists() and not (record.with_suffix("") / MANIFEST).exists():
+            file.unlink()
+            for folder in file.relative_to(notes).parents[:-1]:
+                if not any((notes / folder).iterdir()):
+                    (notes / folder).rmdir()
+
+
+def _final(path: Path) -> Path:
+    """The path as it is when all is written."""
+    return Path(*(named[1] if (named := DRAFT.fullmatch(part)) else part for part in path.parts))
 
 
 def _place(path: Path) -> str:
     """Where a file will lie below `results` when all is written; empty for one that lies elsewhere."""
-    final = Path(*(named[1] if (named := DRAFT.fullmatch(part)) else part for part in path.parts))
-    below = _below_results(final)
-    return "" if below == final else below.as_posix()
+    below = _below_results(_final(path))
+    return "" if below == _final(path) else below.as_posix()
 
 
 def _below_results(path: Path) -> Path:
@@ -382,15 +440,15 @@ class Manifest(TypedDict):
 
     settings: the part of params.yaml that decides it, by path. inputs, code: SHA-256 of what it is made from and by, by
     path; sources: of the user's own files; given: of what lies at a path among the settings, by its place there. files:
-    SHA-256 of each file in the folder, by its path there. versions: of packages. proof: of a quantized file, that it
-    holds what it should.
+    SHA-256 of each file in the folder, by its path there. proof: of a quantized file, that it holds what it should.
+    versions: of packages, in manifests of before 0.2 (today `provenance_of` says where they are).
     """
 
     settings: dict[str, Any]
     inputs: dict[str, str]
     code: dict[str, str]
-    versions: dict[str, str]
     files: dict[str, str]
+    versions: NotRequired[dict[str, str]]
     sources: NotRequired[dict[str, str]]
     given: NotRequired[dict[str, str]]
     proof: NotRequired[dict[str, Any]]

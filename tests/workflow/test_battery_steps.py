@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from palimpsest.artefacts import read_provenance
 from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers import make_quantizer
 from palimpsest.study.verify import problems
@@ -91,7 +92,8 @@ def test_it_measures_the_models_on_disk(tiny, tmp_path, write_battery_data):
         network = make_quantizer(quantizer).load(results / source, record["device"], params["inference"]["compute"])
         expected = harness.measure(network, load_tokenizer(results / source), questions, TASKS, 4)
         assert json.loads(json.dumps(expected)) == record["tasks"]
-        assert {"lm_eval", "nltk", "torch", "transformers"} <= set(record["versions"])
+        (made_with,) = read_provenance([study / name])
+        assert {"lm_eval", "nltk", "torch", "transformers"} <= set(made_with["versions"])
         found[precision] = record["tasks"]
     assert {task: found["bf16"][task]["n"] for task in TASKS} == {task: each["limit"] for task, each in TASKS.items()}
     assert found["bf16"]["tru"]["per_example"] != found["bnb-fp4"]["tru"]["per_example"]

@@ -5,7 +5,9 @@ from palimpsest.runtime.jobs import start_job
 if __name__ == "__main__":
     job = start_job(snakemake)
 
-from palimpsest.artefacts import Origin, files_of, write_json
+from pathlib import Path
+
+from palimpsest.artefacts import Origin, files_of, forget_provenance_of_gone, write_json, write_provenance
 from palimpsest.audit.battery import attach
 from palimpsest.audit.records import read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
@@ -24,6 +26,8 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
     # as pairs: DVC shows every entry of a mapping as a metric
     pairs = {name: list(made_by[name].items()) for name in ("inputs", "code", "files", "given") if name in made_by}
     write_json(json, table | pairs)
+    write_provenance(json, ("numpy",))
+    forget_provenance_of_gone(Path(json).parent)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ if __name__ == "__main__":
     require_lm_eval()
     import_transformers()
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from palimpsest.artefacts import Origin, read_record, verify_files, write_json
+from palimpsest.artefacts import Origin, read_record, verify_files, write_record
 from palimpsest.battery.harness import measure
 from palimpsest.models.checkpoint import current_device, load_tokenizer
 from palimpsest.quantizers import make_quantizer
@@ -30,11 +29,10 @@ def battery(origin: Origin, settings: dict[str, Any], questions: Path, source: P
     device = current_device()
     network = make_quantizer(settings["quantizer"]).load(source, device, settings["compute"])
     record = {
-        "versions": {package: version(package) for package in PACKAGES},
         "device": device,
         "tasks": measure(network, load_tokenizer(source), asked, settings["tasks"], settings["batch_size"]),
     }
-    write_json(output, origin.record() | record)
+    write_record(output, origin, record, PACKAGES)
 
 
 if __name__ == "__main__":

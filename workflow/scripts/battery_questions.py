@@ -7,13 +7,13 @@ if __name__ == "__main__":
 
 from typing import Any
 
-from palimpsest.artefacts import Origin, hash_sources, write_json
+from palimpsest.artefacts import Origin, hash_sources, write_record
 from palimpsest.battery.questions import prepare
 
 
 def draw(origin: Origin, tasks: dict[str, Any], seed: int, output: str) -> None:
     sources = hash_sources(*(task["data"] for task in tasks.values()))
-    write_json(output, {"questions": prepare(tasks, seed)} | sources | origin.record())
+    write_record(output, origin, {"questions": prepare(tasks, seed)} | sources, ("datasets", "lm_eval"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from palimpsest.runtime.jobs import start_job
 if __name__ == "__main__":
     job = start_job(snakemake)
 
-from palimpsest.artefacts import Origin, files_of, read_record, write_json
+from palimpsest.artefacts import Origin, files_of, read_record, write_record
 from palimpsest.report.figures import draw_retained, draw_survival
 
 
@@ -13,7 +13,7 @@ def draw(origin: Origin, audit: str, retained: str, survival: str, record: str) 
     table = read_record(audit)
     draw_retained(table, retained)
     draw_survival(table, survival)
-    write_json(record, origin.record() | {"files": files_of(record, [retained, survival])})
+    write_record(record, origin, {"files": files_of(record, [retained, survival])}, ("matplotlib",))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import Origin, check_files, files_of, read_record, verify_files, write_json
+from palimpsest.artefacts import Origin, check_files, files_of, read_provenance, read_record, verify_files, write_record
 from palimpsest.report.known_answers import compare
 from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
@@ -21,12 +21,12 @@ def page(
     show: dict[str, Any],
     inputs: dict[str, str],
     inferred: dict[tuple[str, str], Path],
-    files: list[list[str]],
+    files: dict[str, list[str]],
     outputs: dict[str, str],
 ) -> None:
     """show: the block `report`, and "tokenizers", ROUGE's by metric; inputs: the audit, and record and path of each
     chart; inferred: the folder of what each (model, precision) answered; files: manifests and costs of each quantized
-    file, in the same order; outputs: the page and its record."""
+    file, in the same order, and manifests of models; outputs: the page and its record."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -45,10 +45,11 @@ def page(
     ]
     table = read_record(inputs["audit"])
     known = compare(table, show["known_answers"]) if "known_answers" in show else None
-    quantized = rows_of_files(*([read_record(path) for path in paths] for paths in files))
+    quantized = rows_of_files(*([read_record(path) for path in files[kind]] for kind in ("manifests", "costs")))
     charts = {name: inputs[name] for name in ("retained", "survival")}
-    render(table, charts, samples, outputs["page"], known, quantized)
-    write_json(outputs["record"], origin.record() | {"files": files_of(outputs["record"], [outputs["page"]])})
+    table["settings"] |= {"report": {key: show[key] for key in show if key != "tokenizers"}}
+    render(table, charts, samples, outputs["page"], known, quantized, read_provenance(files["models"]))
+    write_record(outputs["record"], origin, {"files": files_of(outputs["record"], [outputs["page"]])}, ("jinja2",))
 
 
 if __name__ == "__main__":
@@ -58,6 +59,6 @@ if __name__ == "__main__":
         job.settings["show"] | {"tokenizers": snakemake.params.tokenizers},
         {name: snakemake.input[name] for name in ("audit", "figures", "retained", "survival")},
         dict(zip(voices, (Path(manifest).parent for manifest in snakemake.input.inferred), strict=True)),
-        [list(snakemake.input.manifests), list(snakemake.input.costs)],
+        {kind: list(snakemake.input[kind]) for kind in ("manifests", "costs", "models")},
         dict(snakemake.output.items()),
     )

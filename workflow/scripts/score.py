@@ -8,7 +8,7 @@ if __name__ == "__main__":
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, Origin, verify_files, write_json
+from palimpsest.artefacts import MANIFEST, Origin, verify_files, write_record
 from palimpsest.metrics import score
 
 
@@ -24,8 +24,8 @@ def score_precisions(
         for folder in (mine, retrain):
             verify_files(folder)
         files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
-        made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision).record()
-        write_json(output, score(metric, settings, *files) | made_by)
+        made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision)
+        write_record(output, made_by, score(metric, settings, *files), ("numpy", "pyarrow", "rouge-score"))
 
 
 if __name__ == "__main__":

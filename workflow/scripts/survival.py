@@ -8,7 +8,7 @@ if __name__ == "__main__":
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import Origin, verify_files, write_json
+from palimpsest.artefacts import Origin, verify_files, write_record
 from palimpsest.quantizers import make_quantizer
 from palimpsest.survival.measure import measure_survival
 
@@ -17,7 +17,7 @@ def measure(origin: Origin, quantizer: dict[str, Any], folders: list[Path], outp
     """folders: target, unlearned, quantized target, quantized unlearned."""
     for folder in folders:
         verify_files(folder)
-    write_json(output, origin.record() | measure_survival(*folders, make_quantizer(quantizer)))
+    write_record(output, origin, measure_survival(*folders, make_quantizer(quantizer)), ("numpy",))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from palimpsest.artefacts import read_record
 from palimpsest.audit.records import read_audit
 from palimpsest.errors import PalimpsestError, choose
 
@@ -196,7 +197,8 @@ def _letter(number: int) -> str:
 def comparison(results: Path, pack: str | None) -> str:
     """`compare` of a study's results, as Markdown. pack: by name; None: the one that the study's params.yaml names."""
     audit = read_audit(results / "audit.json")
-    name = pack or audit["settings"]["report"].get("known_answers")
+    shown = audit["settings"].get("report") or read_record(results / "report.json")["settings"]["report"]
+    name = pack or shown.get("known_answers")
     if name is None:
         raise PalimpsestError(
             f"{results} is of a study without report.known_answers: "

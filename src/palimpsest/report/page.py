@@ -53,10 +53,12 @@ def render(
     path: Path | str,
     known: Mapping[str, Any] | None = None,
     quantized_files: Sequence[Mapping[str, Any]] = (),
+    made_with: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the page. figures: {"retained": svg, "survival": svg}; samples: of
     palimpsest.report.samples.select_samples; known: of palimpsest.report.known_answers.compare, where the study repeats
-    a published one; quantized_files: of palimpsest.tables.formats.files."""
+    a published one; quantized_files: of palimpsest.tables.formats.files; made_with: what palimpsest.artefacts.
+    write_provenance noted of each model."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -99,7 +101,8 @@ def render(
         battery=battery.texts(audit),
         settings={name: _flatten(value) for name, value in audit["settings"].items()},
         provenance=_provenance(audit),
-        versions=_versions(audit),
+        versions=_versions(audit, made_with),
+        machines=_machines(made_with),
     )
     with atomic_file(path) as draft:
         draft.write_text(page, encoding="utf-8")
@@ -255,14 +258,27 @@ def _same_codes(audit: Audit) -> dict[tuple[str, str], str]:
     return {key: f"{100 * sum(values) / len(values):.1f} % same" for key, values in shares.items()}
 
 
-def _versions(audit: Audit) -> dict[str, str]:
+def _versions(audit: Audit, made_with: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Versions that made the models; where they differ all are listed."""
     found: dict[str, list[str]] = {}
-    for model in audit["models"]:
-        for name, version in model["versions"].items():
+    for made in [*audit["models"], *made_with]:
+        for name, version in made["versions"].items():
             if version not in found.setdefault(name, []):
                 found[name].append(version)
     return {name: ", ".join(versions) for name, versions in sorted(found.items())}
+
+
+def _machines(made_with: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What made the models, each kind of machine once: GPUs where they were used, else the processor and what torch
+    uses of its instructions."""
+    lines = []
+    for made in made_with:
+        machine = made["machine"]
+        kernels = machine.get("torch", {})
+        gpus = ", ".join(dict.fromkeys(kernels.get("gpus", [])))
+        name = gpus or machine["processor"] or machine["architecture"]
+        lines.append(name if gpus or not kernels else f"{name} (kernels: {kernels['capability']})")
+    return list(dict.fromkeys(lines))
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -13,10 +13,13 @@ from typing import Any
 from palimpsest.artefacts import (
     MANIFEST,
     ORIGIN,
+    PROVENANCE,
     REPOSITORY,
     LocalSource,
     check_record,
+    provenance_of,
     read_json,
+    read_record,
     sha256_file,
     wrong_files,
     wrong_files_of,
@@ -27,10 +30,13 @@ from palimpsest.study.sources import marked
 from palimpsest.vocabulary import RETRAIN, TARGET
 
 AUDIT = "audit.json"
+PAGE = "report"
+"""The block of params.yaml that decides the page alone: not the audit, whose record has all others."""
 LAST = (AUDIT, "figures.json", "report.json")
 """The records that every study ends in: of the audit with its table, of the charts, and of the page."""
-WITHOUT_RECORDS = ("logs", "benchmarks", "figures")
-"""Folders of results in which no record lies: that of the charts lies beside theirs, the others decide nothing."""
+WITHOUT_RECORDS = ("logs", "benchmarks", "figures", PROVENANCE)
+"""Folders of results in which no record of an artefact lies: that of the charts lies beside theirs, what is in
+`provenance` belongs to the records elsewhere, and the others decide nothing."""
 
 
 def parts_of(results: Path) -> list[str]:
@@ -63,7 +69,7 @@ def problems(
                 elif wanted:
                     check_record(path, record)
                     found += _check_record(path, record, results, study, repository, hashes)
-            except PalimpsestError as error:
+            except (PalimpsestError, OSError) as error:
                 if wanted:
                     found.append(str(error))
         strays += _topmost(gone, set(paths).difference(gone), results / part)
@@ -118,6 +124,7 @@ def _check_record(
     yield from wrong_files(path.parent, record) if path.name == MANIFEST else wrong_files_of(path, record)
     yield from _check_sources(path, record, "inputs", results, hashes)
     yield from _check_sources(path, record, "code", repository, hashes)
+    yield from _check_provenance(path, hashes)
     yield from _check_given(path, record, study, results.parent, hashes)
 
 
@@ -161,7 +168,7 @@ def _check_settings(
         if differing := _difference(_moved(made, wanted, key, given), wanted, key.replace("/", ".")):
             yield f"{path} was made with {differing}: {_remedy(path)}."
             return
-    if path.name == AUDIT and (new := [key for key in study if key not in settings]):
+    if path.name == AUDIT and (new := [key for key in study if key not in {*settings, PAGE}]):
         yield f"{path} was made without {new[0]}, which params.yaml has: {_remedy(path)}."
 
 
@@ -209,6 +216,24 @@ def _has(study: Mapping[str, Any], place: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _check_provenance(path: Path, hashes: Mapping[Path, str]) -> Iterator[str]:
+    """What a record was made with can be read, where it is noted; of a folder, which cannot be had again in seconds, it
+    is noted, and of no other."""
+    file = provenance_of(path)
+    if file is None or not (file.exists() or path.name == MANIFEST):
+        return
+    if not file.exists():
+        yield f"{path} does not say what it was made with: {file} is missing, restore it or {_remedy(path)}."
+        return
+    try:
+        noted = read_record(file)
+    except PalimpsestError as error:
+        yield str(error)
+        return
+    if path.name == MANIFEST and noted.get("sha256") != hashes[path]:
+        yield f"{file} tells of another {path}: {_remedy(path)}."
 
 
 def _moved(made: Any, wanted: Any, place: str, given: Mapping[str, str]) -> Any:

@@ -15,9 +15,11 @@ from palimpsest.artefacts import (
     atomic_directory,
     check_files,
     files_of,
+    provenance_of,
     read_json,
     write_json,
     write_manifest,
+    write_record,
 )
 from palimpsest.cli import main
 from palimpsest.errors import PalimpsestError
@@ -71,7 +73,7 @@ def results(repository, params) -> Path:
         return f"{name}/{MANIFEST}"
 
     def record(name: str, made_by: Origin) -> str:
-        write_json(folder / name, made_by.record() | {"score": 1.0})
+        write_record(folder / name, made_by, {"score": 1.0})
         return name
 
     corpus = manifest("corpus", origin([], "corpus"))
@@ -114,7 +116,7 @@ def write_report(folder: Path, origin: Callable[..., Origin], scores: list[str],
         ("report.json", origin(["audit.json", "figures.json"], "report")),
     ):
         hashes = files_of(folder / name, [folder / files[name]])
-        write_json(folder / name, made_by.record() | {"score": 1.0, "files": list(hashes.items())})
+        write_record(folder / name, made_by, {"score": 1.0, "files": list(hashes.items())})
 
 
 def check(results: Path, params: dict, parts: list[str] | None = None) -> list[str]:
@@ -320,7 +322,7 @@ def test_edited_and_missing_code_names_file_artefact_and_remedy(results, params)
     (results.parent / CODE[0]).write_text("edited")
     found = check(results, params)
     audit = results / "audit.json"
-    records = [path for path in results.rglob("*.json") if path.name == MANIFEST or "manifest" not in path.name]
+    records = [path for path in results.rglob("*.json") if path.relative_to(results).parts[0] != "provenance"]
     assert len(found) == len(records)
     assert found[-3] == (
         f"{audit} was made by another {CODE[0]}: run its step again, snakemake --cores all --forcerun {audit}."
@@ -430,6 +432,24 @@ def test_what_lies_among_the_charts_and_is_none(results, params):
     draft.touch()
     (found,) = check(results, params)
     assert found.startswith(f"{draft} is not listed in {results / 'figures.json'}")
+
+
+def test_a_folder_says_what_it_was_made_with(results, params):
+    manifest = results / "models/npo_klr/seed0" / MANIFEST
+    note = provenance_of(manifest)
+    text = note.read_text()
+    note.write_text(text.replace('"palimpsest"', '"another"'))
+    assert f"{note} was altered after its step wrote it" in check(results, params, ["models"])[0]
+    note.unlink()
+    (found,) = check(results, params, ["models"])
+    assert found.startswith(f"{manifest} does not say what it was made with: {note} is missing, restore it or run its")
+    (results / "provenance/models/target/seed0.json").rename(note)
+    assert f"{note} is an artefact of provenance/models/target/seed0.json" in "".join(
+        check(results, params, ["models"])
+    )
+    note.write_text(text)
+    write_json(manifest, read_json(manifest) | {"note": "of another machine"})
+    assert f"{note} tells of another {manifest}: run its step again" in "".join(check(results, params, ["models"]))
 
 
 @pytest.mark.parametrize("name", ["figures.json", "report.json"])
