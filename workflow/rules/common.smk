@@ -52,7 +52,7 @@ with one_line():
         )
         for line in renamed:
             logger.warning(f"params.yaml: {line}")
-    config.update(sources.plan(expanded(config), workflow.is_main_process))
+    config.update(sources.plan(expanded(config), workflow.is_main_process, logger))
 
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])

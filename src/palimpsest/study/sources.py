@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from logging import Logger
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,17 @@ PLACES = (
 KEYWORDS = ("", "train", SCRATCH, PRETRAINED)
 """What stands in these places where no path does."""
 NOTES = Path(".snakemake/sources.json")
+LARGE = 1 << 30
+"""Bytes: of what is larger the log is told before it is hashed."""
 SETTLED = 2.0
 """Seconds: the coarsest clock of a file system in use."""
 
 
-def plan(params: Mapping[str, Any], write: bool) -> dict[str, Any]:
+def plan(params: Mapping[str, Any], write: bool, log: Logger) -> dict[str, Any]:
     """The params as `marked` has them, for a study in this folder, with the notes of its last plan: what is gone since
-    keeps its mark, for what was made from it stands. write: whether to note, which one process of a run does."""
-    notes = _Notes()
+    keeps its mark, for what was made from it stands. write: whether to note, which one process of a run does; log: is
+    told of files that take seconds."""
+    notes = _Notes(log)
     whole = marked(params, Path(), notes.hash_of, notes.remember)
     if write:
         notes.write()
@@ -101,8 +105,8 @@ def _is_place(place: str) -> bool:
 class _Notes:
     """hashes: of files, by what tells that they are the same as when they were hashed; digests: of paths."""
 
-    def __init__(self, file: Path = NOTES) -> None:
-        self.file = file
+    def __init__(self, log: Logger, file: Path = NOTES) -> None:
+        self.log, self.file = log, file
         self.known: dict[str, dict[str, str]] = {"hashes": {}, "digests": {}}
         with suppress(OSError, ValueError):  # none yet, or a broken one: all is hashed anew
             read = json.loads(file.read_text(encoding="utf-8"))
@@ -119,6 +123,8 @@ class _Notes:
         stat = path.stat()
         key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
         known = self.known["hashes"].get(key)
+        if not known and stat.st_size > LARGE:
+            self.log.info(f"Hashing {path} ({stat.st_size / LARGE:.0f} GiB), once.")
         digest = known or sha256_file(path)
         if known or time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED:
             self.now["hashes"][key] = digest

@@ -1,6 +1,7 @@
 """The user's own files are known by their content: an edit counts, a move, another name and a touch do not."""
 
 import json
+import logging
 import os
 import pickle
 import time
@@ -11,6 +12,8 @@ import pytest
 from palimpsest.artefacts import LocalSource, Origin, files_below, hash_sources
 from palimpsest.study import sources
 from palimpsest.study.sources import NOTES, digest_of, marked, plan, sources_of
+
+LOG = logging.getLogger(__name__)
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ def params(path: str = "data") -> dict:
 
 def seen(path: str = "data") -> str:
     """What Snakemake compares of a rule's params."""
-    return repr({"settings": ("corpus", plan(params(path), write=True)["corpus"])})
+    return repr({"settings": ("corpus", plan(params(path), True, LOG)["corpus"])})
 
 
 def test_an_edit_is_another_param_and_a_touch_or_a_move_is_none(study):
@@ -121,7 +124,7 @@ def test_every_place_that_names_files_is_known_and_no_other(study):
     }
     (study / "train").mkdir()
     (study / "train/file").touch()
-    found = plan(whole, write=False)
+    found = plan(whole, False, LOG)
     assert found == whole and not NOTES.exists()
     given = Origin(settings={key: value for key, value in found.items()}).record()["given"]
     assert sorted(given) == [
