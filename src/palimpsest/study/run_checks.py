@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from logging import Logger
 from pathlib import Path
@@ -35,6 +35,16 @@ def check_gpus_of_steps(whole: Mapping[str, Any], by_rule: Mapping[str, Mapping[
                 f"{rule} is to have {wanted} GPUs (--set-resources {rule}:gpu={wanted}), and the whole run has {most} "
                 f"(--resources gpu={most}, on the command line or in a profile): say --resources gpu={wanted} or more."
             )
+
+
+def uncounted(value: Any) -> Callable[[Any, Any], Any]:
+    """A value for a rule's `params` whose change does not rerun the rule: what a function makes of `input` Snakemake
+    leaves to the input."""
+
+    def given(wildcards: Any, input: Any) -> Any:
+        return value
+
+    return given
 
 
 def check_gpu(quantizer: Quantizer, wildcards: Any, run: Any) -> None:
