@@ -86,21 +86,24 @@ def privleak_cautions(audit: AuditTable) -> list[str]:
     if far:
         aucs = [auc for auc, _ in far.values()]
         span = f"{min(aucs):.2f}" + (f" to {max(aucs):.2f}" if f"{max(aucs):.2f}" != f"{min(aucs):.2f}" else "")
+        low, high, texts = _chance(next(iter(far.values()))[1])
+        verb = "may rest" if all(low <= auc <= high for auc in aucs) else "rests"
         sentences.append(
-            f"PrivLeak rests on splits that differ by themselves: the retrained model, which saw neither, has an AUC "
+            f"PrivLeak {verb} on splits that differ by themselves: the retrained model, which saw neither, has an AUC "
             f"of {span} in {join(list(far))}, far from the 0.5 of a holdout set that is exchangeable with the "
-            f"forget set{_chance(next(iter(far.values()))[1])}."
+            f"forget set{texts}."
         )
     return sentences
 
 
-def _chance(cell: Mapping[str, Any]) -> str:
-    """How far from 0.5 chance alone takes an AUC in 19 of 20 cases."""
+def _chance(cell: Mapping[str, Any]) -> tuple[float, float, str]:
+    """Between which AUCs chance alone leaves 19 of 20 cases, and that in words; none where texts are not counted."""
     if "n_forget" not in cell:
-        return ""
+        return 0.5, 0.5, ""
     m, n = cell["n_forget"], cell["n_holdout"]
     reach = min(0.5, 1.96 * sqrt((m + n + 1) / (12 * m * n)))
-    return f" (by chance {0.5 - reach:.2f} to {0.5 + reach:.2f} with {m} and {n} texts)"
+    low, high = 0.5 - reach, 0.5 + reach
+    return low, high, f" (by chance {low:.2f} to {high:.2f} with {m} and {n} texts)"
 
 
 def join(names: Sequence[str]) -> str:

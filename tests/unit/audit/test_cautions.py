@@ -126,6 +126,15 @@ def test_privleak_says_why_it_has_no_number_and_when_its_holdout_is_of_another_k
     missing, far = privleak_cautions(changed)
     assert missing.startswith("PrivLeak has no number in rtn-int4: AUC of the retrained model is 0 (why). The holdout")
     assert "an AUC of 0.93 in bnb-fp4, far from the 0.5" in far
+    assert far.startswith("PrivLeak rests on splits that differ by themselves")
+    by_chance = copy.deepcopy(changed)
+    for row in by_chance["rows"]:
+        row["metrics"]["privleak"] |= (
+            {"n_forget": 4, "n_holdout": 4} if "auc_retrain" in row["metrics"]["privleak"] else {}
+        )
+        if row["metrics"]["privleak"].get("auc_retrain") == 0.93:
+            row["metrics"]["privleak"]["auc_retrain"] = 0.75
+    assert privleak_cautions(by_chance)[1].startswith("PrivLeak may rest on splits that differ by themselves")
     assert "(by chance 0.32 to 0.68 with 20 and 20 texts)" in far  # 1.96 sqrt(41 / (12 x 20 x 20)) = 0.181
     page, markdown = html.unescape(pages(study, changed, tmp_path).read_text()), tables(changed)
     for sentence in (missing, far):
