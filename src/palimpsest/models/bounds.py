@@ -12,6 +12,8 @@ LARGER = 4
 """By how much a model may exceed its files: those that repeat weights (ALBERT, tied heads) do by less."""
 UNUSED_IDS = 1 << 20
 """How far the ids of a tokenizer's tokens may lie beyond their number."""
+WIDTHS = ("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv")
+"""Settings of a GGUF file that no tensor's side is smaller than."""
 
 
 def check_size(folder: Path) -> None:
@@ -27,15 +29,18 @@ def check_size(folder: Path) -> None:
         raise PalimpsestError(f"config.json describes {described:,} weights, and its files hold {held:,}")
 
 
-def check_layers(path: Path) -> None:
-    """Raise PalimpsestError for a file that the reader of transformers would loop over, or build a model from that its
-    tensors cannot be."""
-    header = read_header(path)
-    for key, number in header.numbers.items():
-        if key.endswith(".block_count") and number > len(header.tensors):
+def check_gguf(path: Path) -> None:
+    """Raise PalimpsestError for a GGUF file that its reader would loop over, or whose settings describe a model that
+    its tensors cannot be."""
+    tensors, numbers = read_header(path)
+    widest = max((size for tensor in tensors for size in tensor.shape), default=0)
+    for key, number in numbers.items():
+        setting = key.partition(".")[2]
+        most = len(tensors) if setting == "block_count" else widest if setting in WIDTHS else number
+        if number > most:
             raise PalimpsestError(
-                f"{path} says that it has {number} layers and holds {len(header.tensors)} tensors: copy or download it "
-                "again."
+                f"{path} says {key} {number}, and holds {len(tensors)} tensors of at most {widest} rows or columns: "
+                "copy or download it again."
             )
 
 

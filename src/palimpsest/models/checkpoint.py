@@ -19,7 +19,7 @@ from transformers import (
 
 from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
-from palimpsest.models.bounds import check_layers, check_size, check_token_ids
+from palimpsest.models.bounds import check_gguf, check_size, check_token_ids
 from palimpsest.models.families import check_known
 from palimpsest.models.layers import BUFFERS
 from palimpsest.models.quantized import already_quantized, quantization_of, reject_adapter
@@ -232,7 +232,7 @@ def _located(source: str | Path) -> tuple[str | Path, dict[str, Any]]:
     path = Path(source)
     if path.suffix != ".gguf":
         return source, {}
-    check_layers(path)
+    check_gguf(path)
     return path.parent, {"gguf_file": path.name}
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -103,3 +104,22 @@ def test_a_token_id_without_end_is_refused_before_room_is_made_for_it(tiny, tmp_
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(PalimpsestError, match=r"tokenizer.json gives a token the id 2147483647, and has \d+ tokens"):
         load_tokenizer(tmp_path, key="models.target")
+
+
+@pytest.mark.parametrize("setting", ["block_count", "embedding_length", "feed_forward_length", "attention.head_count"])
+def test_a_gguf_file_that_describes_another_model_is_refused(tmp_path, setting):
+    from gguf import GGUFWriter
+
+    file = tmp_path / "model.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_uint32(f"llama.{setting}", 2**31)
+    writer.add_tensor("token_embd.weight", np.zeros((50, 64), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    for load in (load_tokenizer, lambda path: load_model(path, torch.float32)):
+        with pytest.raises(
+            PalimpsestError, match=rf"says llama.{setting} 2147483648, and holds 1 tensors of at most 64"
+        ):
+            load(file)
