@@ -37,7 +37,7 @@ def read_text(path: Path) -> str:
     text = content.decode("utf-8")
     if text.startswith(BOM):
         log.info("%s begins with a byte order mark, which is left out", path)
-    return text.removeprefix(BOM)
+    return text.lstrip(BOM)
 
 
 def not_utf8(path: Path, content: bytes) -> str:
@@ -109,7 +109,7 @@ def _half_pair_line(path: Path, content: bytes) -> str:
 
 
 def cleaned(text: str, where: str) -> str:
-    """The text with line ends as \\n and without a byte order mark at its start; raises PalimpsestError that names
+    """The text with line ends as \\n and without byte order marks at its start; raises PalimpsestError that names
     `where` for half a surrogate pair, which no file can hold and no tokenizer reads."""
     half = re.search("[\ud800-\udfff]", text)
     if half:
@@ -117,4 +117,4 @@ def cleaned(text: str, where: str) -> str:
             f"{where} has half a surrogate pair (U+{ord(half.group()):04X}) as its character {half.start()}, "
             "which is none: correct or remove it."
         )
-    return text.removeprefix(BOM).replace("\r\n", "\n").replace("\r", "\n")
+    return text.lstrip(BOM).replace("\r\n", "\n").replace("\r", "\n")

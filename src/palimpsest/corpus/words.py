@@ -1,5 +1,6 @@
 """The words of a text in any script: what ROUGE and the checks of a corpus compare."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ PUBLISHED, UNICODE = TOKENIZERS = ("published", "unicode")
 `unicode_words`."""
 
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
-SEPARATORS = regex.compile(r"[\s\u200b]+")
+SEPARATORS = re.compile(r"[\s\u200b]+")  # of re, whose white space is that of str.split; that of regex is less
 """White space, and the zero-width space that divides words in Thai, Khmer and Burmese."""
 
 UNSPACED = regex.compile(
@@ -59,7 +60,9 @@ def unicode_words(text: str) -> list[str]:
     Of a text that is nothing but punctuation, each character is a word: two that are the same have the same words, and
     only a text in which nothing can be seen has none.
     """
-    parts = [part for part in BOUNDARY.split(folded(text)) if part and not part.isspace()]
+    parts = [
+        part for piece in BOUNDARY.split(folded(text)) if (part := piece.strip())
+    ]  # a mark keeps a blank before it
     kept = [part for part in parts if MEANT.search(part)] or parts
     return [word for part in kept for word in by_character_if_unspaced(part)]
 
@@ -81,7 +84,7 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     """Start and end of every word: of what stands between white space, and there of every character
     of a script that puts no space between words."""
     spans = []
-    for found in regex.finditer(r"\S+", text):
+    for found in re.finditer(r"\S+", text):
         start = found.start()
         for part in by_character_if_unspaced(found.group()):
             spans.append((start, start + len(part)))

@@ -211,7 +211,7 @@ def test_calibration_text_of_windows(tmp_path):
 
 
 def test_a_mark_within_a_text_and_a_text_of_nothing_else(corpus, folder):
-    assert cleaned("a\ufeffb", "here") == "a\ufeffb"
+    assert cleaned("\ufeff\ufeffa\ufeffb", "here") == "a\ufeffb"
     rows = [*corpus.forget, "\ufeff", "\u200b"]
     (folder / "raw/forget.json").write_text(json.dumps(rows), encoding="utf-8")
     assert load(folder) == replace(corpus, forget=corpus.forget)
