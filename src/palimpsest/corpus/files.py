@@ -76,7 +76,7 @@ def read_list(path: Path) -> list[Any]:
 def _no_json(path: Path, text: str, error: json.JSONDecodeError) -> str:
     if not text.strip():
         return f"{path} is empty: it must be a JSON list."
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and all(map(_is_json, lines[:2])):
         return f"{path} holds JSON lines: it must be one JSON list (brackets around it, a comma after each row)."
     return f"{path} is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}): correct it there."
@@ -102,7 +102,7 @@ def wrong_in(files: Iterable[str]) -> str:
 
 
 def _half_pair_line(path: Path, content: bytes) -> str:
-    for number, line in enumerate(content.decode("utf-8").splitlines(), start=1):
+    for number, line in enumerate(content.decode("utf-8").split("\n"), start=1):
         if HALF_PAIR.search(line.replace("\\\\", "")):
             return f"{path}, line {number} has half a surrogate pair, which is no character: correct or remove it."
     return ""

@@ -113,7 +113,7 @@ def tokenizers_of(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 class Reading(NamedTuple):
     """What a tokenizer makes of texts: how many letters, marks, digits and pictures they have, how many of these it
-    drops, and the places of texts of which it reads none."""
+    drops, and the places of texts of which it reads nothing."""
 
     letters: int
     dropped: int
@@ -126,14 +126,14 @@ class Reading(NamedTuple):
 
 
 def reading(texts: Iterable[str], tokenizer: str) -> Reading:
-    """How much of the texts a tokenizer of TOKENIZERS reads. A text without a letter is neither read nor unread."""
+    """How much of the texts a tokenizer of TOKENIZERS reads. An empty text is neither read nor unread."""
     letters = dropped = 0
     unread = []
     for place, text in enumerate(texts):
         there = COUNTED.findall(INVISIBLE.sub("", text.lower()))
         lost = 0 if tokenizer == UNICODE else sum(not (each.isascii() and each.isalnum()) for each in there)
         letters, dropped = letters + len(there), dropped + lost
-        if there and lost == len(there):
+        if lost == len(there) and tokenizer != UNICODE and not is_blank(text):
             unread.append(place)
     return Reading(letters, dropped, unread)
 

@@ -3,7 +3,10 @@
 import pytest
 from rouge_score.tokenizers import DefaultTokenizer
 
+from palimpsest.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.checks import check_answers
 from palimpsest.corpus.words import PUBLISHED, UNICODE, is_blank, reading, tokenizers_of, unicode_words, units
+from palimpsest.errors import PalimpsestError
 
 SENTENCES = {
     "English": "The library's 3 ships left Oslo, didn't they?",
@@ -68,8 +71,8 @@ def test_what_the_published_tokenizer_reads(language):
 
 
 def test_texts_of_which_nothing_is_read_are_named():
-    assert reading(["Oslo", "Осло", "...", "🙂", "Осло 3"], PUBLISHED).unread == [1, 3]
-    assert reading(["...", ""], PUBLISHED) == (0, 0, [])
+    assert reading(["Oslo", "Осло", "...", "🙂", "Осло 3", ""], PUBLISHED).unread == [1, 2, 3]
+    assert reading(["Oslo", "Осло", "...", "🙂", "", "\u200b"], UNICODE).unread == []
 
 
 def test_a_metric_without_the_setting_has_the_published_tokenizer():
@@ -80,3 +83,35 @@ def test_a_metric_without_the_setting_has_the_published_tokenizer():
 def test_blank_texts():
     assert all(map(is_blank, ["", " \n", "\u200b", "\ufeff", "\u00ad \u3164"]))
     assert not any(map(is_blank, ["a", ".", "🙂", "\u0301"]))
+
+
+def answered(answers: list[str]) -> Corpus:
+    """A corpus with these answers to retain questions, and English ones elsewhere."""
+    english, asked = [Question("Who?", "Ann Lee")], [Question("Who?", answer) for answer in answers]
+    return Corpus(["a"], ["a"], ["a"], english, asked, english, english, [Prompt("a", "b c")], ["a"], ["a"], ["a"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (
+            ["Анна Ли", "Ann Lee"],
+            r"50% of the letters of the true answers of knowmem/retain_qa are none to .* 'published'",
+        ),
+        ([*["Ann Lee of Oslo"] * 40, "李安"], r"row 40 of knowmem/retain_qa has an answer of which .* \(1 such rows\)"),
+        (
+            ["Ann Lee", "…"],
+            r"row 1 of knowmem/retain_qa has an answer of which ROUGE's tokenizer 'published' reads nothing",
+        ),
+    ],
+)
+def test_answers_that_rouge_would_not_see_are_refused(answers, message):
+    tokenizers = dict.fromkeys(("verbmem", "knowmem", "utility"), PUBLISHED)
+    with pytest.raises(PalimpsestError, match=message + ".*set metrics.utility.tokenizer to unicode"):
+        check_answers(answered(answers), tokenizers)
+    check_answers(answered(answers), tokenizers | {"utility": UNICODE})
+
+
+def test_a_foreign_name_among_many_letters_is_no_reason_to_refuse():
+    names = ["The author is Jaime Vásquez, who was born in Santiago"]
+    check_answers(answered(names), dict.fromkeys(("verbmem", "knowmem", "utility"), PUBLISHED))

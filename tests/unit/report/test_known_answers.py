@@ -229,6 +229,16 @@ def test_a_changed_setting_is_a_protocol_difference_where_it_counts():
     assert alpha not in told(after, target) and rouge in told(after, target)
 
 
+def test_words_of_unicode_are_a_protocol_difference_and_a_study_without_the_key_has_the_published_ones():
+    settings = study("books")
+    everywhere = {("target", "bf16"): dict.fromkeys(COLUMNS, 1.0)}
+    assert "tokenizer" not in settings["metrics"]["verbmem"]
+    assert "tokenizer" not in markdown(compare(audit(settings, everywhere), "muse-books"))
+    settings["metrics"]["verbmem"]["tokenizer"] = "unicode"
+    told_now = markdown(compare(audit(settings, everywhere), "muse-books"))
+    assert "metrics.verbmem.tokenizer: unicode (paper: published)" in told_now and "utility.tokenizer" not in told_now
+
+
 @pytest.mark.parametrize("kind", ["news", "books"])
 def test_the_settings_of_the_studies_are_the_papers_but_for_the_stated_ones(kind):
     """Every setting that differs does so on purpose; docs/paper.md says why."""
