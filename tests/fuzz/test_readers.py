@@ -1,16 +1,16 @@
 """Every broken file is read or refused in one line: never another exception, a hang or a large allocation.
 
-`python tests/fuzz/run.py --minutes 60 --folder FOLDER` goes on with the same mutations for as long as one likes.
+`python tests/fuzz/fuzz.py --minutes 60 --folder FOLDER` goes on with the same mutations for as long as one likes.
 """
 
 import random
 import tracemalloc
 
 import pytest
+from fuzz import small_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutate import KINDS, Case, build, mutated
-from run import small_model
 
 MOST_BYTES = 64 << 20
 """The files have a tenth of a MiB: readers widen, unpack and copy, but not to this."""

@@ -1,4 +1,4 @@
-"""A fuzzer of the readers, by hand: `python tests/fuzz/run.py --minutes 10 --folder /tmp/fuzz`.
+"""A fuzzer of the readers, by hand: `python tests/fuzz/fuzz.py --minutes 10 --folder /tmp/fuzz`.
 
 Every kind of file in turn: one to three mutations, then a read with 512 MiB to spare and ten seconds. A finding is kept
 in the folder, with the seed that makes it again; the last line counts executions. The valid files are built once.
