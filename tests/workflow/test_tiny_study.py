@@ -151,6 +151,30 @@ def test_a_second_machine_goes_on_with_an_unfinished_study(copy, tmp_path, read_
     }
 
 
+def test_exchanged_folders_and_edited_records_reach_no_report(copy):
+    """Plain `snakemake`, which goes by time stamps."""
+    page = (copy.results / "report.html").read_bytes()
+    target, method = (copy.results / "quantized" / name for name in ("target", "npo_klr"))
+    target.rename(copy.results / "away")
+    method.rename(target)
+    (copy.results / "away").rename(method)
+    assert "is an artefact of model 'npo_klr', which belongs elsewhere" in copy.run(*SNAKEMAKE, code=1)
+    target.rename(copy.results / "away")
+    method.rename(target)
+    (copy.results / "away").rename(method)
+    assert "Nothing to be done" in copy.run(*SNAKEMAKE, "--dry-run")
+    rho = copy.results / "survival/npo_klr/seed0/rtn-int4.json"
+    text = rho.read_text()
+    record = json.loads(text)
+    rho.write_text(json.dumps(record | {"all": record["all"] | {"rho": 0.5}}))
+    assert f"{rho.relative_to(copy.folder)} was altered after its step wrote it" in copy.run(*SNAKEMAKE, code=1)
+    rho.write_text(text)
+    chart = copy.results / "figures/retained.svg"
+    chart.write_text(chart.read_text() + "<script/>")
+    assert "retained.svg is not the file results/figures.json names" in copy.run(*SNAKEMAKE, code=1)
+    assert (copy.results / "report.html").read_bytes() == page
+
+
 def recorded(tree):
     """What dvc.lock says of the stages that make something."""
     stages = yaml.safe_load((tree.folder / "dvc.lock").read_text())["stages"]

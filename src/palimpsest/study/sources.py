@@ -29,6 +29,7 @@ PLACES = (
     "models/retrain/*",
     "models/base",
     "models/pretraining/text/path",
+    "models/pretraining/text/path",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
 )

@@ -116,7 +116,12 @@ def test_what_is_gone_keeps_the_hash_of_the_last_plan(study):
 def test_every_place_that_names_files_is_known_and_no_other(study):
     whole = {
         "corpus": {"source": "folder", "settings": {"path": "data"}},
-        "models": {"target": {"checkpoint": "data", "tokenizer": "data/raw"}, "retrain": "train", "base": "data"},
+        "models": {
+            "target": {"checkpoint": "data", "tokenizer": "data/raw"},
+            "retrain": "train",
+            "base": "data",
+            "pretraining": {"text": {"path": "data", "files": ["raw/*.json"]}},
+        },
         "calibration": {"generic": {"source": "file", "settings": {"path": "data/raw/forget.json"}}},
         "battery": {"tasks": {"gen": {"data": "data"}, "tru": {"data": "truthfulqa/truthful_qa"}}},
         "report": {"method": "data"},
@@ -132,10 +137,11 @@ def test_every_place_that_names_files_is_known_and_no_other(study):
         "calibration/generic/settings/path",
         "corpus/settings/path",
         "models/base",
+        "models/pretraining/text/path",
         "models/target/checkpoint",
         "models/target/tokenizer",
     ]
-    assert sources_of(whole)["models"] == ["data", "data/raw", "data"]
+    assert sources_of(whole)["models"] == ["data", "data/raw", "data", "data"]
     assert digest_of(study / "data/raw/forget.json") == given["calibration/generic/settings/path"]
 
 
