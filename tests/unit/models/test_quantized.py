@@ -159,11 +159,12 @@ def test_a_quantized_gguf_file_is_where_training_may_start_but_no_target(dense, 
     assert make_base(str(file), {}, tiny[2], 0)[0].dtype == torch.float32
 
 
-def test_planning_says_so_before_anything_runs(written, dense, capsys):
+def test_planning_says_so_before_anything_runs(written, dense):
     folder = folder_of("bnb-int8", written, dense)
     schema = REPOSITORY / "workflow/schemas/params.schema.yaml"
     for key in ("target", "retrain", "base"):
         params = read_params(REPOSITORY / "params.yaml")
+        del params["quantizers"]["gptq"]  # its groups of 128 do not fit this model, which is another message
         params["models"][key] = str(dense)
         check_params(params, schema, "params.yaml")
         params["models"][key] = str(folder)
