@@ -45,10 +45,18 @@ def load_published(source: str | Mapping[str, str], key: str) -> tuple[PreTraine
         tokenizer = load_tokenizer(source["tokenizer"], key=f"{key}.tokenizer")
         model = load_model(source["checkpoint"], torch.bfloat16, key=f"{key}.checkpoint")
         check_tokenizer(model, tokenizer, source["tokenizer"])
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    check_finite(model, key)
+    return model, tokenizer
+
+
+def check_finite(model: PreTrainedModel, key: str) -> None:
+    """Raise PalimpsestError for a weight that is NaN or infinite, or so in bfloat16, in which models are saved.
+
+    key: of params.yaml, where a user gave the checkpoint.
+    """
+    broken = [name for name, weight in model.named_parameters() if not weight.to(torch.bfloat16).isfinite().all()]
     if broken:
         raise PalimpsestError(f"the checkpoint of {key} has weights that are no numbers ({broken[0]}): fetch it again.")
-    return model, tokenizer
 
 
 def load_model(

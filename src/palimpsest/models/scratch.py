@@ -16,7 +16,7 @@ from transformers import (
 from palimpsest.artefacts import verify_files
 from palimpsest.corpus import Corpus
 from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
-from palimpsest.models.checkpoint import check_tokenizer, load_model, load_tokenizer
+from palimpsest.models.checkpoint import check_finite, check_tokenizer, load_model, load_tokenizer
 from palimpsest.models.encoding import STARTS_WITH_BOS
 from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
@@ -73,6 +73,7 @@ def make_base(
     if base != SCRATCH:
         model, tokenizer = load_model(base, torch.float32, key="models.base"), load_tokenizer(base, key="models.base")
         check_tokenizer(model, tokenizer, base)
+        check_finite(model, "models.base")
         return model, tokenizer
     tokenizer = train_tokenizer([*corpus.forget, *corpus.retain, *corpus.holdout], scratch["vocabulary"])
     return build_llama(tokenizer, scratch, seed), tokenizer

@@ -1,5 +1,6 @@
 """Checkpoints whose files make no sense: each is one line that names the file and says what to do."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import load_model, load_tokenizer
 from palimpsest.models.gguf import read_header
+from palimpsest.models.scratch import make_base
 from palimpsest.quantizers.gguf.model import GGUFTensors
 from palimpsest.survival.checkpoints import survive
 
@@ -123,3 +125,16 @@ def test_a_gguf_file_that_describes_another_model_is_refused(tmp_path, setting):
             PalimpsestError, match=rf"says llama.{setting} 2147483648, and holds 1 tensors of at most 64"
         ):
             load(file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 3.4e38])
+def test_a_base_with_weights_that_are_no_numbers_is_refused_before_training(tiny, tmp_path, value):
+    """3.4e38 is a number in float32, and infinite in bfloat16."""
+    model, tokenizer, corpus = tiny
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.model.norm.weight[-1] = value
+    broken.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(PalimpsestError, match=r"models.base has weights that are no numbers \(model.norm.weight\)"):
+        make_base(str(tmp_path), {}, corpus, 0)
