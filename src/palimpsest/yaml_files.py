@@ -13,13 +13,16 @@ import yaml
 
 from palimpsest.errors import PalimpsestError
 
-MOST_VALUES = 100_000
+MOST_BYTES = 1_000_000
+MOST_VALUES = 20_000
 """In a file with its aliases written out. The largest studies have a few thousand."""
 DEEPEST = 50
 """Levels of a file. Those of params.yaml are five."""
 LARGEST, SMALLEST = 1e30, 1e-37
 """Sizes of a number that float32, in which models compute, can still square root, average and add."""
 LONGEST_KEY = 200
+MOST_ENTRIES = 1000
+"""Of a list or a block: comparing all with all, as a schema does, takes minutes for a few times as many."""
 WHOLE = 2**63
 """Whole numbers below it fit what PyTorch and NumPy count with; the schema has a bound for each key."""
 MERGE = "tag:yaml.org,2002:merge"
@@ -27,6 +30,11 @@ MERGE = "tag:yaml.org,2002:merge"
 
 def read_yaml(path: Path | str) -> Any:
     """The value of a YAML file; raises PalimpsestError with the line of what is wrong, and OSError."""
+    size = Path(path).stat().st_size
+    if size > MOST_BYTES:
+        raise PalimpsestError(
+            f"{path} has {size} bytes, more than the {MOST_BYTES} of any study: is it the right file?"
+        )
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -64,6 +72,7 @@ def check_keys_and_numbers(value: Any, where: str = "") -> None:
     Keys that YAML does not read as text (`no`, 8), numbers that are not finite or that float32 or 64 bits cannot hold,
     text with control characters, dates and so on.
     """
+    _check_entries(value, where or "the file")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             _check_key(key, where or "the file")
@@ -89,12 +98,16 @@ class _Loader(yaml.SafeLoader):
     and for nesting, which its scanner takes minutes over: that ends in a PalimpsestError."""
 
     depth = 0
+    count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
-        if self.depth > DEEPEST:
+        self.count += 1
+        if self.depth > DEEPEST or self.count > MOST_VALUES:
             line = self.peek_event().start_mark.line + 1  # type: ignore[no-untyped-call]
-            raise PalimpsestError(f"line {line} is nested deeper than any setting is: write it anew.")
+            if self.depth > DEEPEST:
+                raise PalimpsestError(f"line {line} is nested deeper than any setting is: write it anew.")
+            raise PalimpsestError(f"line {line} is beyond the {MOST_VALUES} values of any study: is it the right file?")
         node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
         self.depth -= 1
         return node  # type: ignore[no-any-return]
@@ -195,6 +208,11 @@ def _place(error: yaml.YAMLError) -> str:
 
 def _reason(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or " ".join(str(error).split())
+
+
+def _check_entries(value: Any, where: str) -> None:
+    if isinstance(value, Mapping | list) and len(value) > MOST_ENTRIES:
+        raise PalimpsestError(f"{where} has {len(value)} entries, more than {MOST_ENTRIES}: give fewer.")
 
 
 def _check_key(key: Any, where: str) -> None:

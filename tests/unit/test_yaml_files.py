@@ -7,7 +7,7 @@ import pytest
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import read_params
-from palimpsest.yaml_files import parse_yaml, read_yaml
+from palimpsest.yaml_files import check_keys_and_numbers, parse_yaml, read_yaml
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 30)
@@ -26,7 +26,8 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: &a {p: 1}\nb: &b\n  p: 2\nc:\n  <<: [*a, *b]\n", "the key c.<<.p stands twice, in lines 1 and 3: "),
         ("a: &a\n  b: [1, *a]\n", "a.b.1 is an alias of what it stands in (line 1), so it never ends: "),
         ("a: &a\n  <<: *a\n", "a.<< is an alias of what it stands in (line 1), so it never ends: "),
-        (BOMB, "a4 (line 5) has more than 100000 values with its aliases written out"),
+        (BOMB, "a4 (line 5) has more than 20000 values with its aliases written out"),
+        ("a: [" + "1," * 90_000 + "]", "line 1 is beyond the 20000 values of any study: is it the right file?"),
         ("a: " + "[" * 100_000, "line 1 is nested deeper than any setting is: "),
         ("a: " + "{b: " * 60 + "1" + "}" * 60, "line 1 is nested deeper than any setting is: "),
     ],
@@ -40,6 +41,16 @@ def test_what_is_lost_or_never_ends_is_refused_at_once(tmp_path: Path, text: str
         read_params(file)
     assert time.process_time() - started < 1
     assert str(caught.value).startswith(f"{file}: {message}") and "\n" not in str(caught.value)
+
+
+def test_what_is_far_too_long_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"a: {'x' * 1_000_000}\n")
+    with pytest.raises(PalimpsestError, match="has 1000004 bytes, more than the 1000000 of any study"):
+        read_params(file)
+    for value in ({"a": list(range(1001))}, {"a": dict.fromkeys(map(str, range(1001)))}):
+        with pytest.raises(PalimpsestError, match=r"^a has 1001 entries, more than 1000: give fewer"):
+            check_keys_and_numbers(value)
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,9 @@ def _damage(audit: AuditTable, models: list[str], full: Cell, measured: dict[str
     ruined = [name for name in kept if all((model, name) in broken for model in models)]
     if _decides(ruined, measured):
         return (
-            f"No answer: the unlearned models are damaged. All of them lost more than {100 - rules['utility_floor']:g} "
-            f"% of the target's utility in {join(ruined)}, so what they no longer say is not forgetting."
+            f"No answer: the unlearned models are {DAMAGED}. All of them lost more than "
+            f"{100 - rules['utility_floor']:g} % of the target's utility in {join(ruined)}, so what they no longer say "
+            "is not forgetting."
         )
     return ""
 
