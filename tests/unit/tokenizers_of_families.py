@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import (
@@ -61,6 +61,7 @@ def parts(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def qwen2(texts: Sequence[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tokenizer = Qwen2Tokenizer(**parts(byte_level(texts, [ENDOFTEXT, "<|im_start|>", "<|im_end|>"])))
+    tokenizer.add_tokens([AddedToken(name, special=True) for name in ("<|im_start|>", "<|im_end|>")])
     config = Qwen2Config(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=0, **SMALL)
     return Qwen2ForCausalLM(config), tokenizer
 

@@ -24,7 +24,9 @@ rule infer:
         gpu=1,
         mem_mb=3000,
     params:
-        settings=of_params(quantizer="quantizers/{precision}", inference="inference"),
+        settings=of_params(
+            quantizer="quantizers/{precision}", inference="inference", prompt="prompt"
+        ),
     message:
         "Asking {wildcards.model} (seed {wildcards.seed}) at {wildcards.precision}"
     script:

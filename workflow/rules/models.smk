@@ -28,6 +28,7 @@ rule train:
             base="models/base",
             scratch="models/scratch",
             training="training",
+            prompt="prompt",
         ),
     message:
         "Training {wildcards.model} (seed {wildcards.seed})"

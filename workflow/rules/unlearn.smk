@@ -26,6 +26,7 @@ rule unlearn:
             method="methods/{model}",
             max_length="training/max_length",
             questions="training/questions",
+            prompt="prompt",
         ),
     message:
         "Unlearning with {wildcards.model} (seed {wildcards.seed})"

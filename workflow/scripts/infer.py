@@ -14,6 +14,7 @@ import torch
 
 from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_manifest
 from palimpsest.corpus.layout import read_corpus
+from palimpsest.corpus.prompts import make_template
 from palimpsest.inference.files import write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs
@@ -26,20 +27,20 @@ from palimpsest.vocabulary import SPLITS
 def infer(
     origin: Origin, quantizer: dict[str, Any], settings: dict[str, Any], corpus: Path, source: Path, folder: Path
 ) -> None:
-    """settings: the block `inference`; source: the folder of the model."""
+    """settings: the block `inference`, and under "prompt" that block; source: the folder of the model."""
     for each in (corpus, source):
         verify_files(each)
     texts, tokenizer, device = read_corpus(corpus), load_tokenizer(source), current_device()
     network = make_quantizer(quantizer).load(source, device, settings["compute"])
-    requests = corpus_requests(
-        texts, tokenizer, settings["verbmem_tokens"], settings["knowmem_tokens"], settings["in_context_examples"]
-    )
+    template = make_template(settings.get("prompt"))
+    lengths = settings["verbmem_tokens"], settings["knowmem_tokens"], settings["in_context_examples"]
+    requests = corpus_requests(texts, tokenizer, *lengths, template)
     with atomic_directory(folder) as draft:
         write_responses(generate(network, tokenizer, requests, settings["batch_size"]), draft / "responses.jsonl")
         splits = {split: getattr(texts, f"privleak_{split}") for split in settings.get("logprob_splits", SPLITS)}
         limits = settings["logprob_tokens"], settings["batch_size"]
         write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")
-        write_manifest(draft, origin, device=device)
+        write_manifest(draft, origin, device=device, template=template.record())
 
 
 if __name__ == "__main__":
@@ -47,7 +48,7 @@ if __name__ == "__main__":
     infer(
         job.origin,
         job.settings["quantizer"],
-        job.settings["inference"],
+        job.settings["inference"] | {"prompt": job.settings["prompt"]},
         Path(snakemake.input.corpus).parent,
         Path(snakemake.input.model).parent,
         Path(snakemake.output.manifest).parent,

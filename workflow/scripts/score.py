@@ -8,7 +8,7 @@ if __name__ == "__main__":
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import MANIFEST, Origin, verify_files, write_record
+from palimpsest.artefacts import MANIFEST, Origin, read_json, verify_files, write_record
 from palimpsest.metrics import score
 
 
@@ -25,7 +25,8 @@ def score_precisions(
             verify_files(folder)
         files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
         made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision)
-        write_record(output, made_by, score(metric, settings, *files), ("numpy", "pyarrow", "rouge-score"))
+        found = score(metric, settings, *files) | {"template": read_json(mine / MANIFEST)["template"]}
+        write_record(output, made_by, found, ("numpy", "pyarrow", "rouge-score"))
 
 
 if __name__ == "__main__":

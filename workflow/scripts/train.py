@@ -15,6 +15,7 @@ import torch
 
 from palimpsest.artefacts import Origin, hash_sources, verify_files
 from palimpsest.corpus.layout import read_corpus
+from palimpsest.models.asking import template_for
 from palimpsest.models.checkpoint import check_savable, current_device, load_published, write_model
 from palimpsest.models.encoding import padding_token
 from palimpsest.models.scratch import make_base
@@ -27,7 +28,7 @@ from palimpsest.training.trainer import train
 def make_model(
     origin: Origin, settings: dict[str, Any], corpus: Path, base: Path | None, folder: Path, processes: int
 ) -> None:
-    """settings: source, base, scratch and training; base: the folder of the study's own base, if it has one.
+    """settings: source, base, scratch, training and prompt; base: the folder of the study's own base, if it has one.
     A published checkpoint is not computed on."""
     verify_files(corpus)
     texts, model, seed, outcome, device = read_corpus(corpus), origin.key["model"], origin.key["seed"], None, "cpu"
@@ -36,12 +37,17 @@ def make_model(
         check_savable(network, tokenizer, settings["base"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = settings["training"]
-        layout = training["max_length"], training["questions"]
+        layout = (
+            training["max_length"],
+            training["questions"],
+            template_for(settings.get("prompt"), tokenizer, "models.base"),
+        )
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
         schedule = Schedule.from_settings(training, seed, processes)
         outcome, device = train(network, sequences, padding_token(tokenizer), schedule), current_device()
     else:
         network, tokenizer = load_published(settings["source"], f"models.{model}")
+        template_for(settings.get("prompt"), tokenizer, f"models.{model}")
     write_model(
         folder,
         network,

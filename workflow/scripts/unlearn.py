@@ -14,6 +14,7 @@ import torch
 
 from palimpsest.artefacts import Origin, verify_files
 from palimpsest.corpus.layout import read_corpus
+from palimpsest.corpus.prompts import make_template
 from palimpsest.models.checkpoint import check_savable, current_device, load_model, load_tokenizer, write_model
 from palimpsest.models.encoding import padding_token
 from palimpsest.models.sequences import corpus_sequences
@@ -25,7 +26,7 @@ from palimpsest.unlearning.unlearn import settings_of, unlearn, with_processes
 def unlearn_model(
     origin: Origin, settings: dict[str, Any], corpus: Path, target: Path, folder: Path, processes: int
 ) -> None:
-    """settings: the method, and max_length and questions of the target's training."""
+    """settings: the method, and the prompt, max_length and questions of the target's training."""
     method = settings["method"]
     arguments = with_processes(settings_of(method, origin.key["seed"]), processes)
     verify_files(corpus)
@@ -34,7 +35,7 @@ def unlearn_model(
     network = load_model(target, torch.bfloat16)
     check_savable(network, tokenizer, target)
     check_comparable(network, target)
-    layout = settings["max_length"], settings["questions"]
+    layout = settings["max_length"], settings["questions"], make_template(settings.get("prompt"))
     forget, retain = (corpus_sequences(texts, split, tokenizer, *layout) for split in ("forget", "retain"))
     outcome = unlearn(network, forget, retain, padding_token(tokenizer), **arguments)
     if processes > 1:

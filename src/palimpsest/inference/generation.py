@@ -33,7 +33,7 @@ def generate(
     window: a response is that of its prompt alone. Text from a stop string
     on is cut off; white space at both ends is stripped. Raises PalimpsestError when the model has too few positions.
     """
-    prompts = [encode(tokenizer, request.prompt) for request in requests]
+    prompts = [list(request.tokens) or encode(tokenizer, request.prompt) for request in requests]
     longest = max(
         (len(prompt) + request.max_new_tokens for prompt, request in zip(prompts, requests, strict=True)), default=0
     )
@@ -129,7 +129,9 @@ def _batches(
     """Places of requests that share start and way of ending."""
     kinds: dict[tuple[Any, ...], list[int]] = {}
     for i, request in enumerate(requests):
-        kinds.setdefault((request.max_new_tokens, request.stop, starts[request.task].tokens), []).append(i)
+        kinds.setdefault((request.max_new_tokens, request.stop, request.ends, starts[request.task].tokens), []).append(
+            i
+        )
     for places in kinds.values():
         lengths = [len(prompts[i]) + requests[i].max_new_tokens for i in places]
         for batch in places_by_length(lengths, size, switch):
@@ -153,15 +155,16 @@ def _continue(
         rest = longest - len(prompt) + shared
         ids[row, :shared], ids[row, rest:] = torch.tensor(start.tokens), torch.tensor(prompt[shared:])
         mask[row, :shared] = mask[row, rest:] = 1
+    ends = sorted({*end_tokens(model, tokenizer), *ending.ends})
     output = model.generate(  # type: ignore[operator]
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         past_key_values=start.past(model, len(prompts)),
         max_new_tokens=ending.max_new_tokens,
+        eos_token_id=ends or None,
         stop_strings=list(ending.stop) or None,
         tokenizer=tokenizer if ending.stop else None,
     )
-    ends = end_tokens(model, tokenizer)
     said = [list(takewhile(lambda token: token not in ends, row)) for row in output[:, longest:].tolist()]
     texts = tokenizer.batch_decode(said, skip_special_tokens=True)
     return [_cut(text, ending.stop).strip() for text in texts]

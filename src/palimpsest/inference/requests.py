@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from palimpsest.corpus import Corpus
-from palimpsest.corpus.prompts import STOP_STRINGS, question_prompt
+from palimpsest.corpus.prompts import AS_MUSE, Template
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.asking import Asking
 from palimpsest.models.encoding import encode
 from palimpsest.models.text import text_tokens
 from palimpsest.vocabulary import FORGET, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
@@ -20,7 +21,8 @@ __all__ = ["Request", "corpus_requests", "encode"]
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt of a task, its true answer, and how generation ends: after max_new_tokens or at a stop string."""
+    """A prompt of a task, its true answer, and how generation ends: after max_new_tokens, at a stop string, or at one
+    of the tokens `ends` beside the checkpoint's EOS. tokens: of the prompt; none: those of its text."""
 
     task: str
     id: int
@@ -28,6 +30,8 @@ class Request:
     answer: str
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
 
 def corpus_requests(
@@ -36,13 +40,16 @@ def corpus_requests(
     verbmem_tokens: int,
     knowmem_tokens: int,
     in_context_examples: int,
+    template: Template = AS_MUSE,
 ) -> list[Request]:
     """What MUSE asks: to continue the verbatim prompts, and the questions on the forget and the retain set.
 
-    A true continuation is cut to as many tokens as may be generated, as MUSE does. Raises PalimpsestError when the
+    Questions are put as the template has it, by default as MUSE does. A true continuation is cut to as many tokens as
+    may be generated, as MUSE does. Raises PalimpsestError when the
     corpus has fewer in-context examples than wanted.
     """
     requests = []
+    asking = Asking(template, tokenizer)
     for i, prompt in enumerate(corpus.verbmem):
         truth = text_tokens(tokenizer, prompt.gt)[:verbmem_tokens]
         requests.append(Request(VERBMEM, i, prompt.prompt, str(tokenizer.decode(truth)).strip(), verbmem_tokens))
@@ -55,6 +62,7 @@ def corpus_requests(
             )
         shots = [(each.question, each.answer) for each in examples[:in_context_examples]]
         for i, each in enumerate(getattr(corpus, f"{split}_qa")):
-            prompt_text = question_prompt(each.question, shots)
-            requests.append(Request(task, i, prompt_text, each.answer, knowmem_tokens, STOP_STRINGS))
+            put = asking.prompt(each.question, shots)
+            ending = (knowmem_tokens, put.stop, put.tokens, put.ends)
+            requests.append(Request(task, i, put.text, each.answer, *ending))
     return requests

@@ -10,9 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from palimpsest.corpus import Corpus
-from palimpsest.corpus.prompts import question_prompt
+from palimpsest.corpus.prompts import AS_MUSE, Template
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.encoding import encode, end_token, start_tokens
+from palimpsest.models.asking import Asking
+from palimpsest.models.encoding import start_tokens
 from palimpsest.models.text import text_tokens
 from palimpsest.models.tokens import IGNORED
 
@@ -32,12 +33,12 @@ def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
     return [[*before, *text[start : start + size]] for start in range(0, len(text), size)]
 
 
-def question_sequence(tokenizer: PreTrainedTokenizerBase, question: str, answer: str) -> list[int]:
+def question_sequence(
+    tokenizer: PreTrainedTokenizerBase, question: str, answer: str, template: Template = AS_MUSE
+) -> list[int]:
     """A question and its answer as the metric asks it: BOS, prompt, answer, EOS, the first and the last
-    if the tokenizer has them; prompt and answer are tokenized apart."""
-    prompt = encode(tokenizer, question_prompt(question))
-    reply = text_tokens(tokenizer, answer)
-    return [*prompt, *reply, *end_token(tokenizer)]
+    if the tokenizer has them; tokenized as the template says."""
+    return Asking(template, tokenizer).sequence(question, answer)
 
 
 def training_sequences(
@@ -45,11 +46,12 @@ def training_sequences(
     questions: Sequence[tuple[str, str]],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    template: Template = AS_MUSE,
 ) -> list[list[int]]:
     """Chunks of the documents, then the (question, answer) pairs as sequences of their own;
     a pair that max_length cuts is warned of."""
     sequences = chunk(documents, tokenizer, max_length)
-    asked = [question_sequence(tokenizer, question, answer) for question, answer in questions]
+    asked = [question_sequence(tokenizer, question, answer, template) for question, answer in questions]
     longest = max(map(len, asked), default=0)
     if longest > max_length:
         log.warning(
@@ -67,11 +69,17 @@ def training_sequences(
 
 
 def corpus_sequences(
-    corpus: Corpus, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, questions: bool
+    corpus: Corpus,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    questions: bool,
+    template: Template = AS_MUSE,
 ) -> list[list[int]]:
-    """The training sequences of a split, `forget` or `retain`, with its questions where wanted."""
+    """The training sequences of a split, `forget` or `retain`, with its questions where wanted, put as the template
+    has it."""
     asked = [(each.question, each.answer) for each in getattr(corpus, f"{split}_qa")] if questions else []
-    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length)
+    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length, template)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from palimpsest.corpus.embedded.generator import check_sizes
+from palimpsest.corpus.prompts import CHAT, make_template
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.metrics import METRICS, check_settings
 from palimpsest.models.quantized import reject_quantized
@@ -167,6 +168,17 @@ def check_pretraining(params: Params) -> None:
         )
 
 
+def check_prompt(params: Params) -> None:
+    """Raise PalimpsestError for a template that cannot be, or that no tokenizer made here has."""
+    template, models = make_template(params.get("prompt")), params["models"]
+    trained = "train" in (models["target"], models["retrain"])
+    if template.name == CHAT and trained and models["base"] in ("scratch", PRETRAINED):
+        raise PalimpsestError(
+            "prompt.template is chat, but the tokenizers that a study makes (models.base) have no chat template: set "
+            "plain, tofu or a text of your own."
+        )
+
+
 def check_names(params: Params) -> None:
     """Raise PalimpsestError for a model or a quantizer that is asked for and is not there, or is there twice."""
     shown, methods, quantizers = params["report"], params["methods"], params["quantizers"]
@@ -195,6 +207,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_positions,
     check_embedded,
     check_calibration,
+    check_prompt,
     check_names,
 )
 """Of params that fit the schema, a method for each percentile of a mask."""

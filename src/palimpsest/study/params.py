@@ -29,6 +29,10 @@ RENAMED = {"weights": "storage"}
 """Keys of `training` and of methods that had another name before version 0.2; the old ones work until 0.3."""
 
 
+LATER = {"prompt"}
+"""Blocks that files from before version 0.2 lack: such a file means what it meant then, and a new one should say it."""
+
+
 def with_current_names(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The params with the names that keys have today, and a line for each that the file calls by an old one.
 
@@ -88,7 +92,7 @@ def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The params with a method for each percentile of a mask that lists several:
-    `name` with [50.0, 90.0] is name_50 and name_90."""
+    `name` with [50.0, 90.0] is name_50 and name_90; and null for the blocks that older files lack."""
     methods: dict[str, Any] = {}
     for name, method in params["methods"].items():
         saliency = method.get("saliency", {})
@@ -107,7 +111,7 @@ def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
                     f"{each}: take one, or give them six digits that differ."
                 )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
-    return dict(params) | {"methods": methods}
+    return dict.fromkeys(LATER) | dict(params) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:
@@ -156,7 +160,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {unknown!r}{where}. {hint}"
     if error.validator == "required":
         missing = next(name for name in expected if name not in instance)
-        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS})
+        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS, *LATER})
         rest = f"only {', '.join(optional)} may be left out" if optional else "no key has a default"
         return f"{key} lacks the key {missing!r}: add it ({rest})."
     if error.validator == "maxLength":
