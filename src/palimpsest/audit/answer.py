@@ -1,17 +1,35 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
 from palimpsest.audit.cautions import BELOW, DAMAGED, cautions, is_over_forgotten, join
+from palimpsest.audit.reach import sentences
 from palimpsest.audit.retained import Retained
 from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
 from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, UNDEFINED
 
 RECOVERS, HOLDS, INCONCLUSIVE = "recovers", "holds", "inconclusive"
-NOT_MEMORISED, NOT_FORGOTTEN, DAMAGE = "not-memorised", "not-forgotten", "damaged"
+NOT_REACHED, NOT_MEMORISED, NOT_FORGOTTEN, DAMAGE = "not-reached", "not-memorised", "not-forgotten", "damaged"
 """Regimes."""
 
 
 def answer(audit: AuditTable, retained: Retained) -> Answer:
     """Does the unlearned model still forget after quantization?
+
+    No answer says that it does where the target's own questions do not reach it: models that are asked so say nothing.
+    That text comes back stands, with a caution, as long as one of the two metrics reaches the target.
+    """
+    found = _measured(audit, retained)
+    unreached = sentences(audit["reach"])
+    if not unreached:
+        return found
+    if found["regime"] in (HOLDS, INCONCLUSIVE, NOT_MEMORISED) or len(unreached) == len(audit["reach"]):
+        found = {**found, "regime": NOT_REACHED, "text": f"No answer. {' '.join(unreached)}"}
+    else:
+        found["caution"] = " ".join([*unreached, found["caution"]]).strip()
+    return found
+
+
+def _measured(audit: AuditTable, retained: Retained) -> Answer:
+    """The answer of the numbers alone.
 
     The interval of each quantizer's recovery is widened for the number of quantizers (Bonferroni), because the sentence
     speaks of the worst of them.

@@ -4,7 +4,7 @@ Every quantity is a vector [1 + resamples] in percent: entry 0 is the estimate, 
 resample draws the same examples for every model, seed and precision, so differences between models keep their pairing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,12 +26,14 @@ UNDEFINED_RESAMPLES = 0.05
 
 @dataclass(frozen=True)
 class Rules:
-    """Thresholds of the audit, in points or percent; none has a default.
+    """Thresholds of the audit, in points or percent; none has a default but target_floor.
 
     minimum_gap: points that target and retrain (or target and 0) must differ for a ratio to be defined.
     forgotten_below: percent retained at full precision under which the methods count as having forgotten.
     negligible: points of recovery that do not matter. utility_floor: percent of the target's utility under which a
-    model counts as broken. resamples, confidence, seed: of the bootstrap.
+    model counts as broken. target_floor: by metric of the forget set the percent that the target must score on
+    its own questions or passages; None: whatever it scores, as before there was the rule.
+    resamples, confidence, seed: of the bootstrap.
     """
 
     minimum_gap: float
@@ -41,6 +43,7 @@ class Rules:
     resamples: int
     confidence: float
     seed: int
+    target_floor: Mapping[str, float] | None = None
 
 
 class Denominator(NamedTuple):

@@ -173,8 +173,8 @@ class AnswerNumbers(TypedDict, total=False):
 class Answer(AnswerNumbers):
     """The answer in words.
 
-    regime: recovers, holds, damaged, not-memorised, not-forgotten or inconclusive. text: a sentence; contrast,
-    caution: one more each, or empty.
+    regime: recovers, holds, damaged, not-reached, not-memorised, not-forgotten or inconclusive. text: a sentence;
+    contrast, caution: one more each, or empty.
     """
 
     regime: str
@@ -183,12 +183,21 @@ class Answer(AnswerNumbers):
     caution: str
 
 
+class Reach(TypedDict):
+    """Whether the questions of a metric reach the target: its score in percent in bf16 at the worst seed, None where it
+    has none; the floor; and "ok" or "not reached"."""
+
+    score: float | None
+    floor: float
+    status: str
+
+
 class AuditTable(TypedDict):
     """The numbers of an audit.
 
     rules: of palimpsest.audit.retained.Rules. denominators: what each means, and under "headline" the name of the one
     that headlines use. rows: every model, seed and precision; over_seeds: every model and precision. averages: by the
-    name of the group.
+    name of the group. reach: by metric of the forget set, where the rules have a target_floor.
     """
 
     rules: dict[str, Any]
@@ -200,6 +209,7 @@ class AuditTable(TypedDict):
     over_seeds: list[SeedsRow]
     averages: dict[str, Group]
     survival_against_recovery: Correlation
+    reach: dict[str, Reach]
 
 
 class Audit(AuditTable):

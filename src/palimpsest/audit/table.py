@@ -2,13 +2,14 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from pathlib import Path
 from typing import Any, cast
 
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit.answer import answer
 from palimpsest.audit.battery import columns
+from palimpsest.audit.reach import reach
 from palimpsest.audit.records import Key, Record, Study, index_study
 from palimpsest.audit.retained import DENOMINATORS, Retained, Rules
 from palimpsest.audit.shapes import (
@@ -81,7 +82,7 @@ def collect(
     known = Rules.__dataclass_fields__
     for name in rules:
         choose(known, name, "audit rule")
-    missing = [name for name in known if name not in rules]
+    missing = [name for name, rule in known.items() if name not in rules and rule.default is MISSING]
     if missing:
         raise PalimpsestError(f"audit lacks the rule {missing[0]!r}: add it (it has no default).")
     study = index_study(scores, survival, manifests)
@@ -102,6 +103,7 @@ def collect(
         "over_seeds": [_over_seeds(study, retained, rows, m, p) for m in study.models for p in study.precisions],
         "averages": averages,
         "survival_against_recovery": _rank_correlation(rows),
+        "reach": reach(study, retained.rules.target_floor),
     }
     return {**table, "answer": answer(table, retained), "settings": dict(settings)}
 

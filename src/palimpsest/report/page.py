@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from palimpsest.artefacts import atomic_file
-from palimpsest.audit import battery
+from palimpsest.audit import battery, reach
 from palimpsest.audit.cautions import cautions, is_over_forgotten, meaning_of_a_minus, privleak_cautions
 from palimpsest.audit.shapes import Audit
 from palimpsest.errors import PalimpsestError
@@ -85,6 +85,7 @@ def render(
         minus=_minus(audit, parts),
         damaged=cautions(audit, [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]),
         doubts=privleak_cautions(audit),
+        unreached=reach.sentences(audit.get("reach", {})),
         sizes=_sizes(audit),
         targets=_targets(audit),
         averages=audit["averages"],
