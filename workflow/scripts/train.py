@@ -37,17 +37,13 @@ def make_model(
         check_savable(network, tokenizer, settings["base"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = settings["training"]
-        layout = (
-            training["max_length"],
-            training["questions"],
-            template_for(settings.get("prompt"), tokenizer, "models.base"),
-        )
+        layout = training["max_length"], training["questions"], template_for(settings, tokenizer, "models.base")
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
         schedule = Schedule.from_settings(training, seed, processes)
         outcome, device = train(network, sequences, padding_token(tokenizer), schedule), current_device()
     else:
         network, tokenizer = load_published(settings["source"], f"models.{model}")
-        template_for(settings.get("prompt"), tokenizer, f"models.{model}")
+        template_for(settings, tokenizer, f"models.{model}")
     write_model(
         folder,
         network,

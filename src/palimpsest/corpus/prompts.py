@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
@@ -61,7 +62,7 @@ def make_template(settings: Mapping[str, Any] | None) -> Template:
         return AS_MUSE
     name, system, date = settings["template"], settings.get("system"), settings.get("date")
     if name == CHAT:
-        return Template(CHAT, None, system, date or DATE)
+        return Template(CHAT, None, system, _day(date or DATE))
     for key, value in (("system", system), ("date", date)):
         if value is not None:
             raise PalimpsestError(f"prompt.{key} belongs to the template chat alone: set it to null, or remove it.")
@@ -70,10 +71,18 @@ def make_template(settings: Mapping[str, Any] | None) -> Template:
     counts = name.count("{question}"), name.count("{answer}")
     if counts != (1, 1) or name.index("{question}") > name.index("{answer}"):
         raise PalimpsestError(
-            f"prompt.template is {name!r}: give {PLAIN}, {TOFU}, {CHAT}, or a text of your own in which "
+            f"prompt.template is {name[:80]!r}: give {PLAIN}, {TOFU}, {CHAT}, or a text of your own in which "
             "{question} and then {answer} stand once each."
         )
     return Template(OWN, name)
+
+
+def _day(date: str) -> str:
+    try:
+        datetime.strptime(date, "%d %b %Y")
+    except ValueError:
+        raise PalimpsestError(f"prompt.date is {date[:80]!r}, which is no day: give one as in {DATE}.") from None
+    return date
 
 
 def question_prompt(question: str, examples: Sequence[tuple[str, str]] = ()) -> str:

@@ -24,13 +24,13 @@ PLACE = "\ue000answer\ue001"
 
 
 def template_for(
-    settings: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase, source: str = "the model"
+    settings: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, source: str = "the model"
 ) -> Template:
-    """The template of the block `prompt` of params.yaml; raises PalimpsestError where it or the tokenizer cannot be so.
+    """That of a step; raises PalimpsestError where it, or the tokenizer under it, cannot be so.
 
-    source: the model, for the message.
+    settings: of the step, with the block `prompt` of params.yaml, if it has one. source: the model, for the message.
     """
-    template = make_template(settings)
+    template = make_template(settings.get("prompt"))
     Asking(template, tokenizer).check(source)
     return template
 

@@ -29,7 +29,7 @@ RENAMED = {"weights": "storage"}
 """Keys of `training` and of methods that had another name before version 0.2; the old ones work until 0.3."""
 
 
-LATER = {"prompt"}
+LATER = {"prompt", "target_floor"}
 """Blocks that files from before version 0.2 lack: such a file means what it meant then, and a new one should say it."""
 
 
@@ -111,7 +111,7 @@ def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
                     f"{each}: take one, or give them six digits that differ."
                 )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
-    return dict.fromkeys(LATER) | dict(params) | {"methods": methods}
+    return {"prompt": None} | dict(params) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:

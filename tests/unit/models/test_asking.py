@@ -129,6 +129,7 @@ def test_what_a_chat_template_puts_behind_an_answer_ends_it(tiny):
         ({"template": "{question} {question} {answer}"}, "prompt.template is"),
         ({"template": "Tofu"}, "prompt.template is 'Tofu'"),
         ({"template": "tofu", "system": "x"}, "prompt.system belongs to the template chat alone"),
+        ({"template": "chat", "date": "31 Feb 2024"}, "prompt.date is '31 Feb 2024', which is no day: give one as in"),
         ({"template": "plain", "date": "26 Jul 2024"}, "prompt.date belongs to the template chat alone"),
     ],
 )
