@@ -84,13 +84,31 @@ def sentencepiece(prepend: bool) -> PreTrainedTokenizerBase:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+def composing(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """With letters and accents made one, as Qwen's and GPT-NeoX's do first."""
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
+
+
+def gemma() -> PreTrainedTokenizerBase:
+    """As Gemma's: spaces become ▁ and none is put before the text."""
+    tokenizer = sentencepiece(prepend=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", SPACE)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return tokenizer
+
+
 BYTE_LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+QWEN2_WORDS = pre_tokenizers.Split(Regex(WORDS[2]), "isolated")
 LLAMA3_WORDS = pre_tokenizers.Split(Regex(WORDS[1]), "isolated")
 PLAIN_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 TOKENIZERS: dict[str, Callable[[], PreTrainedTokenizerBase]] = {
     "gpt-2": lambda: byte_level(BYTE_LEVEL),
     "smollm": lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), BYTE_LEVEL),
     "llama-3": lambda: byte_level(LLAMA3_WORDS, PLAIN_BYTES, ignore_merges=True),
+    "qwen-2": lambda: composing(byte_level(QWEN2_WORDS, PLAIN_BYTES)),
+    "gpt-neox": lambda: composing(byte_level(BYTE_LEVEL)),
+    "gemma": lambda: gemma(),
     "llama-2": lambda: sentencepiece(prepend=True),
     "llama-2-metaspace": lambda: sentencepiece(prepend=False),
 }

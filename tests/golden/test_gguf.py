@@ -323,7 +323,10 @@ def test_proof_refuses_an_altered_file(quantized, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mistral"}, "is a mistral model"),
+        (
+            {"model_type": "opt"},
+            "of type 'opt', which cyllama does not quantize here: llama.cpp has no such architecture",
+        ),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_type 'linear'"),
     ],

@@ -17,7 +17,7 @@ from gguf_models import (
     save,
     sentencepiece,
 )
-from tokenizers import Regex, normalizers, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoTokenizer,
     LlamaTokenizer,
@@ -52,6 +52,20 @@ def test_llama_cpp_tokenizes_as_the_checkpoint_does(tmp_path, name):
     assert same == (name != "llama-2-metaspace")
     assert (vocabulary.token_bos(), vocabulary.token_eos()) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert vocabulary.n_vocab == len(tokenizer) + 4  # rows of the embedding
+
+
+def test_a_tokenizer_without_bos_starts_texts_with_nothing(tmp_path):
+    """Qwen's: llama.cpp is told a number for BOS, and never to add it."""
+    tokenizer = TOKENIZERS["qwen-2"]()
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.bos_token = None
+    checkpoint, folder = save(tmp_path / "checkpoint", tokenizer), tmp_path / "quantized"
+    gguf("q4_0").quantize(checkpoint, folder, [])
+    model = Model(str(folder / "model.gguf"), verbose=False)
+    vocabulary = model.get_vocab()
+    tokens = AutoTokenizer.from_pretrained(checkpoint)(PROMPT)["input_ids"]
+    assert vocabulary.tokenize(PROMPT, True, True) == tokens and vocabulary.token_eos() == tokenizer.eos_token_id
+    assert vocabulary.token_bos() == tokenizer.eos_token_id not in tokens
 
 
 def incomplete_merges() -> PreTrainedTokenizerBase:

@@ -42,7 +42,7 @@ TABLES = {
     "calibration": ["{}/figure.svg", "{}"],
     "prediction": ["{}"],
 }
-COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"]]
+COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["families"]]
 COMMANDS += [["verdict"], ["policy"], ["sign"], ["check"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 

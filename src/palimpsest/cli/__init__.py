@@ -170,15 +170,23 @@ def dvc_params(
 
 
 @app.command()
-def families() -> None:
+def families(
+    model: Annotated[
+        str | None, typer.Argument(help="A model type or the folder of a checkpoint, to see that family alone.")
+    ] = None,
+) -> None:
     """Which families of models which quantizer backend takes, as Markdown, and why it does not take the others.
 
     \b
-    Example: palimpsest families
+    Example: palimpsest families gpt2
     """
+    from palimpsest.models.families import FAMILIES, model_type
     from palimpsest.tables.families import lines
 
-    print(lines())
+    kind = (model_type(Path(model)) if model and Path(model).is_dir() else None) or model
+    if kind is not None and kind not in FAMILIES:
+        raise PalimpsestError(f"{model} is of none of the families {', '.join(FAMILIES)}: no quantizer here takes it.")
+    print(lines(kinds=FAMILIES if kind is None else [kind]))
 
 
 @app.command()

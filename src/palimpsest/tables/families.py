@@ -1,6 +1,6 @@
 """Which families of models which quantizer backend takes: what the library declares, as a table."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from palimpsest.models.families import FAMILIES
 from palimpsest.quantizers import QUANTIZERS, Quantizer
@@ -9,9 +9,9 @@ from palimpsest.vocabulary import UNQUANTIZED
 TAKEN, REFUSED = "yes", "–"
 
 
-def lines(quantizers: Mapping[str, type[Quantizer]] = QUANTIZERS) -> str:
-    """In Markdown: a row for each family, a column for each group of backends that take the same ones, and below it why
-    a backend refuses what it refuses."""
+def lines(quantizers: Mapping[str, type[Quantizer]] = QUANTIZERS, kinds: Collection[str] = tuple(FAMILIES)) -> str:
+    """In Markdown: a row for each family of `kinds`, a column for each group of backends that take the same ones, and
+    below it why a backend refuses what it refuses."""
     groups: dict[frozenset[str], list[str]] = {}
     for name, quantizer in quantizers.items():
         if name != UNQUANTIZED:
@@ -21,17 +21,18 @@ def lines(quantizers: Mapping[str, type[Quantizer]] = QUANTIZERS) -> str:
         f"| family | model type | {' | '.join(', '.join(groups[refused]) for refused in ordered)} |",
         f"| --- | --- |{' :---: |' * len(ordered)}",
     ]
-    for kind, family in FAMILIES.items():
+    for kind in kinds:
         cells = (REFUSED if kind in refused else TAKEN for refused in ordered)
-        rows.append(f"| {family.title} | {kind} | {' | '.join(cells)} |")
-    return "\n".join([*rows, "", *_reasons(quantizers)])
+        rows.append(f"| {FAMILIES[kind].title} | {kind} | {' | '.join(cells)} |")
+    return "\n".join([*rows, "", *_reasons(quantizers, kinds)])
 
 
-def _reasons(quantizers: Mapping[str, type[Quantizer]]) -> list[str]:
+def _reasons(quantizers: Mapping[str, type[Quantizer]], kinds: Collection[str]) -> list[str]:
     reasons: dict[tuple[str, str], list[str]] = {}
     for name, quantizer in quantizers.items():
-        for kind, reason in quantizer.refuses.items():
-            reasons.setdefault((reason, name), []).append(FAMILIES[kind].title)
+        for kind in kinds:
+            if kind in quantizer.refuses:
+                reasons.setdefault((quantizer.refuses[kind], name), []).append(FAMILIES[kind].title)
     merged: dict[tuple[str, str], list[str]] = {}
     for (reason, name), titles in reasons.items():
         merged.setdefault((", ".join(titles), reason), []).append(name)

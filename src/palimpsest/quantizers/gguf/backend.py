@@ -4,7 +4,7 @@ quantized by llama.cpp itself (through cyllama)."""
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.layers import EMBEDDINGS, HEADS, is_named, linear_layers
+from palimpsest.models.families import FAMILIES
+from palimpsest.models.layers import is_named, layers_of
 from palimpsest.models.tensors import Float32, open_checkpoint
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer, copy_tokenizer, fingerprint
 from palimpsest.quantizers.gguf.blocks import FORMATS as BLOCK_FORMATS
@@ -24,6 +25,11 @@ from palimpsest.quantizers.grids.rounding import Rounded, in_groups, largest_mag
 MODEL = "model.gguf"
 FORMATS: dict[str, tuple[str, ...]] = {"q8_0": ("Q8_0",), "q4_0": ("Q4_0",), "q4_k_m": ("Q4_K", "Q6_K")}
 """The block formats of a file's layers, the one of most matrices first."""
+OUTER_NAMES = tuple({name for family in FAMILIES.values() for name in (family.embeddings[0], *family.heads)})
+"""Of the token embeddings and the output head, in every family."""
+IN_ONE = ("qkv_proj", "query_key_value", "c_attn")
+FUSED = {"q4_k_m": ("Q5_K",)}
+"""What llama.cpp makes of the matrices IN_ONE, which hold queries, keys and values, where that is none of FORMATS."""
 UNQUANTIZED = ("F32", "BF16")
 OUTER: dict[str, tuple[str, ...]] = {
     "q8_0": ("Q8_0",),
@@ -33,7 +39,7 @@ OUTER: dict[str, tuple[str, ...]] = {
 """What llama.cpp makes of embeddings and head if it is left to itself."""
 OUTER_CHOICES = ("bfloat16", "default")
 FILE_TYPES = {"q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0", "q4_k_m": "MOSTLY_Q4_K_M", "f32": "ALL_F32"}
-DIVISORS = {"Q8_0": 127.0, "Q4_0": 8.0, "Q4_K": 7.5, "Q6_K": 32.0}
+DIVISORS = {"Q8_0": 127.0, "Q4_0": 8.0, "Q4_K": 7.5, "Q5_K": 15.5, "Q6_K": 32.0}
 """The code of a group's largest |w|, or of half the range of a group with a minimum."""
 PROBE = "The year's 1,024th line:  don't  wait, ask Zoë\n\n\tand (maybe) pay 3.50 €!"
 LOG = logging.getLogger(__name__)
@@ -57,6 +63,12 @@ class GGUF(Quantizer):
     format: str
     outer: str
     packages: ClassVar[tuple[str, ...]] = ("cyllama", "gguf", "transformers")
+    refuses: ClassVar[Mapping[str, str]] = {
+        "opt": "llama.cpp has no such architecture",
+        "bloom": "its tokenizer is none that palimpsest writes for llama.cpp",
+        "falcon": "its tokenizer is none that palimpsest writes for llama.cpp",
+        "mixtral": "it stacks the experts of a layer, which palimpsest does not read back one by one",
+    }
     imports = ("gguf",)  # cyllama starts threads, which no fork would have
 
     def __post_init__(self) -> None:
@@ -180,22 +192,25 @@ class GGUF(Quantizer):
 
     def _kinds(self, name: str) -> tuple[str, ...]:
         """The block formats that a quantized tensor may have."""
-        return OUTER[self.format] if _is_outer(name) and self.outer == "default" else FORMATS[self.format]
+        if _is_outer(name) and self.outer == "default":
+            return OUTER[self.format]
+        fused = is_named(name.removesuffix(".weight"), IN_ONE) and self.format in FUSED
+        return FORMATS[self.format] + (FUSED[self.format] if fused else ())
 
     def _check_shapes(self, checkpoint: Path) -> list[str]:
         """The layers to quantize; llama.cpp takes another format, silently,
         for a matrix whose rows are not whole blocks."""
         block = BLOCK_FORMATS[FORMATS[self.format][0]].block
         with open_checkpoint(checkpoint) as files:
-            layers = [layer for layer in linear_layers(files) if not is_named(layer, HEADS)]
-            for layer in layers:
-                width = files.shape(f"{layer}.weight" if f"{layer}.weight" in files else layer)[-1]
+            layers = layers_of(files)
+            for layer in layers.linear:
+                width = layers.shape(files, layer)[-1]
                 if width % block:
                     raise PalimpsestError(
                         f"{layer} in {checkpoint} has {width} inputs, {self.format} needs a multiple of {block}: "
                         "take another format or a model of another width."
                     )
-        return layers
+        return list(layers.linear)
 
     def _check_types(self, folder: Path, layers: Sequence[str]) -> None:
         tensors = GGUFTensors(folder / MODEL)
@@ -216,7 +231,7 @@ def _levels(kind: str) -> Float32:
 
 def _is_outer(name: str) -> bool:
     """Whether a tensor is the weight of the token embeddings or of the output head."""
-    return is_named(name.removesuffix(".weight"), EMBEDDINGS + HEADS)
+    return is_named(name.removesuffix(".weight"), OUTER_NAMES)
 
 
 def _signed_largest(groups: Float32) -> Float32:

@@ -12,6 +12,9 @@ from palimpsest.models.tensors import Float32
 Q8_0 = np.dtype([("d", "<f2"), ("codes", "i1", (32,))])
 Q4_0 = np.dtype([("d", "<f2"), ("nibbles", "u1", (16,))])
 Q4_K = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("nibbles", "u1", (4, 32))])
+Q5_K = np.dtype(
+    [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", (12,)), ("high", "u1", (32,)), ("nibbles", "u1", (4, 32))]
+)
 Q6_K = np.dtype([("low", "u1", (2, 2, 32)), ("high", "u1", (2, 32)), ("scales", "i1", (16,)), ("d", "<f2")])
 
 
@@ -61,16 +64,27 @@ def _q4_0(blocks: NDArray) -> Blocks:
 
 
 def _q4_k(blocks: NDArray) -> Blocks:
-    """256 weights in 8 groups of 32: codes 0 ... 15, 6-bit scales and minimums, each in units of a float16.
+    """256 weights in 8 groups of 32: codes 0 ... 15, 6-bit scales and minimums, each in units of a float16."""
+    return _with_minimums(blocks, _nibbles(blocks["nibbles"], axis=-2))
 
-    Bytes 0-3 of the 12: scales 0-3, bytes 4-7: minimums 0-3, in their low 6 bits; bytes 8-11: the low 4 bits of scales
-    4-7 and, above them, of minimums 4-7, whose upper 2 bits are those of bytes 0-3 and 4-7.
+
+def _q5_k(blocks: NDArray) -> Blocks:
+    """As Q4_K, with codes 0 ... 31: bit g of the byte l is the fifth of weight l of group g."""
+    fifth = blocks["high"][..., None, :] >> np.arange(8, dtype=np.uint8)[:, None] & 1  # [..., group, 32]
+    codes = _nibbles(blocks["nibbles"], axis=-2)
+    codes |= fifth.reshape(codes.shape).astype(np.uint8) << 4
+    return _with_minimums(blocks, codes)
+
+
+def _with_minimums(blocks: NDArray, codes: NDArray[np.uint8]) -> Blocks:
+    """Bytes 0-3 of the 12: scales 0-3, bytes 4-7: minimums 0-3, in their low 6 bits; bytes 8-11: the low 4 bits of
+    scales 4-7 and, above them, of minimums 4-7, whose upper 2 bits are those of bytes 0-3 and 4-7.
     """
     first, second, third = np.split(blocks["scales"], 3, axis=-1)
     scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=-1)
     minimums = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=-1)
     d, dmin = (blocks[name].astype(np.float32)[..., None] for name in ("d", "dmin"))
-    return Blocks(_rows(_nibbles(blocks["nibbles"], axis=-2)), _rows(d * scales), _rows(dmin * minimums))
+    return Blocks(_rows(codes), _rows(d * scales), _rows(dmin * minimums))
 
 
 def _q6_k(blocks: NDArray) -> Blocks:
@@ -99,6 +113,7 @@ FORMATS: dict[str, BlockFormat] = {
     "Q8_0": BlockFormat(8, 32, Q8_0, _q8_0),
     "Q4_0": BlockFormat(4, 32, Q4_0, _q4_0),
     "Q4_K": BlockFormat(4, 256, Q4_K, _q4_k),
+    "Q5_K": BlockFormat(5, 256, Q5_K, _q5_k),
     "Q6_K": BlockFormat(6, 256, Q6_K, _q6_k),
 }
 """By the names that gguf.GGMLQuantizationType has for them."""

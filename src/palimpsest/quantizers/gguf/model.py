@@ -1,4 +1,4 @@
-"""A Llama checkpoint as an unquantized GGUF file, and its tensors' names and order in both directions."""
+"""A checkpoint as an unquantized GGUF file, and the tensors of such a file as the checkpoint has them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,61 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.families import FAMILIES
 from palimpsest.models.gguf import read_header
+from palimpsest.models.layers import Layers, is_buffer, layers_of
 from palimpsest.models.tensors import Float32, TensorFiles, open_checkpoint
+from palimpsest.quantizers.gguf.architectures import ARCHITECTURES, architecture_in
 
-ARCHITECTURE = "llama"
-BLOCK_NAMES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}
-OUTER_NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-HEAD_COUNTS = {"attn_q": "head_count", "attn_k": "head_count_kv"}
-"""The metadata key with the number of heads, for the matrices whose rows llama.cpp wants in another order."""
 ROPE_FACTORS = "rope_freqs.weight"
-RECOMPUTED = "rotary_emb.inv_freq"
-"""Rotary frequencies, which old checkpoints store and every loader computes."""
+POSITIONS = "position_embd.weight"
+ARCHITECTURE_KEY = "general.architecture"
 
 
-def gguf_name(name: str) -> str | None:
-    """`model.layers.3.mlp.up_proj.weight` to `blk.3.ffn_up.weight`; None for a tensor that Llama does not have."""
-    module, _, kind = name.rpartition(".")
-    if module in OUTER_NAMES:
-        return f"{OUTER_NAMES[module]}.{kind}"
-    prefix, _, rest = module.removeprefix("model.layers.").partition(".")
-    known = module.startswith("model.layers.") and prefix.isdigit() and rest in BLOCK_NAMES
-    return f"blk.{prefix}.{BLOCK_NAMES[rest]}.{kind}" if known else None
-
-
-def checkpoint_name(name: str) -> str:
-    """The opposite of `gguf_name`; raises PalimpsestError for a tensor that Llama does not have."""
-    outer = {gguf: ours for ours, gguf in OUTER_NAMES.items()}
-    inner = {gguf: ours for ours, gguf in BLOCK_NAMES.items()}
-    match name.split("."):
-        case [part, kind] if part in outer:
-            return f"{outer[part]}.{kind}"
-        case ["blk", layer, part, kind] if part in inner:
-            return f"model.layers.{layer}.{inner[part]}.{kind}"
-    raise PalimpsestError(f"the GGUF file holds {name!r}, which is no tensor of a Llama model: quantize again.")
-
-
-def interleaved(rows: int, heads: int) -> NDArray[np.intp]:
-    """[rows] the checkpoint's row at each place of the GGUF file, for q_proj and k_proj.
-
-    transformers turns the first half of a head's rows against the second half, llama.cpp each row against the next.
-    """
-    return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
+def gguf_name(name: str, model_type: str = "llama") -> str | None:
+    """llama.cpp's name for a tensor of a checkpoint; None for one that the architecture does not have."""
+    return ARCHITECTURES[model_type].gguf_name(name)
 
 
 class GGUFTensors:
-    """The tensors of a Llama GGUF file by the checkpoint's names, with its rows in the checkpoint's order."""
+    """The tensors of a GGUF file by the checkpoint's names, rows in the checkpoint's order, matrices [out, in]."""
 
     def __init__(self, path: Path) -> None:
         from gguf import GGUFReader
@@ -71,8 +34,11 @@ class GGUFTensors:
         read_header(path)
         self.path = path
         self._reader = GGUFReader(path)
+        self._architecture = architecture_in(path, self._field(ARCHITECTURE_KEY))
         self._tensors = {
-            checkpoint_name(tensor.name): tensor for tensor in self._reader.tensors if tensor.name != ROPE_FACTORS
+            self._architecture.checkpoint_name(tensor.name): tensor
+            for tensor in self._reader.tensors
+            if tensor.name != ROPE_FACTORS
         }
 
     def names(self) -> list[str]:
@@ -89,38 +55,49 @@ class GGUFTensors:
         """The tensor as it is stored: [rows, bytes] of blocks, or numbers."""
         tensor = self._tensors[name]
         part = tensor.name.split(".")[-2]
-        if part not in HEAD_COUNTS:
+        if part not in self._architecture.order:
             return tensor.data
-        heads = self._reader.fields[f"{ARCHITECTURE}.attention.{HEAD_COUNTS[part]}"].contents()
-        return tensor.data[np.argsort(interleaved(len(tensor.data), heads))]
+        order, heads = self._architecture.order[part]
+        places = order(len(tensor.data), self._field(f"{self._architecture.name}.attention.{heads}"))
+        return tensor.data[np.argsort(places)]
 
     def load(self, name: str) -> Float32:
         """An unquantized tensor, widened to float32."""
         stored, kind = self.rows(name), self.kind(name)
         if kind not in ("F32", "BF16"):
             raise PalimpsestError(f"{name} in {self.path} is {kind}, not BF16 or F32: quantize the checkpoint again.")
-        return np.array(stored.view(ml_dtypes.bfloat16) if kind == "BF16" else stored, np.float32)
+        values = np.array(stored.view(ml_dtypes.bfloat16) if kind == "BF16" else stored, np.float32)
+        return values - 1 if self._architecture.offset_norms and values.ndim == 1 else values
+
+    def _field(self, key: str) -> Any:
+        field = self._reader.fields.get(key)
+        if field is None:
+            raise PalimpsestError(f"{self.path} does not state {key}: quantize the checkpoint again.")
+        return field.contents()
 
 
 def write_unquantized(checkpoint: Path, path: Path) -> None:
     """Write the checkpoint to a GGUF file:
     matrices in bfloat16, vectors in float32 (which llama.cpp wants), both exact.
 
-    Raises PalimpsestError for anything but a Llama model, and for settings of it that the file cannot hold.
+    Raises PalimpsestError for a model of another family than ARCHITECTURES, and for settings that the file cannot hold.
     """
-    from gguf import GGUFWriter
+    from gguf import GGML_QUANT_VERSION, GGUFWriter
 
     from palimpsest.quantizers.gguf.tokenizer import add_tokenizer
 
     config = _read_config(checkpoint)
-    writer = GGUFWriter(path, ARCHITECTURE)
-    _add_architecture(writer, config)
+    architecture = ARCHITECTURES[config.model_type]
+    writer = GGUFWriter(path, architecture.name)
+    architecture.add(writer, config)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
     add_tokenizer(writer, checkpoint, config.vocab_size)
     try:
         with open_checkpoint(checkpoint) as files:
-            tensors = list(_tensors(files, config))
+            layers = layers_of(files)
+            tensors = list(_tensors(files, layers, config))
             for name, shape, _ in tensors:
-                kind = _kind(shape)
+                kind = _kind(name, shape)
                 writer.add_tensor_info(name, shape, kind, int(np.prod(shape)) * kind.itemsize, _raw_type(kind))
             factors = _rope_factors(config)
             if factors is not None:
@@ -129,69 +106,59 @@ def write_unquantized(checkpoint: Path, path: Path) -> None:
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for name, shape, source in tensors:
-                values = files.load(source).astype(ml_dtypes.bfloat16)
+                values = _values(files, layers, source).astype(ml_dtypes.bfloat16).astype(_kind(name, shape))
+                if architecture.offset_norms and values.ndim == 1:
+                    values = values + np.float32(1)
                 part = name.split(".")[-2]
-                if part in HEAD_COUNTS:
-                    heads = config.num_attention_heads if part == "attn_q" else config.num_key_value_heads
-                    values = values[interleaved(len(values), heads)]
-                writer.write_tensor_data(values.astype(_kind(shape)))
+                if part in architecture.order:
+                    order, heads = architecture.order[part]
+                    values = values[order(len(values), getattr(config, HEADS_IN_CONFIG[heads]))]
+                writer.write_tensor_data(values)
             if factors is not None:
                 writer.write_tensor_data(factors)
     finally:
         writer.close()
 
 
+HEADS_IN_CONFIG = {"head_count": "num_attention_heads", "head_count_kv": "num_key_value_heads"}
+
+
 def _read_config(checkpoint: Path) -> Any:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
-    if config.model_type != "llama":
-        raise PalimpsestError(f"{checkpoint} is a {config.model_type} model: backend 'gguf' takes Llama models alone.")
-    if config.hidden_act != "silu":
-        raise PalimpsestError(
-            f"{checkpoint} has hidden_act {config.hidden_act!r}, llama.cpp's Llama computes with silu: "
-            "take another backend."
-        )
-    rope = config.rope_parameters["rope_type"]
-    if rope not in ("default", "llama3"):
-        raise PalimpsestError(
-            f"{checkpoint} scales its rotary positions by rope_type {rope!r}: backend 'gguf' knows default and llama3."
-        )
+    architecture = ARCHITECTURES.get(config.model_type)
+    if architecture is None:
+        raise PalimpsestError(f"{checkpoint} is a {config.model_type} model, which backend 'gguf' does not write.")
+    if problem := architecture.check(config):
+        raise PalimpsestError(f"{checkpoint} has {problem} ({architecture.name}): take another backend, such as rtn.")
     return config
 
 
-def _add_architecture(writer: Any, config: Any) -> None:
-    from gguf import GGML_QUANT_VERSION
-
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_quantization_version(GGML_QUANT_VERSION)
-
-
-def _tensors(files: TensorFiles, config: Any) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """(name in the GGUF file, shape, name in the checkpoint)."""
+def _tensors(files: TensorFiles, layers: Layers, config: Any) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """(name in the GGUF file, shape with matrices [out, in], name in the checkpoint)."""
+    architecture = ARCHITECTURES[config.model_type]
     for source in files.names():
-        tied = source == "lm_head.weight" and config.tie_word_embeddings
-        if tied or source.endswith(RECOMPUTED):
+        module = source.removesuffix(".weight")
+        tied = module in layers.heads and config.tie_word_embeddings
+        if tied or is_buffer(source, files.shape(source)):
             continue
-        name = gguf_name(source)
+        name = architecture.gguf_name(source)
         if name is None:
-            raise PalimpsestError(f"{files.folder} holds {source}, which llama.cpp's Llama does not have.")
-        yield name, files.shape(source), source
+            raise PalimpsestError(
+                f"{files.folder} holds {source}, which llama.cpp's {FAMILIES[config.model_type].title} does not have."
+            )
+        yield name, layers.shape(files, module) if module in layers.linear else files.shape(source), source
 
 
-def _kind(shape: tuple[int, ...]) -> np.dtype:
-    return np.dtype(ml_dtypes.bfloat16 if len(shape) > 1 else np.float32)
+def _values(files: TensorFiles, layers: Layers, source: str) -> Float32:
+    module = source.removesuffix(".weight")
+    return layers.load(files, module) if module in layers.linear else files.load(source)
+
+
+def _kind(name: str, shape: tuple[int, ...]) -> np.dtype:
+    """Positions are added to embeddings in float32, as vectors are."""
+    return np.dtype(ml_dtypes.bfloat16 if len(shape) > 1 and name != POSITIONS else np.float32)
 
 
 def _raw_type(kind: np.dtype) -> Any:
@@ -202,7 +169,7 @@ def _raw_type(kind: np.dtype) -> Any:
 
 def _rope_factors(config: Any) -> Float32 | None:
     """[head_dim / 2] what Llama 3.1 and later divide the rotary frequencies by; None where they are left alone."""
-    if config.rope_parameters["rope_type"] == "default":
+    if config.model_type != "llama" or config.rope_parameters["rope_type"] == "default":
         return None
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 

@@ -1,8 +1,9 @@
-"""A checkpoint's tokenizer in the fields of a GGUF file, in the two kinds that Llama models have and llama.cpp runs.
+"""A checkpoint's tokenizer in the fields of a GGUF file, in the two kinds that these models have and llama.cpp runs.
 
 llama.cpp tokenizes with code of its own. What it would do otherwise than the checkpoint's tokenizer is an error here,
-with one exception: llama.cpp, as SentencePiece itself, puts a space before a text (and after a special token) that
-starts with one already; transformers' Metaspace pre-tokenizer does not.
+with two exceptions: llama.cpp, as SentencePiece itself, puts a space before a text (and after a special token) that
+starts with one already, and transformers' Metaspace pre-tokenizer does not; and where a tokenizer composes letters and
+accents that a text has apart (NFC: Qwen, GPT-NeoX), llama.cpp takes the text as it is.
 """
 
 import json
@@ -17,8 +18,12 @@ WORDS = (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
     ),
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 )
-"""How GPT-2 and Llama 3 cut text into words."""
+"""How GPT-2, Llama 3 and Qwen2 cut text into words."""
 
 SPACE = "▁"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -65,17 +70,17 @@ def add_tokenizer(writer: Any, checkpoint: Path, rows: int) -> None:
 
     writer.add_token_list([texts.get(index, f"[PAD{index}]") for index in range(rows)])
     writer.add_token_types([kinds.get(index, TokenType.UNUSED) for index in range(rows)])
-    for name in ("bos", "eos"):
-        if getattr(tokenizer, f"{name}_token_id") is None:  # llama.cpp would take token 11 or 1 for it
-            raise PalimpsestError(
-                f"the tokenizer of {checkpoint} has no {name}_token: set one in tokenizer_config.json."
-            )
-    writer.add_bos_token_id(tokenizer.bos_token_id)
+    if tokenizer.eos_token_id is None:  # llama.cpp would take token 11 or 2 for it
+        raise PalimpsestError(f"the tokenizer of {checkpoint} has no eos_token: set one in tokenizer_config.json.")
+    around = tokenizer("")["input_ids"]
+    if tokenizer.bos_token_id is None and around:  # llama.cpp starts texts with nothing but BOS
+        raise PalimpsestError(f"the tokenizer of {checkpoint} has no bos_token: set one in tokenizer_config.json.")
+    # where there is no BOS, none is ever added; without a number for it llama.cpp would take token 11 or 1
+    writer.add_bos_token_id(tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     if tokenizer.pad_token_id is not None:
         writer.add_pad_token_id(tokenizer.pad_token_id)
-    around = tokenizer("")["input_ids"]
-    writer.add_add_bos_token(around[:1] == [tokenizer.bos_token_id])
+    writer.add_add_bos_token(tokenizer.bos_token_id is not None and around[:1] == [tokenizer.bos_token_id])
     writer.add_add_eos_token(around[-1:] == [tokenizer.eos_token_id])
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
@@ -102,11 +107,12 @@ def _word_splitter(settings: dict[str, Any], checkpoint: Path) -> str:
         (WORDS[0], "bytes"): "gpt-2",
         ("digits", WORDS[0], "bytes"): "smollm",
         (WORDS[1], "bytes"): "llama-bpe",
+        (WORDS[2], "bytes"): "qwen2",
     }
     name = known.get(tuple(cuts))
     if name is None:
         raise _unknown(checkpoint, f"the pre-tokenizers {cuts}")
-    if settings["normalizer"] is not None:
+    if settings["normalizer"] not in (None, {"type": "NFC"}):
         raise _unknown(checkpoint, f"the normalizer {settings['normalizer']}")
     _reject_options(settings["model"], {"ignore_merges": name == "llama-bpe"}, checkpoint)
     return name
@@ -129,6 +135,11 @@ def _starts_with_space(settings: dict[str, Any], checkpoint: Path) -> bool:
             return True
         case None, {"type": "Metaspace", "replacement": "▁", "split": False, "prepend_scheme": scheme}:
             return scheme != "never"
+        case (
+            {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            None | {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        ):  # Gemma's: the spaces that it would split at are gone by then
+            return False
     raise _unknown(
         checkpoint, f"the normalizer {settings['normalizer']} with the pre-tokenizer {settings['pre_tokenizer']}"
     )
@@ -169,5 +180,5 @@ def _reject_options(model: dict[str, Any], wanted: dict[str, Any], checkpoint: P
 def _unknown(checkpoint: Path, what: str) -> PalimpsestError:
     return PalimpsestError(
         f"the tokenizer of {checkpoint} has {what}: llama.cpp has no such tokenizer for Llama models. "
-        "Take a checkpoint with the tokenizer of GPT-2, SmolLM, Llama 2 or Llama 3, or another backend."
+        "Take a checkpoint with the tokenizer of GPT-2, SmolLM, Llama 2 or 3, Qwen2 or Gemma, or another backend."
     )
