@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from logging import Logger
@@ -50,18 +51,26 @@ def uncounted(value: Any) -> Callable[[Any, Any], Any]:
 def check_gpu(quantizer: Quantizer, wildcards: Any, run: Any) -> None:
     """Raise PalimpsestError for a format that is made on a GPU alone, where this machine shows none and is to make it.
 
-    run: Snakemake's `workflow`. Where other machines do the steps (--jobs), and in a process that does one of them, the
-    step itself looks.
+    run: Snakemake's `workflow`. A dry run says so and goes on: it may be a look at what another machine is to do. Where
+    other machines do the steps (--jobs), and in a process that does one of them, the step itself looks.
     """
     made = Path("results/quantized", wildcards.model, f"seed{wildcards.seed}", wildcards.precision, "manifest.json")
     elsewhere = not run.is_main_process or run.resource_settings.nodes is not None
     if not quantizer.needs_cuda or elsewhere or made.exists():
         return
     if _gpus(run.global_resources) == 0 or not _visible():
-        raise PalimpsestError(
+        message = (
             f"quantizers.{wildcards.precision} is made on a CUDA GPU alone, and there is none in sight here: run it "
             "where there is one, take the format out of params.yaml, or ask for what needs no GPU (snakemake models)."
         )
+        if not run.dryrun:
+            raise PalimpsestError(message)
+        _warn_once(message)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    print(f"Warning: {message}", file=sys.stderr)
 
 
 @cache

@@ -215,9 +215,12 @@ def test_a_format_of_gpus_alone_needs_one_in_sight(tmp_path: Path, monkeypatch: 
     int4 = make_quantizer({"backend": "torchao-int4", "group_size": 64})
     wildcards = SimpleNamespace(model="target", seed="0", precision="mine")
 
-    def run(main: bool = True, nodes: int | None = None, **resources: int) -> SimpleNamespace:
+    def run(main: bool = True, nodes: int | None = None, dryrun: bool = False, **resources: int) -> SimpleNamespace:
         return SimpleNamespace(
-            is_main_process=main, resource_settings=SimpleNamespace(nodes=nodes), global_resources=resources
+            dryrun=dryrun,
+            is_main_process=main,
+            resource_settings=SimpleNamespace(nodes=nodes),
+            global_resources=resources,
         )
 
     def seen(*gpus: str) -> None:
@@ -230,6 +233,7 @@ def test_a_format_of_gpus_alone_needs_one_in_sight(tmp_path: Path, monkeypatch: 
         ):
             run_checks.check_gpu(quantizer, wildcards, run())
     run_checks.check_gpu(hqq, wildcards, run(nodes=4))
+    run_checks.check_gpu(hqq, wildcards, run(dryrun=True))
     run_checks.check_gpu(hqq, wildcards, run(main=False))
     run_checks.check_gpu(make_quantizer(GPTQ), wildcards, run())
     seen("GPU-1")
