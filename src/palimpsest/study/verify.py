@@ -25,7 +25,7 @@ from palimpsest.artefacts import (
     wrong_files_of,
 )
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.params import expanded, setting, with_current_names
+from palimpsest.study.params import LATER, expanded, setting, with_current_names
 from palimpsest.study.sources import marked
 from palimpsest.vocabulary import RETRAIN, TARGET
 
@@ -168,8 +168,9 @@ def _check_settings(
         if differing := _difference(_moved(made, wanted, key, given), wanted, key.replace("/", ".")):
             yield f"{path} was made with {differing}: {_remedy(path)}."
             return
-    if path.name == AUDIT and (new := [key for key in study if key not in {*settings, PAGE}]):
-        yield f"{path} was made without {new[0]}, which params.yaml has: {_remedy(path)}."
+    gained = [key for key in study if key not in {*settings, PAGE} and (key not in LATER or study[key] is not None)]
+    if path.name == AUDIT and gained:
+        yield f"{path} was made without {gained[0]}, which params.yaml has: {_remedy(path)}."
 
 
 class _Hashes(dict[Path, str]):
