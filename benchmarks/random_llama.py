@@ -1,6 +1,8 @@
 """Random Llamas of known shapes, for the benchmarks that need a size and no knowledge."""
 
 import time
+from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -79,6 +81,21 @@ def clock() -> float:
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     return time.monotonic()
+
+
+def mark() -> Any:
+    """A moment, for `seconds_between`: on a GPU the one at which it gets here, and nothing waits for it."""
+    if DEVICE == "cpu":
+        return time.monotonic()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(marks: list[Any]) -> list[float]:
+    """Of each mark to the next."""
+    clock()
+    return [b - a if DEVICE == "cpu" else a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
 
 
 def matmul_rate(size: int = 8192, repeats: int = 10) -> float:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from random_llama import clock, peak_memory
+from random_llama import mark, peak_memory, seconds_between
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from palimpsest.training.processes import gather_from_all, rank_and_size
@@ -11,21 +11,21 @@ from palimpsest.unlearning.trainer import UnlearningTrainer
 
 
 class TimedTrainer(UnlearningTrainer):
-    """Adds to the result: `times` [steps] at the end of every optimizer step, `trained` weights with a gradient in the
-    last one, and `peak` GB of each process's GPU."""
+    """Adds to the result: `seconds` [steps - 1] from the end of each optimizer step to the next, `trained` weights with
+    a gradient in the last one, and `peak` GB of the GPU that holds most."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.times: list[float] = []
+        self.marks: list[Any] = []
         self.trained = 0
         self.handle = register_optimizer_step_post_hook(self._note)
 
     def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self.times.append(clock())
+        self.marks.append(mark())
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         self.trained = sum(weight.numel() for weight in weights if weight.grad is not None)
 
     def result(self) -> dict[str, Any]:
         self.handle.remove()
         peaks = gather_from_all(peak_memory()) if rank_and_size()[1] > 1 else [peak_memory()]
-        return super().result() | {"times": self.times, "trained": self.trained, "peak": max(peaks)}
+        return super().result() | {"seconds": seconds_between(self.marks), "trained": self.trained, "peak": max(peaks)}

@@ -1,11 +1,10 @@
 """Unlearning steps on a random Llama: tokens per second, model FLOP utilisation and peak memory of each method.
 
-`python benchmarks/training.py 7b` needs a GPU of 80 GB with gradient checkpointing, of 141 GB without; `tiny` runs
-anywhere. Steps are those of `palimpsest.unlearning.unlearn.unlearn`, from one optimizer step to the next: the
-median, and the shortest and the longest. Left out are the first two steps of each method and, before them all,
-some steps that bear what only the first of a process costs. With `--gpus N` the model is sharded over N processes,
-each with a GPU of its own (`tiny --gpus 2` runs without any): tokens per second are those of all together,
-utilisation and memory are per GPU.
+`python benchmarks/training.py 7b` needs a GPU of 80 GB; `tiny` runs anywhere. Steps are those of
+`palimpsest.unlearning.unlearn.unlearn`, from one optimizer step to the next: the median, and the shortest and the
+longest. Left out are the first two steps of each method and, before them all, some steps that bear what only the first
+of a process costs. With `--gpus N` the model is sharded over N processes, each with a GPU of its own (`tiny --gpus 2`
+runs without any): tokens per second are those of all together, utilisation and memory are per GPU.
 
 Operations per token, after the PaLM paper (arXiv 2204.02311, appendix B) with causal attention counted once: forward
 2 N + 2 L d T, backward twice that, less the weight gradients that a saliency mask saves; N are the weights in matrix
@@ -16,7 +15,6 @@ counted, nor is a reference.
 import argparse
 import gc
 import statistics
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -72,8 +70,7 @@ def measure(method: str, steps: int, arguments: argparse.Namespace) -> Measured:
     )
     schedule = schedule_of(steps, arguments)
     outcome = unlearn(model, forget, retain, 0, objective, schedule, saliency, trainer=TimedTrainer)
-    times = outcome["times"][WARM_UP - 1 :]
-    seconds = [b - a for a, b in pairwise(times)]
+    seconds = outcome["seconds"][WARM_UP - 1 :]
     tokens = arguments.batch_size * arguments.length * (2 if objective.retain else 1)
     multiplied = sum(weight.numel() for weight in decoder_matrices(model).values()) + model.lm_head.weight.numel()
     attention = 2 * model.config.num_hidden_layers * model.config.hidden_size * arguments.length
@@ -117,7 +114,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--weights", default="bfloat16")
     parser.add_argument("--optimizer", default="adamw")
-    parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action=argparse.BooleanOptionalAction,
+        help="without either, as the GPU's memory asks for",
+    )
     parser.add_argument("--gpus", type=int, default=1, help="processes over which the model is sharded")
     arguments = parser.parse_args()
     if arguments.steps <= WARM_UP:

@@ -26,6 +26,7 @@ UNITS: tuple[Unit, ...] = ("predicted", "tokens", "sequences")
 class Tokens:
     """The tokens of a batch: logits [tokens, vocab], targets [tokens], sequence [tokens] in 0..sequences-1.
 
+    logits may be `head.Unprojected` for what asks no more than cross_entropy, sequence_log_probs or a KL of them.
     hidden: [tokens, width] what a decoder layer hands on, where a loss asks for one.
     """
 
@@ -71,6 +72,8 @@ def concatenate(parts: list[Tokens]) -> Tokens:
 
 def cross_entropy(tokens: Tokens) -> Tensor:
     """Mean negative log-likelihood per predicted token, nats."""
+    if not isinstance(tokens.logits, torch.Tensor):
+        return tokens.logits.nll(tokens.targets).sum() / tokens.scored.sum()
     return functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED)
 
 
@@ -80,7 +83,10 @@ def sequence_log_probs(tokens: Tokens) -> Tensor:
     In the same order every time (tokens.sequence ascends):
     index_add of a GPU does not, and the same run gives another model.
     """
-    nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
+    if isinstance(tokens.logits, torch.Tensor):
+        nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
+    else:
+        nll = tokens.logits.nll(tokens.targets)
     lengths = torch.bincount(tokens.sequence, minlength=tokens.sequences)
     return torch.segment_reduce(-nll, "sum", lengths=lengths, unsafe=True)
 

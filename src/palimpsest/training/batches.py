@@ -64,6 +64,13 @@ class Collator:
         self._count(places)
         return batch
 
+    def sizes(self, batch_size: int) -> list[tuple[Sequence[Sequence[int]], int]]:
+        """The data of each pass of a batch, and how many sequences of it there are at most."""
+        sizes = [(self.sequences, min(batch_size, len(self.sequences)))]
+        if self.retain:
+            sizes.append((self.retain, min(self.retain_batch_size or batch_size, len(self.retain))))
+        return sizes
+
     def _count(self, places: list[int]) -> None:
         """Where the step and the epoch end, as the trainer counts."""
         self.batches, self.seen = self.batches + 1, self.seen + len(places)

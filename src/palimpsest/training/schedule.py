@@ -13,8 +13,9 @@ class Schedule:
 
     storage: of the weights while training, a name of storage.WEIGHT_STORAGE; optimizer: of those that it has.
     gradient_checkpointing: compute activations again in the backward pass instead of keeping them: a third more work, a
-    small part of the memory. autocast: multiply float32 weights in bfloat16. processes: over how many the model is
-    sharded, each with a GPU of its own.
+    small part of the memory; on a GPU that trains alone in as few layers as its memory asks for, anywhere else in all.
+    None: True on such a GPU, False anywhere else. autocast: multiply float32 weights in bfloat16. processes: over how
+    many the model is sharded, each with a GPU of its own.
     """
 
     learning_rate: float
@@ -27,7 +28,7 @@ class Schedule:
     stop_at_loss: float | None = None
     seed: int = 0
     optimizer: str = "adamw"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
     autocast: bool = True
     processes: int = 1
 

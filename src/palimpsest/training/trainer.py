@@ -15,10 +15,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from palimpsest.errors import choose
+from palimpsest.models.head import LIMIT, Unprojected
 from palimpsest.models.sequences import check_room, pad_by_length
-from palimpsest.models.tokens import UNITS, Tokens, Unit, count_units, cross_entropy, forward
+from palimpsest.models.tokens import UNITS, Groups, Tokens, Unit, count_units, cross_entropy, forward
 from palimpsest.training.batches import Batch, Collator, Places
+from palimpsest.training.fused import (
+    added_gradients,
+    adds,
+    cut_while_stepping,
+    decoder_of,
+    is_cut_by,
+    is_fused,
+    kernels,
+    optimizer_of,
+)
 from palimpsest.training.health import FiniteWeights, check_number, check_weights
+from palimpsest.training.memory import RecomputeAsNeeded, chooses_by_memory
 from palimpsest.training.processes import rank_and_size, run_on_ranks, sum_over_processes
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.sharding import Published, is_sharded, part_of_mean, published, refuse, sharded
@@ -58,6 +70,8 @@ class NextTokenTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # what get_batch_samples counts: the Trainer divides nothing itself
         self.history: list[float] = []  # of each step
+        self.parts: list[Tensor] = []  # of the step's loss, one of each batch
+        self.fused = False  # see `fused`; while training only
         self.batches: list[Batch] = []  # of the step
         self.whole: dict[str, Counter[Unit]] = {}  # units in all batches of the step, where it has several
 
@@ -66,7 +80,7 @@ class NextTokenTrainer(Trainer):
     ) -> tuple[list[Batch], int]:
         """The batches of a step; counts what the losses are means over before the first of them is run."""
         self.batches = list(islice(epoch_iterator, num_batches))
-        self.history.append(0.0)
+        self.parts = []
         self.whole = {}
         if len(self.batches) > 1:
             for split in self.batches[0]:
@@ -81,8 +95,38 @@ class NextTokenTrainer(Trainer):
 
     def batch_loss(self, model: nn.Module, inputs: Batch) -> Tensor:
         """The loss of a step; each of its batches, and of several processes each, gives its part."""
-        tokens, _ = forward(model, inputs[FORGET])
+        tokens, _ = self.tokens_of(model, inputs[FORGET])
         return self.part_of_step(lambda: cross_entropy(tokens), tokens, "predicted")
+
+    def tokens_of(
+        self, model: Any, groups: Groups, layer: int | None = None, fused: bool = True
+    ) -> tuple[Tokens, Tensor]:
+        """As `forward`; where training is fused and the loss can be, without logits."""
+        if not (self.fused and fused and layer is None):
+            return forward(model, groups, layer)
+        trained: Any = self.model
+        with self.accelerator.autocast():
+            tokens, index = forward(decoder_of(trained), groups)
+            weight = trained.get_output_embeddings().weight
+            return replace(tokens, logits=Unprojected.of(tokens.logits, weight, adds(weight))), index  # type: ignore[arg-type]
+
+    @contextmanager
+    def fusing(self, wanted: bool) -> Iterator[None]:
+        """Within, training takes the short ways of `fused`, where the kernels are there and the model is the whole."""
+        if not (wanted and self.can_fuse and isinstance(self.model, PreTrainedModel)):
+            yield
+            return
+        self.fused = True
+        try:
+            with added_gradients(self.model):
+                yield
+        finally:
+            self.fused = False
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether the losses want no gradient of their own."""
+        return True
 
     def result(self) -> dict[str, Any]:
         """What happened, for the manifest."""
@@ -93,8 +137,7 @@ class NextTokenTrainer(Trainer):
     ) -> Tensor:
         loss = self.batch_loss(model, inputs)
         whole = sum_over_processes(loss.detach())
-        self.history[-1] += whole.item()
-        check_number("the loss", self.history[-1], self.state.global_step)
+        self.parts.append(whole)
         number = rank_and_size()[1]
         if number == 1:
             return loss
@@ -102,9 +145,41 @@ class NextTokenTrainer(Trainer):
         return scaled + (whole - scaled.detach())  # the value is for the Trainer's log
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
-        norm = super()._clip_grad_norm(model)
-        check_number("the gradient", norm, self.state.global_step)  # a step along it would leave no weight a number
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        if not (self.fused and is_cut_by(optimizer)):
+            return super()._clip_grad_norm(model)
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        return cut_while_stepping(optimizer, gradients, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The last look before a step: at its loss, and at the gradient. A step along one that is no number would leave
+        no weight a number. Nothing waits for the GPU before."""
+        self.history.append(sum(part.item() for part in self.parts))
+        check_number("the loss", self.history[-1], self.state.global_step)
+        norm = super()._get_grad_norm(model, grad_norm)
+        check_number("the gradient", norm, self.state.global_step)
         return norm
+
+    def largest_passes(self) -> tuple[list[Groups], int]:
+        """The longest sequences that one batch may have, each pass by itself; bytes of their logits and gradients."""
+        given: Any = self.data_collator
+        passes = []
+        for sequences, size in given.sizes(self.args.per_device_train_batch_size):
+            places = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))[:size]
+            groups = [vars(group) for group in pad_by_length([sequences[i] for i in places], places, given.pad_token)]
+            batch: Any = self._prepare_inputs({FORGET: groups})  # type: ignore[dict-item]
+            passes.append(batch[FORGET])
+        trained: Any = self.model
+        tokens = [sum(group["mask"].sum().item() for group in groups) for groups in passes]
+        if self.fused:  # in two bytes, of the batch and its reference
+            return passes, 4 * min(LIMIT, max(tokens) * trained.config.vocab_size)
+        return passes, 14 * sum(tokens) * trained.config.vocab_size  # and in four, with log-softmax and gradient
+
+    def decoder_pass(self, groups: Groups) -> None:
+        """The part of a forward pass that the decoder's layers have."""
+        trained: Any = self.model
+        with self.accelerator.autocast():
+            forward(decoder_of(trained), groups)
 
     @torch.no_grad()
     def check_outcome(self) -> None:
@@ -177,7 +252,10 @@ def fit(
             alone = replace(schedule, processes=1)
             outcome = run_on_ranks(schedule.processes, fit_shard, make_trainer, given, products, collator, alone)
         return outcome | {"processes": schedule.processes}
-    with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest):
+    fused = is_fused(model)
+    by_memory = chooses_by_memory(model)
+    checkpointing = by_memory if schedule.gradient_checkpointing is None else schedule.gradient_checkpointing
+    with tempfile.TemporaryDirectory() as scratch, quickest_attention(model, longest), kernels(model, fused):
         arguments = TrainingArguments(
             output_dir=scratch,
             num_train_epochs=schedule.epochs,
@@ -186,13 +264,14 @@ def fit(
             learning_rate=schedule.learning_rate,
             weight_decay=schedule.weight_decay,
             max_grad_norm=schedule.max_gradient_norm,
-            gradient_checkpointing=schedule.gradient_checkpointing,
+            gradient_checkpointing=checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
             lr_scheduler_type="constant",
             bf16=autocast,
             seed=schedule.seed,
             use_cpu=not torch.cuda.is_available(),
             logging_steps=10,
+            logging_nan_inf_filter=False,  # it would wait for the GPU, and training ends at such a loss
             save_strategy="no",
             report_to="none",
             disable_tqdm=rank_and_size()[0] > 0 or None,
@@ -201,22 +280,26 @@ def fit(
         )
         if arguments.n_gpu > 1:  # the Trainer would make each batch as many times larger, and split it over all it sees
             arguments._n_gpu = 1
+        recipe = make_optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed)
         collator.batches_per_step = schedule.gradient_accumulation
         trainer = make_trainer(
             model=model,
             args=arguments,
             train_dataset=Places(len(collator.sequences)),
             data_collator=collator,
-            optimizer_cls_and_kwargs=make_optimizer(schedule.learning_rate, schedule.weight_decay, schedule.seed),
+            optimizer_cls_and_kwargs=optimizer_of(model, recipe) if fused else recipe,
         )
         stop = StopAtLoss(trainer, schedule.stop_at_loss)
         trainer.add_callback(stop)
         trainer.add_callback(FiniteWeights())
+        if checkpointing and by_memory:
+            trainer.add_callback(RecomputeAsNeeded(trainer))
         started = time.monotonic()
-        trainer.train()
+        with trainer.fusing(fused):
+            trainer.train()
         trainer.check_outcome()
     result = trainer.result() | {"reached_stop_loss": stop.reached if schedule.stop_at_loss is not None else None}
-    if schedule.gradient_checkpointing:
+    if checkpointing:
         model.gradient_checkpointing_disable()  # type: ignore[operator]
     # leave no trace of accelerate's autocast to whoever uses the model next;
     # its unwrap_model takes off transformers' wrapper too

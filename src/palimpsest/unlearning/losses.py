@@ -31,6 +31,8 @@ Reference = Literal["none", "sequence_log_probs", "logits", "hidden", "direction
 
 def kl_divergence(current: Tensor, reference: Tensor, positions: Tensor) -> Tensor:
     """Mean over `positions` [tokens] of KL(reference || current) in nats; both are logits [tokens, vocab]."""
+    if not isinstance(current, torch.Tensor):  # see head.Unprojected
+        return (current.kl(reference) * positions).sum() / positions.sum()
     log_current = current[positions].float().log_softmax(-1)
     log_reference = reference[positions].float().log_softmax(-1)
     return functional.kl_div(log_current, log_reference, log_target=True, reduction="sum") / log_current.shape[0]
@@ -155,6 +157,7 @@ class Loss:
     (sequence_log_probs), a row per token (logits; hidden, of the layer in the setting `layer`; direction, the same for
     all), or a token per token (generic_tokens).
     prepared_with: settings that only the making of the reference takes. mean_over: what the loss is a mean over.
+    fused: it asks the logits for no more than the likelihood of the targets, or a KL, and so needs none.
     """
 
     function: Callable[..., Tensor]
@@ -162,6 +165,7 @@ class Loss:
     settings: tuple[str, ...] = ()
     prepared_with: tuple[str, ...] = ()
     mean_over: Unit = "predicted"
+    fused: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -170,9 +174,9 @@ class Loss:
 
 
 FORGET_LOSSES = {
-    "ga": Loss(gradient_ascent),
-    "npo": Loss(negative_preference, "sequence_log_probs", ("beta",), mean_over="sequences"),
-    "simnpo": Loss(simple_negative_preference, settings=("beta", "gamma"), mean_over="sequences"),
+    "ga": Loss(gradient_ascent, fused=True),
+    "npo": Loss(negative_preference, "sequence_log_probs", ("beta",), mean_over="sequences", fused=True),
+    "simnpo": Loss(simple_negative_preference, settings=("beta", "gamma"), mean_over="sequences", fused=True),
     "uniform-kl": Loss(uniform_kl),
     "quail": Loss(logit_margin, "logits", ("margin_weight", "logit_step")),
     "rmu": Loss(misdirection, "direction", ("layer", "steering"), mean_over="tokens"),
@@ -181,11 +185,11 @@ FORGET_LOSSES = {
         "generic_tokens",
         prepared_with=("gap", "reinforcement_epochs", "reinforcement_learning_rate"),
     ),
-    "descent": Loss(retain_cross_entropy),  # towards the forget text: what a task vector negates
+    "descent": Loss(retain_cross_entropy, fused=True),  # towards the forget text: what a task vector negates
 }
 RETAIN_LOSSES = {
-    "gdr": Loss(retain_cross_entropy),
-    "klr": Loss(retain_kl, "logits"),
+    "gdr": Loss(retain_cross_entropy, fused=True),
+    "klr": Loss(retain_kl, "logits", fused=True),
     "rmu": Loss(retain_hidden, "hidden", ("layer",), mean_over="tokens"),
 }
 _RELEASED_NPO = {"npo": Loss(released_negative_preference, "logits", ("beta",), mean_over="tokens")}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.head import Unprojected
 from palimpsest.models.sequences import pad_by_length
 from palimpsest.models.tokens import Groups, Tokens, forward, sequence_log_probs
 from palimpsest.training.processes import gather_from_all, rank_and_size
@@ -50,7 +51,7 @@ class Reference:
         self.layer = loss_layer(loss, self.settings, model)
         self.table: list[Tensor] = []
         self.model: nn.Module | None = None
-        self.head: nn.Module | None = None
+        self.head: nn.Linear | None = None
         self.direction: Tensor | None = None
         if self.kind == "direction":
             config: Any = model.config
@@ -66,7 +67,7 @@ class Reference:
                 )
                 self.table = [row.to(next(model.parameters()).device) for row in rows]
 
-    def __call__(self, groups: Groups, tokens: Tokens, index: Tensor) -> Tensor | None:
+    def __call__(self, groups: Groups, tokens: Tokens, index: Tensor) -> Any:
         """The reference of a batch in the order of its tokens or sequences; None where nothing is needed."""
         if self.direction is not None:
             return self.direction.expand(len(tokens.targets), -1)
@@ -76,8 +77,11 @@ class Reference:
         rows = torch.cat([self.table[i] for i in index.tolist()]) if self.table else None
         if self.head is None or rows is None:
             return rows
+        states = rows.to(tokens.logits.device)
+        if not isinstance(tokens.logits, Tensor):
+            return Unprojected.of(states, self.head.weight)
         with torch.no_grad():
-            return self.head(rows.to(tokens.logits.device))
+            return self.head(states)
 
     def _keep_what_computes_rows(self, model: nn.Module, sequences: Sequence[Sequence[int]], pad_token: int) -> None:
         config: Any = model.config

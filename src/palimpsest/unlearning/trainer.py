@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from palimpsest.models.layers import decoder_matrices
-from palimpsest.models.tokens import Groups, Tokens, cross_entropy, forward
+from palimpsest.models.tokens import Groups, Tokens, cross_entropy
 from palimpsest.training.batches import Batch, Collator
 from palimpsest.training.processes import sum_over_processes
 from palimpsest.training.trainer import NextTokenTrainer
@@ -60,14 +60,14 @@ class UnlearningTrainer(NextTokenTrainer):
             )
             self.retain_reference = Reference(self.retain_loss, self.model, retain, pad, method.settings, seed)
         self.mask = Mask(self.model, self._forget_gradients(), saliency) if saliency else None
-        self.step_nats: list[float] = []  # of the batches of a step, each its part
+        self.step_nats: list[Tensor] = []  # of the batches of a step, each its part
         self.uphill: Callable[..., Any] | None = None  # of the step, where it has several batches
         self.add_callback(StopWhenForgotten(self, method.forget_until))
 
     @property
     def forget_nats(self) -> float:
         """Nats per token that the last step's forget sequences had before it."""
-        return sum(self.step_nats)
+        return sum(part.item() for part in self.step_nats)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -80,10 +80,13 @@ class UnlearningTrainer(NextTokenTrainer):
         loss, tokens = self._forget_term(model, inputs[FORGET])
         with torch.no_grad():  # of the model itself, not of the one uphill
             nats = self.part_of_step(lambda: cross_entropy(tokens), tokens, "predicted")
-            self.step_nats.append(sum_over_processes(nats).item())
+            self.step_nats.append(sum_over_processes(nats))
         if self.method.sharpness is not None:
             loss, _ = self._forget_term(self._uphill(model, loss, self.method.sharpness), inputs[FORGET])
         if self.retain_loss and inputs[RETAIN]:
+            if self.fused:  # so that the activations of one pass are held at a time
+                self.accelerator.backward(loss)
+                loss = loss.detach()
             loss = loss + self.method.alpha * self._retain_term(model, inputs[RETAIN], self.retain_loss)
         return loss
 
@@ -95,6 +98,10 @@ class UnlearningTrainer(NextTokenTrainer):
             others = (self._forget_term(model, batch[FORGET])[0] for batch in self.batches[1:])
             self.uphill = uphill(model, loss, length, others)
         return self.uphill
+
+    @property
+    def can_fuse(self) -> bool:
+        return self.method.sharpness is None
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(*args, **kwargs)
@@ -110,11 +117,11 @@ class UnlearningTrainer(NextTokenTrainer):
         return result | ({"mask": self.mask.summary()} if self.mask else {})
 
     def _forget_term(self, model: Callable[..., Any], groups: Groups) -> tuple[Tensor, Tokens]:
-        tokens, index = forward(model, groups, self.forget_reference.layer)
+        tokens, index = self.tokens_of(model, groups, self.forget_reference.layer, self.forget_loss.fused)
         return self._loss(self.forget_loss, tokens, groups, index, self.forget_reference), tokens
 
     def _retain_term(self, model: nn.Module, groups: Groups, loss: Loss) -> Tensor:
-        tokens, index = forward(model, groups, self.retain_reference.layer)
+        tokens, index = self.tokens_of(model, groups, self.retain_reference.layer, loss.fused)
         return self._loss(loss, tokens, groups, index, self.retain_reference)
 
     def _loss(self, loss: Loss, tokens: Tokens, groups: Groups, index: Tensor, reference: Reference) -> Tensor:

@@ -98,6 +98,8 @@ def unlearn(
     if method.retain and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
     _check_combination(method, schedule, saliency, adapter)
+    if method.sharpness is not None:
+        schedule = replace(schedule, gradient_checkpointing=False)
     before = _copies(model) if method.negate is not None else {}
     collator = Collator(forget, pad_token, retain if method.retain else (), method.retain_batch_size, schedule.seed)
     with dropout_off(model) as rates:
