@@ -120,7 +120,7 @@ def measured(side: str, method: str, arguments: argparse.Namespace) -> dict[str,
         sys.exit(f"{side} {method} failed:\n{ended.stderr[-3000:]}")
     for line in ended.stderr.splitlines():
         if "layers compute" in line:
-            print(f"    {line}")
+            print(f"    {line.rpartition('memory:')[2]}")
     return json.loads(ended.stdout.splitlines()[-1])
 
 

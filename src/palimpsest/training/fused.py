@@ -88,15 +88,23 @@ def _replacements(model: nn.Module) -> Iterator[tuple[Any, Callable[..., Tensor]
 
 @contextmanager
 def _same_every_time() -> Iterator[None]:
-    """PyTorch's attention, told to add up in a fixed order in its backward pass, which it else does as it comes; and
-    without cuDNN's, which does so even when told."""
+    """Attention with our kernel where it fits; elsewhere PyTorch's, told to add up in a fixed order in its backward
+    pass, which it else does as it comes, and without cuDNN's, which does so even when told."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     before, cudnn = torch.get_deterministic_debug_mode(), torch.backends.cuda.cudnn_sdp_enabled()
 
-    def attention(*arguments: Any, **settings: Any) -> Any:
-        output = sdpa_attention_forward(*arguments, **settings)
+    def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> Any:
+        if torch.is_autocast_enabled(query.device.type):
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+        if mask is None and _fits_the_kernel(module, query, key, value, settings):
+            from palimpsest.training.attention_kernel import CausalAttention
+
+            scale = settings.get("scaling") or query.shape[-1] ** -0.5
+            return CausalAttention.apply(query, key, value, scale).transpose(1, 2), None
+        output = sdpa_attention_forward(module, query, key, value, mask, **settings)
         node = output[0].grad_fn
         while node is not None and not node.name().startswith("ScaledDotProduct"):
             node = node.next_functions[0][0] if node.next_functions else None
@@ -113,6 +121,21 @@ def _same_every_time() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(cudnn)
         del ALL_ATTENTION_FUNCTIONS["sdpa"]
         torch.set_deterministic_debug_mode(before)
+
+
+def _fits_the_kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, settings: dict[str, Any]) -> bool:
+    """Half precision, text without padding, heads of a size that fits its tiles."""
+    causal = settings.get("is_causal")
+    return (
+        query.is_cuda
+        and query.dtype == key.dtype == value.dtype
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] in (64, 128)
+        and 1 < query.shape[2] == key.shape[2]
+        and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
+        and not settings.get("dropout")
+        and (getattr(module, "is_causal", True) if causal is None else causal)
+    )
 
 
 @contextmanager

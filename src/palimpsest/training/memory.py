@@ -110,9 +110,10 @@ class RecomputeAsNeeded(TrainerCallback):
             layer.gradient_checkpointing = False
         passes, logits = self.trainer.largest_passes()
         kept, inputs = [], []
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         element = model.get_input_embeddings().weight.element_size()
         for groups in passes:
-            with Activations(model) as found, torch.random.fork_rng():
+            with Activations(model) as found, torch.random.fork_rng(devices):
                 self.trainer.decoder_pass(groups)
             kept.append(sum(found.bytes) // len(layers))
             inputs.append(sum(group["input_ids"].numel() for group in groups) * model.config.hidden_size * element)

@@ -176,10 +176,10 @@ class NextTokenTrainer(Trainer):
         return passes, 14 * sum(tokens) * trained.config.vocab_size  # and in four, with log-softmax and gradient
 
     def decoder_pass(self, groups: Groups) -> None:
-        """The part of a forward pass that the decoder's layers have."""
+        """A forward pass through the decoder's layers, as training makes it."""
         trained: Any = self.model
         with self.accelerator.autocast():
-            forward(decoder_of(trained), groups)
+            forward(decoder_of(trained) if self.fused else trained, groups)
 
     @torch.no_grad()
     def check_outcome(self) -> None:

@@ -101,7 +101,7 @@ def test_gradients_and_losses_are_those_of_the_usual_way(monkeypatch, name, auto
     # WHP's second model is trained before, and where two tokens are about as likely it chooses by rounding
     tight = 0.01 if name.startswith("whp") else 1e-4
     # kernels of the layers round elsewhere, and the model is narrow
-    rounding, near = (0.2, 0.02) if KERNELS and autocast else (0.02, 0.0)
+    rounding, near = (0.4 if name.startswith("whp") else 0.2, 0.02) if KERNELS and autocast else (0.02, 0.0)
     for right, gradient in zip(usual[-2:], ours[-2:], strict=True):
         off = ((gradient - right).norm() / right.norm()).item()
         assert off <= (rounding if autocast else tight)
@@ -154,6 +154,31 @@ def test_the_same_run_gives_the_same_bits(monkeypatch, storage):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(("heads", "key_heads", "time", "size"), [(4, 4, 300, 64), (4, 2, 129, 128), (2, 1, 2, 64)])
+def test_the_kernel_of_attention_against_float64(heads, key_heads, time, size):
+    from palimpsest.training.attention_kernel import CausalAttention
+
+    draw = torch.Generator("cuda").manual_seed(0)
+    shapes = [(2, time, each, size) for each in (heads, key_heads, key_heads, heads)]
+    *given, gradient = (
+        torch.randn(shape, generator=draw, device="cuda").bfloat16().transpose(1, 2) for shape in shapes
+    )
+    leaves = [tensor.requires_grad_(True) for tensor in given]
+    query, key, value = (tensor.double() for tensor in leaves)
+    key, value = (tensor.repeat_interleave(heads // key_heads, 1) for tensor in (key, value))
+    mask = torch.ones(time, time, device="cuda", dtype=torch.bool).tril()
+    expected = (query @ key.mT * size**-0.5).masked_fill(~mask, -torch.inf).softmax(-1) @ value
+    right = expected, *torch.autograd.grad(expected, leaves, gradient.double())
+    runs = []
+    for _ in range(3):
+        output = CausalAttention.apply(*leaves, size**-0.5)
+        runs.append((output, *torch.autograd.grad(output, leaves, gradient)))
+    for ours, theirs in zip(runs[0], right, strict=True):
+        assert (ours.double() - theirs.double()).norm() < 0.01 * theirs.double().norm()
+    assert all(torch.equal(*pair) for run in runs[1:] for pair in zip(run, runs[0], strict=True))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_kernel_of_adamw_is_pytorch_s_own(dtype):
     draw = torch.Generator("cuda").manual_seed(0)
@@ -169,9 +194,9 @@ def test_the_kernel_of_adamw_is_pytorch_s_own(dtype):
             optimizer.step()
     states = optimizers[0].state[ours], optimizers[1].state[right]
     for one, other in ((ours, right), *((states[0][name], states[1][name]) for name in MOMENTS)):
-        ulp = 2**-8 if dtype == torch.bfloat16 else 2**-23
         off = (one.float() - other.float()).abs() / other.float().abs().clamp_min(1e-3)
-        assert off.max() < 20 * ulp and off.mean() < 0.1 * ulp
+        assert off.max() < (0.05 if dtype == torch.bfloat16 else 1e-3)  # of numbers near nought
+        assert off.mean() < (1e-3 if dtype == torch.bfloat16 else 1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
@@ -215,14 +240,14 @@ def test_what_a_layer_keeps_is_counted():
     assert len(found.bytes) == 2
 
 
-@pytest.mark.parametrize(("room", "expected"), [(1 << 30, 0), (500_000, 3)])
-def test_memory_decides_and_changes_no_weight(monkeypatch, caplog, room, expected):
+@pytest.mark.parametrize(("room", "expected", "wanted"), [(1 << 30, 0, True), (500_000, 3, True), (500_000, 3, False)])
+def test_memory_decides_and_changes_no_weight(monkeypatch, caplog, room, expected, wanted):
     caplog.set_level(logging.INFO, logger=memory.log.name)
     computed = []
     monkeypatch.setattr(memory, "free_memory", lambda: room)
     monkeypatch.setattr(memory, "total_memory", lambda: 0)
     monkeypatch.setattr(trainer, "chooses_by_memory", lambda model: True)
-    with fusing(monkeypatch, True):
+    with fusing(monkeypatch, wanted):
         for given in (False, None, True):
             model = model_of("")
             method = copy.deepcopy(NPO_KLR)
