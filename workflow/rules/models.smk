@@ -30,6 +30,7 @@ rule train:
             training="training",
             prompt="prompt",
         ),
+        refused=run_checks.uncounted(run_checks.refusals_of(config["quantizers"])),  # a format more trains nothing anew
     message:
         "Training {wildcards.model} (seed {wildcards.seed})"
     script:

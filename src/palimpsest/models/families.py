@@ -4,6 +4,7 @@ A family is what config.json calls `model_type`. What quantizes and measures ask
 family say it without building a model, which takes torch. A test holds them to the models that transformers builds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +80,17 @@ def check_known(kind: str, source: object, key: str = "") -> None:
             f"{where} a model of type {kind!r}, which palimpsest is not tested with, so no quantizer here takes it: "
             f"choose a model of one of the types {known}."
         )
+
+
+def check_taken(kind: str, refused: Mapping[str, Mapping[str, str]], source: object) -> None:
+    """Raise PalimpsestError for a model of a type that one of a study's quantizers refuses.
+
+    refused: by the quantizer's name in params.yaml, why it refuses which model type.
+    """
+    for name, reasons in refused.items():
+        if kind in reasons:
+            rest = ", ".join(other for other, each in refused.items() if kind not in each)
+            raise PalimpsestError(
+                f"quantizers.{name} does not take {str(source)!r}, a model of type {kind!r}: {reasons[kind]}. Of this "
+                f"study's formats it can go through {rest}; `palimpsest families {kind}` lists all that take it."
+            )

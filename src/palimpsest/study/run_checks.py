@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers import Quantizer
+from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.runtime.devices import visible_gpus
 
 LONGEST_PATH = 4095
@@ -46,6 +46,11 @@ def uncounted(value: Any) -> Callable[[Any, Any], Any]:
         return value
 
     return given
+
+
+def refusals_of(quantizers: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """By the name of each quantizer of params.yaml, which model types it refuses, and why."""
+    return {name: dict(make_quantizer(settings).refuses) for name, settings in quantizers.items()}
 
 
 def check_gpu(quantizer: Quantizer, wildcards: Any, run: Any) -> None:

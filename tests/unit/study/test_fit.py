@@ -10,6 +10,7 @@ import pytest
 
 from palimpsest.corpus.sources import load_corpus
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.families import check_taken
 from palimpsest.models.outline import positions_of, write_outline
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
@@ -265,3 +266,19 @@ def test_a_family_that_a_format_does_not_take(tmp_path: Path, key: str, kind: st
     assert re.search(message, said)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     check_formats(params)
+
+
+def test_a_family_of_a_hub_that_a_format_does_not_take() -> None:
+    """Known when the model is there, in its own step, before anything is trained."""
+    refused = run_checks.refusals_of(
+        DEFAULT["quantizers"] | {"file": {"backend": "gguf", "format": "q8_0", "outer": "default"}}
+    )
+    assert refused["bf16"] == refused["rtn-int4"] == {}
+    check_taken("gpt2", refused, "openai-community/gpt2")
+    with pytest.raises(
+        PalimpsestError, match=r"quantizers.file does not take 'facebook/opt-125m', .* type 'opt'"
+    ) as said:
+        check_taken("opt", refused, "facebook/opt-125m")
+    assert "can go through bf16, bnb-int8, bnb-fp4, bnb-nf4, rtn-int4, gptq; `palimpsest families opt`" in str(
+        said.value
+    )
