@@ -12,6 +12,10 @@ PUBLISHED, UNICODE = TOKENIZERS = ("published", "unicode")
 `unicode_words`."""
 
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
+CUT = "\ufffd"
+"""What a decoder writes for part of a character, where a text is cut between its tokens: two such parts have nothing
+in common."""
+
 SEPARATORS = re.compile(r"[\s\u200b]+")  # of re, whose white space is that of str.split; that of regex is less
 """White space, and the zero-width space that divides words in Thai, Khmer and Burmese."""
 
@@ -45,12 +49,13 @@ def folded(text: str) -> str:
     """The text without what is not seen or not said: NFKC_Casefold of the Unicode standard (section 3.13).
 
     Case and compatibility forms (full-width letters, ligatures, either way to write an accent) are made alike, marks
-    stay, invisible characters such as joiners and byte order marks go. The curly apostrophe becomes the straight one.
+    stay, invisible characters such as joiners and byte order marks go, and so does what is left of a cut character. The
+    curly apostrophe becomes the straight one.
     """
     for _ in range(2):  # folding undoes the normal form of a few letters, whose folding is then another
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
         text = INVISIBLE.sub("", text)
-    return text.replace("\u2019", "'")
+    return text.replace("\u2019", "'").replace(CUT, " ")
 
 
 def unicode_words(text: str) -> list[str]:
@@ -60,9 +65,8 @@ def unicode_words(text: str) -> list[str]:
     Of a text that is nothing but punctuation, each character is a word: two that are the same have the same words, and
     only a text in which nothing can be seen has none.
     """
-    parts = [
-        part for piece in BOUNDARY.split(folded(text)) if (part := piece.strip())
-    ]  # a mark keeps a blank before it
+    pieces = (piece.strip() for piece in BOUNDARY.split(folded(text)))  # a mark keeps a blank before it
+    parts = [piece for piece in pieces if piece]
     kept = [part for part in parts if MEANT.search(part)] or parts
     return [word for part in kept for word in by_character_if_unspaced(part)]
 
@@ -130,7 +134,7 @@ def reading(texts: Iterable[str], tokenizer: str) -> Reading:
     letters = dropped = 0
     unread = []
     for place, text in enumerate(texts):
-        there = COUNTED.findall(INVISIBLE.sub("", text.lower()))
+        there = COUNTED.findall(INVISIBLE.sub("", text.lower().replace(CUT, "")))
         lost = 0 if tokenizer == UNICODE else sum(not (each.isascii() and each.isalnum()) for each in there)
         letters, dropped = letters + len(there), dropped + lost
         if lost == len(there) and tokenizer != UNICODE and not is_blank(text):

@@ -77,6 +77,11 @@ def test_a_tokenizer_that_does_not_read_the_answers_is_refused(tmp_path, text):
         scored(tmp_path, [(text, text)])
 
 
+def test_parts_of_cut_characters_are_nothing_in_common():
+    assert rouge_l("北京\ufffd", "上海\ufffd", "unicode").f1 == 0.0
+    assert rouge_l("北京\ufffd", "北京", "unicode").f1 == 1.0
+
+
 def test_an_unknown_tokenizer_is_named(tmp_path):
     with pytest.raises(PalimpsestError, match=r"unknown setting tokenizer 'unicod'\. Did you mean 'unicode'"):
         scored(tmp_path, [("a", "a")], tokenizer="unicod")
