@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,9 @@ BETAS = (0.9, 0.95)
 class Pretraining:
     """The block `models.pretraining` without its text.
 
-    steps: of `batch_size` windows each; learning_rate: at its highest, after warmup_steps, from where it falls to 0 as
-    a cosine; held_out: the share of windows that are never trained on; seed: of the weights and the order.
+    steps: of gradient_accumulation batches of `batch_size` windows each; learning_rate: at its highest, after
+    warmup_steps, from where it falls to 0 as a cosine; held_out: the share of windows that are never trained on; seed:
+    of the weights and the order.
     """
 
     learning_rate: float
@@ -39,11 +41,12 @@ class Pretraining:
     weight_decay: float
     held_out: float
     seed: int
+    gradient_accumulation: int = 1
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> "Pretraining":
         """From the block, which holds the text too."""
-        return cls(**{key: settings[key] for key in cls.__dataclass_fields__})
+        return cls(**{key: settings[key] for key in cls.__dataclass_fields__ if key in settings})
 
 
 class Windows(Dataset[dict[str, Tensor]]):
@@ -64,8 +67,14 @@ class Windows(Dataset[dict[str, Tensor]]):
 class PretrainingTrainer(NextTokenTrainer):
     """Next-token cross-entropy over windows that are all of one length: nothing is padded."""
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], int]:
+        """The batches of a step: of equal sizes, so that each has an equal part in its mean."""
+        self.batches = list(islice(epoch_iterator, num_batches))
+        self.history.append(0.0)
+        return self.batches, len(self.batches)
+
     def batch_loss(self, model: nn.Module, inputs: Any) -> Tensor:
-        return next_token_loss(model, inputs["input_ids"])
+        return next_token_loss(model, inputs["input_ids"]) / len(self.batches)
 
 
 def next_token_loss(model: Any, ids: Tensor) -> Tensor:
@@ -94,6 +103,7 @@ def pretrain(model: PreTrainedModel, tokens: NDArray, bos: int, settings: Pretra
             output_dir=scratch,
             max_steps=settings.steps,
             per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation,
             dataloader_drop_last=True,  # every step is of one size
             learning_rate=settings.learning_rate,
             warmup_steps=settings.warmup_steps,
@@ -119,7 +129,7 @@ def pretrain(model: PreTrainedModel, tokens: NDArray, bos: int, settings: Pretra
         )
         trainer.train()
     nats = held_out_loss(model, Windows(tokens, held_out, length, bos), settings.batch_size)
-    seen = settings.steps * settings.batch_size * length
+    seen = settings.steps * settings.gradient_accumulation * settings.batch_size * length
     log.info("%.3f nats a token on %d windows held out", nats, len(held_out))
     for trace in ("forward", "_original_forward", "_is_accelerate_prepared"):
         vars(model).pop(trace, None)  # of accelerate's autocast, as in palimpsest.training.trainer
