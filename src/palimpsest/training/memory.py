@@ -124,6 +124,14 @@ class RecomputeAsNeeded(TrainerCallback):
         number = layers_to_recompute(len(layers), kept, inputs, room)
         for layer in layers[:number]:
             layer.gradient_checkpointing = True
+        if (least := len(layers) * sum(inputs) + max(kept)) > room:
+            log.warning(
+                "this training may run out of memory: it wants %.1f GB for activations, and %.1f GB of the GPU's %.1f "
+                "are free for them: lower batch_size, or wait for what else runs there.",
+                least / 1e9,
+                room / 1e9,
+                total_memory() / 1e9,
+            )
         log.info(
             "%d of %d layers compute their activations again: one keeps %.2f GB, and %.1f GB are left for all of them",
             number,
