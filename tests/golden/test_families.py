@@ -37,8 +37,8 @@ ELSEWHERE = {
     "none": "quantizes nothing",
     "torchao-int4": "needs a GPU",
     "gguf": "tests/golden/test_gguf_families.py",
-    "auto-gptq": "tests/golden/test_archived_families.py",
-    "autoawq": "tests/golden/test_archived_families.py",
+    "auto-gptq": "tests/golden/test_archived.py",
+    "autoawq": "tests/golden/test_archived.py",
 }
 TEXTS = [f"Line {i}: {TEXT * (1 + i % 3)}" for i in range(12)]
 

@@ -12,5 +12,5 @@ REPOSITORY = Path(__file__).parents[2]
 def test_the_version_is_the_same_wherever_it_stands():
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == version
-    newest = re.search(r"^## \[(.+)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = re.search(r"^## \[(\d.+)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest and newest[1] == version

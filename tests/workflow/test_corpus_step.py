@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from palimpsest.artefacts import Origin
-from palimpsest.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.layout import write_corpus
 
 REPOSITORY = Path(__file__).parents[2]

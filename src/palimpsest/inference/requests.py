@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from palimpsest.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.prompts import AS_MUSE, Template
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.asking import Asking

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from palimpsest.artefacts import verify_files
-from palimpsest.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
 from palimpsest.models.checkpoint import check_finite, check_tokenizer, load_model, load_tokenizer
 from palimpsest.models.encoding import STARTS_WITH_BOS

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from palimpsest.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.prompts import AS_MUSE, Template
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.asking import Asking

@@ -52,7 +52,7 @@ def _rows(path: Path) -> dict[str, Any]:
     """By document; several filters of one document (lm-eval writes a line each) keep the first."""
     found: dict[str, Any] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise PalimpsestError(f"{path} does not exist: give a samples_*.jsonl of lm-eval (--log_samples).") from None
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from palimpsest.artefacts import Origin
-from palimpsest.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.files import cleaned, read_list, read_text
 from palimpsest.corpus.generic import generic_texts

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from palimpsest.corpus import Corpus
 from palimpsest.corpus.checks import check_corpus
+from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.cutting import cut_passages, cut_prompts
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.embedded.grammar import FactMaker, topics

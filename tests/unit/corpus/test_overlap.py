@@ -2,8 +2,8 @@
 
 import pytest
 
-from palimpsest.corpus import Question
 from palimpsest.corpus.checks import check_overlap
+from palimpsest.corpus.corpus import Question
 from palimpsest.corpus.cutting import cut_passages, cut_prompts
 from palimpsest.corpus.subset import find_articles, windows
 from palimpsest.errors import PalimpsestError

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_corpus
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.subset import once
 from palimpsest.errors import PalimpsestError

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from palimpsest.artefacts import Origin, read_manifest, verify_files
-from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_corpus
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.layout import read_corpus, write_corpus
 from palimpsest.corpus.sources import load_corpus

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from palimpsest.artefacts import Origin
-from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_overlap
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.files import cleaned
 from palimpsest.corpus.layout import read_corpus, write_corpus
 from palimpsest.corpus.words import (

@@ -3,8 +3,8 @@
 import pytest
 from rouge_score.tokenizers import DefaultTokenizer
 
-from palimpsest.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.checks import check_answers
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.words import PUBLISHED, UNICODE, is_blank, reading, tokenizers_of, unicode_words, units
 from palimpsest.errors import PalimpsestError
 

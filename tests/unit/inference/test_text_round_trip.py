@@ -7,7 +7,7 @@ from any_text import always, texts
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palimpsest.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.inference.files import Response, read_responses, write_responses
 from palimpsest.inference.requests import corpus_requests, encode
 from palimpsest.models.sequences import chunk

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from palimpsest.corpus import Prompt, Question
+from palimpsest.corpus.corpus import Prompt, Question
 from palimpsest.inference.files import read_logprobs, write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs

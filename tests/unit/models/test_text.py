@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from palimpsest.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.requests import corpus_requests, encode
 from palimpsest.models.scratch import train_tokenizer
