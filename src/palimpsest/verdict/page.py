@@ -61,7 +61,7 @@ def _rows(record: Mapping[str, Any], measured: Mapping[str, Measured]) -> list[d
     for one in record["formats"]:
         each = measured[one["metric"]]
         back = {found["id"] for found in one["relapsed"]}
-        before, after = (each.unlearned[at].mean(0) for at in (FULL, one["format"]))
+        before, after = each.before_and_after(one["format"])
         floor = each.retrain[FULL].mean(0) if FULL in each.retrain else None
         said = [each.answers.get(at, [""] * len(each.ids)) for at in (FULL, one["format"])]
         for index, name in enumerate(each.ids):

@@ -71,6 +71,17 @@ class Measured:
         kinds = {"the unlearned model": self.unlearned, "retrain": self.retrain, "target": self.target}
         return [(f"{kind} at {at}", values) for kind, by in kinds.items() for at, values in by.items()]
 
+    def before_and_after(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """[records] each: what the unlearned model shows at full precision and in format `name`, over the seeds."""
+        return self.unlearned[FULL].mean(0), self.unlearned[name].mean(0)
+
+    def rises_of_retrain(self, name: str) -> NDArray[np.float64] | None:
+        """[records] by how much the retrained model rises in format `name`, which never saw the records; None where it
+        was not asked."""
+        if FULL not in self.retrain or name not in self.retrain:
+            return None
+        return np.asarray(self.retrain[name].mean(0) - self.retrain[FULL].mean(0))
+
     @property
     def formats(self) -> list[str]:
         """The precisions that a verdict is asked for: all but the full one."""

@@ -6,7 +6,6 @@ import numpy as np
 
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import Measured, Relapse, Values
-from palimpsest.vocabulary import FULL
 
 
 def relapsed(measured: Measured, name: str, policy: Policy) -> list[Relapse]:
@@ -18,9 +17,9 @@ def relapsed(measured: Measured, name: str, policy: Policy) -> list[Relapse]:
     largest of them, where that share can tell no more, it is Student's t of a new draw from them. Several seeds: their
     mean.
     """
-    before, after = (measured.unlearned[at].mean(0) for at in (FULL, name))
+    before, after = measured.before_and_after(name)
     rises = after - before
-    noise = _noise(measured, name)
+    noise = measured.rises_of_retrain(name)
     p = None if noise is None else _p_values(rises, noise)
     real = np.ones(len(rises), bool) if p is None else _adjusted(p) <= policy.false_discovery_rate
     chosen = [index for index in np.argsort(-rises, kind="stable") if rises[index] > policy.rise and real[index]]
@@ -36,13 +35,6 @@ def relapsed(measured: Measured, name: str, policy: Policy) -> list[Relapse]:
         }
         for index in chosen
     ]
-
-
-def _noise(measured: Measured, name: str) -> Values | None:
-    """[records] by how much the retrained model rises, which never saw the records; None where it was not asked."""
-    if FULL not in measured.retrain or name not in measured.retrain:
-        return None
-    return np.asarray(measured.retrain[name].mean(0) - measured.retrain[FULL].mean(0))
 
 
 def _adjusted(p: Values) -> Values:

@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import read_json, write_json
+from palimpsest.artefacts import hash_files, read_json, write_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.files import sha256_file
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:palimpsest:verdict:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 SALT = "records.salt"
-BLOCK = 1 << 22
 PACKAGES = ("palimpsest", "numpy", "scipy")
 
 
@@ -72,16 +72,14 @@ def digests(files: Sequence[Path]) -> dict[str, str]:
     found: dict[str, str] = {}
     for given in files:
         if given.is_file():
-            parts = {given.name: given}
+            parts = {given.name: sha256_file(given)}
         elif given.is_dir():
-            parts = {
-                f"{given.name}/{path.relative_to(given)}": path for path in sorted(given.rglob("*")) if path.is_file()
-            }
+            parts = {f"{given.name}/{name}": digest for name, digest in hash_files(given, skip=()).items()}
         else:
             raise PalimpsestError(f"{given} does not exist: give the file or folder that is deployed.")
         if not parts or found.keys() & parts.keys():
             raise PalimpsestError(f"{given} is empty, or another file has its name: give each deployed file once.")
-        found |= {name: _sha256(path) for name, path in parts.items()}
+        found |= parts
     return found
 
 
@@ -174,11 +172,3 @@ def _library() -> tuple[Any, Any]:
 def _rows(verdict: Path) -> list[list[str]]:
     with open(verdict / "records.csv", newline="", encoding="utf-8") as file:
         return list(csv.reader(file))[1:]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

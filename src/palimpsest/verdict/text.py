@@ -4,8 +4,6 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from palimpsest.verdict.controls import Control
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.records import (
@@ -20,7 +18,6 @@ from palimpsest.verdict.records import (
     Share,
 )
 from palimpsest.verdict.relapses import by_subject
-from palimpsest.vocabulary import FULL
 
 COLUMNS = ("metric", "format", "id", "subject", "before", "after", "rise", "retrain_rise", "p", "came_back")
 NEXT = {
@@ -72,13 +69,13 @@ def about_subject(verdicts: Sequence[FormatVerdict], measured: Mapping[str, Meas
     """
     lines = []
     for one in verdicts:
-        each = measured[one["metric"]]
-        back = {record["id"] for record in one["relapsed"]}
+        each, back = measured[one["metric"]], {record["id"] for record in one["relapsed"]}
+        before, after = each.before_and_after(one["format"])
         for index, name in enumerate(each.ids):
             if subject == str(name if each.subjects is None else each.subjects[index]):
-                before, after = (float(each.unlearned[at][:, index].mean()) for at in (FULL, one["format"]))
                 said = "came back" if str(name) in back else "did not come back"
-                lines.append(f"{one['format']}, {one['metric']}, record {name}: {before:.3f} to {after:.3f}; {said}.")
+                moved = f"{before[index]:.3f} to {after[index]:.3f}"
+                lines.append(f"{one['format']}, {one['metric']}, record {name}: {moved}; {said}.")
     return lines
 
 
@@ -92,8 +89,8 @@ def records_csv(verdicts: Sequence[FormatVerdict], measured: Mapping[str, Measur
     writer.writerow(COLUMNS)
     for one in verdicts:
         each, back = measured[one["metric"]], {record["id"]: record for record in one["relapsed"]}
-        before, after = (each.unlearned[at].mean(0) for at in (FULL, one["format"]))
-        noise = _rises_of_retrain(each, one["format"])
+        before, after = each.before_and_after(one["format"])
+        noise = each.rises_of_retrain(one["format"])
         for index, name in enumerate(each.ids):
             record = back.get(str(name))
             p = None if record is None else record["p"]
@@ -106,12 +103,6 @@ def records_csv(verdicts: Sequence[FormatVerdict], measured: Mapping[str, Measur
                 + ["no" if record is None else "yes"]
             )
     return file.getvalue()
-
-
-def _rises_of_retrain(measured: Measured, name: str) -> np.ndarray | None:
-    if FULL not in measured.retrain or name not in measured.retrain:
-        return None
-    return np.asarray(measured.retrain[name].mean(0) - measured.retrain[FULL].mean(0))
 
 
 def _harmless(cell: str) -> str:

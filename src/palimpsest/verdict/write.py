@@ -1,6 +1,5 @@
 """A verdict on disk: verdict.json, records.csv and verdict.html."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
+from palimpsest.files import sha256_file
 from palimpsest.verdict.controls import Control
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.page import page
@@ -59,8 +59,4 @@ def write_verdict(folder: Path, made: Judgement) -> None:
 
 def _hashes(files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """Of every file that was read: its path and SHA-256."""
-    return {name: {"path": str(path), "sha256": _sha256(path)} for name, path in files.items()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {name: {"path": str(path), "sha256": sha256_file(path)} for name, path in files.items()}
