@@ -109,13 +109,18 @@ def _llama(config: Any) -> str:
     return _gated(config, ("default", "llama3"))
 
 
-def _add_llama(writer: Any, config: Any) -> None:
+def _add_shape(writer: Any, config: Any) -> None:
+    """What most configurations call alike, in the order in which it stands in the file."""
     writer.add_vocab_size(config.vocab_size)
     writer.add_context_length(_context(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
+
+
+def _add_llama(writer: Any, config: Any) -> None:
+    _add_shape(writer, config)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(_head_width(config))
     writer.add_value_length(_head_width(config))
@@ -132,10 +137,6 @@ def _context(config: Any) -> int:
 
 def _head_width(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def _phi3(config: Any) -> str:
-    return _gated(config)
 
 
 def _add_phi3(writer: Any, config: Any) -> None:
@@ -188,12 +189,7 @@ def _gemma3(config: Any) -> str:
 
 
 def _add_gemma(writer: Any, config: Any, rope_theta: float) -> None:
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(_context(config))
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
+    _add_shape(writer, config)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
@@ -230,12 +226,7 @@ def _gpt_neox(config: Any) -> str:
 
 def _add_gpt_neox(writer: Any, config: Any) -> None:
     rope = config.rope_parameters
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(_context(config))
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
+    _add_shape(writer, config)
     writer.add_rope_dimension_count(int(rope.get("partial_rotary_factor", 1.0) * _head_width(config)))
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_parallel_residual(config.use_parallel_residual)
@@ -274,7 +265,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma2": Architecture("gemma2", _add_gemma2, _gemma2, block=GEMMA_BLOCK, offset_norms=True),
     "gemma3_text": Architecture("gemma3", _add_gemma3, _gemma3, block=GEMMA_BLOCK | HEAD_NORMS, offset_norms=True),
     "phi3": Architecture(
-        "phi3", _add_phi3, _phi3, block=LLAMA_BLOCK | {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
+        "phi3", _add_phi3, _gated, block=LLAMA_BLOCK | {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
     ),
     "gpt_neox": Architecture(
         "gptneox",
