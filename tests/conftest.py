@@ -10,6 +10,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

@@ -106,7 +106,7 @@ def test_it_measures_the_models_on_disk(tiny, tmp_path, write_battery_data):
 def test_missing_data_is_one_message_before_any_model(tmp_path):
     write_study(tmp_path / "study", battery=ASKED)
     output = snakemake(tmp_path / "study", "--cores", "1", code=1)
-    (message,) = [line for line in output.splitlines() if line.startswith("Error: ")]
+    (message,) = [line for line in output.splitlines() if line.startswith("Error: ") and line.endswith(".log)")]
     assert "battery.tasks.gen.data: dataset '../gen' (config 'all', split 'dev') cannot be loaded: " in message
     assert "local folder with the same files" in message and "Traceback" not in output
     assert "Training" not in output and not (tmp_path / "study/results/models").exists()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from palimpsest.artefacts import Origin, write_manifest
+
 REPOSITORY = Path(__file__).parents[2]
 GPUS = {"GPU-aaaa", "GPU-bbbb"}
 
@@ -64,7 +66,8 @@ def test_two_steps_at_once_take_a_gpu_each_and_do_not_run_on_the_cpu_instead(stu
     logs = [(study / "results/logs/models" / model / "seed0.log").read_text() for model in ("target", "retrain")]
     assert sorted(gpu for (gpu,) in map(taken, logs)) == sorted(GPUS)
     assert all(f"PalimpsestError: the job took {taken(log)[0]}, and torch" in log for log in logs)
-    assert done.stdout.count("Error: the job took GPU-") == 2
+    lines = [line for line in done.stdout.splitlines() if line.startswith("Error: the job took GPU-")]
+    assert len(lines) == 4 and sum(line.endswith("/seed0.log)") for line in lines) == 2  # once more at the end
 
 
 def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
@@ -75,7 +78,7 @@ def test_only_a_format_that_is_made_on_a_gpu_takes_one(study, environment):
     (study / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for made in ("corpus", "models/target/seed0"):
         (study / "results" / made).mkdir(parents=True)
-        (study / "results" / made / "manifest.json").write_text('{"files": {}}')
+        write_manifest(study / "results" / made, Origin())
     wanted = {name: f"results/quantized/target/seed0/{name}/manifest.json" for name in ("hqq", "rtn-int4")}
     done = snakemake(study, environment, "--keep-going", "--rerun-triggers", "input", "--", *wanted.values())
     logs = {name: (study / f"results/logs/quantized/target/seed0/{name}.log").read_text() for name in wanted}

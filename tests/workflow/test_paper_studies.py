@@ -48,9 +48,12 @@ def copy_study(name: str, folder: Path) -> dict:
 @pytest.fixture
 def stand_ins(tiny, tmp_path, write_hub_layout) -> Path:
     """dataset/, in the hub's layout; model/, weights as published, with the sampling settings of Llama-2 that
-    contradict each other, and no tokenizer; tokenizer/."""
-    model, tokenizer, corpus = tiny
+    contradict each other, and no tokenizer; tokenizer/. The model is as wide as a group of the studies' GPTQ and AWQ,
+    and has the positions that they ask for."""
+    _, tokenizer, corpus = tiny
     write_hub_layout(corpus, tmp_path / "dataset")
+    shape = {"hidden_size": 128, "layers": 1, "heads": 4, "mlp_size": 128, "context": 2048}
+    model = build_llama(tokenizer, shape, seed=0)
     model.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"temperature": 0.9, "top_p": 0.6}))
     tokenizer.save_pretrained(tmp_path / "tokenizer")
@@ -137,6 +140,6 @@ def test_a_missing_model_is_one_message(local, missing, what, stand_ins):
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     done = snakemake(folder, "--cores", "1", TARGET)
     assert done.returncode == 1 and "Traceback" not in done.stdout
-    (message,) = [line for line in done.stdout.splitlines() if line.startswith("Error: ")]
+    (message,) = [line for line in done.stdout.splitlines() if line.startswith("Error: ") and line.endswith(".log)")]
     assert f"{what!r}" in message and f"https://huggingface.co/{what} " in message
     assert f"or point models.target.{missing} of params.yaml at a local folder with " in message
