@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from palimpsest.cli import verdict
+from palimpsest.cli import deployed, verdict
 from palimpsest.cli.tables import tables
 from palimpsest.errors import PalimpsestError, one_line, printable
 
@@ -24,6 +24,7 @@ app.command(epilog=verdict.HELP)(verdict.verdict)
 app.command()(verdict.policy)
 app.command()(verdict.sign)
 app.command()(verdict.check)
+app.command(epilog=deployed.HELP)(deployed.engine)
 
 WRONG_USE = 64
 """The exit code of a command line that is no command (EX_USAGE): 2 says that a model failed."""

@@ -112,14 +112,14 @@ class GGUF(Quantizer):
             return {layer: fingerprint(held.load(f"{layer}.weight")) for layer in layers}
 
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
-        tensors = GGUFTensors(folder / MODEL)
+        tensors = GGUFTensors(_file(folder))
         for name in tensors.names():
             kind = tensors.kind(name)
             if kind in UNQUANTIZED:
                 continue
-            if kind not in self._kinds(name):
+            if not self.takes(name, kind):
                 raise PalimpsestError(
-                    f"{name} in {folder / MODEL} is {kind}, which is not part of {self.format}: quantize again."
+                    f"{name} in {_file(folder)} is {kind}, which is not part of {self.format}: quantize again."
                 )
             blocks = BLOCK_FORMATS[kind].unpack(tensors.rows(name))
             yield QuantizedMatrix(
@@ -134,7 +134,7 @@ class GGUF(Quantizer):
             )
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
-        tensors = GGUFTensors(folder / MODEL)
+        tensors = GGUFTensors(_file(folder))
         for name in tensors.names():
             if name.removesuffix(".weight") not in quantized:
                 yield name, tensors.load(name)
@@ -190,6 +190,10 @@ class GGUF(Quantizer):
         """
         return _levels(FORMATS[self.format][0])
 
+    def takes(self, name: str, kind: str) -> bool:
+        """Whether a quantized tensor of the checkpoint's name may have this block format."""
+        return kind in self._kinds(name)
+
     def _kinds(self, name: str) -> tuple[str, ...]:
         """The block formats that a quantized tensor may have."""
         if _is_outer(name) and self.outer == "default":
@@ -224,6 +228,11 @@ class GGUF(Quantizer):
                 )
 
 
+def _file(folder: Path) -> Path:
+    """The file of a folder of ours, or one that somebody else made and named."""
+    return folder if folder.suffix == ".gguf" else folder / MODEL
+
+
 def _levels(kind: str) -> Float32:
     levels = integer_levels(BLOCK_FORMATS[kind].bits, DIVISORS[kind])
     return levels[1:] if kind == "Q8_0" else levels
@@ -254,7 +263,7 @@ def convert(source: Path, target: Path, kind: str, outer: str = "bfloat16") -> N
     import cyllama.llama.llama_cpp as llama
     from gguf import GGMLQuantizationType, LlamaFileType
 
-    errors = _log_llama_cpp()
+    errors = log_llama_cpp()
     parameters: Any = llama.LlamaModelQuantizeParams()
     parameters.ftype = LlamaFileType[FILE_TYPES[kind]].value
     parameters.nthread = int(
@@ -277,7 +286,7 @@ def _check_tokenizer(checkpoint: Path, path: Path) -> None:
     import cyllama.llama.llama_cpp as llama
     from transformers import AutoTokenizer
 
-    errors = _log_llama_cpp()
+    errors = log_llama_cpp()
     parameters = llama.LlamaModelParams()
     parameters.n_gpu_layers, parameters.use_extra_bufts = 0, False  # mapped from the file, nothing repacked
     try:
@@ -294,7 +303,7 @@ def _check_tokenizer(checkpoint: Path, path: Path) -> None:
         )
 
 
-def _log_llama_cpp() -> list[str]:
+def log_llama_cpp() -> list[str]:
     """Send llama.cpp's messages to the log instead of stderr; returns the list to which its errors will be added."""
     import cyllama.llama.llama_cpp as llama
 

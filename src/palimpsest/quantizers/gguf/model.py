@@ -64,8 +64,8 @@ class GGUFTensors:
     def load(self, name: str) -> Float32:
         """An unquantized tensor, widened to float32."""
         stored, kind = self.rows(name), self.kind(name)
-        if kind not in ("F32", "BF16"):
-            raise PalimpsestError(f"{name} in {self.path} is {kind}, not BF16 or F32: quantize the checkpoint again.")
+        if kind not in ("F32", "F16", "BF16"):
+            raise PalimpsestError(f"{name} in {self.path} is {kind}, not BF16, F16 or F32: quantize again.")
         values = np.array(stored.view(ml_dtypes.bfloat16) if kind == "BF16" else stored, np.float32)
         return values - 1 if self._architecture.offset_norms and values.ndim == 1 else values
 
