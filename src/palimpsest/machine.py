@@ -31,7 +31,7 @@ CPUINFO = Path("/proc/cpuinfo")
 def facts() -> dict[str, Any]:
     """processor: its name; architecture; instructions: those of INSTRUCTIONS that it has; limits: those of LIMITS that
     are set; torch: what this process's torch uses, where it was imported: its instruction set (ATen's), whether it has
-    oneDNN and MKL, threads, and GPUs by name."""
+    oneDNN and MKL, whether it has kernels for bfloat16 (palimpsest.runtime.kernels), threads, and GPUs by name."""
     name, instructions = _processor()
     found = {
         "processor": name,
@@ -59,6 +59,7 @@ def _torch(torch: Any) -> dict[str, Any]:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": torch.backends.mkldnn.is_available(),
         "mkl": torch.backends.mkl.is_available(),
+        "bfloat16": bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()),
         "threads": torch.get_num_threads(),
         "gpus": _gpus(torch) if torch.cuda.is_available() and torch.cuda.is_initialized() else [],
     }

@@ -130,7 +130,7 @@ def test_a_second_machine_restores_from_s3_and_continues(copy, s3, tmp_path, rea
 def test_a_second_machine_goes_on_with_an_unfinished_study(copy, tmp_path, read_steps):
     """One of `studies/`, as docs/cluster.md says; npo_klr was not asked yet, and nothing scored."""
     results = copy.folder / "studies/mine/results"
-    undone = shutil.ignore_patterns("audit.*", "report.html", "figures", "scores")
+    undone = shutil.ignore_patterns("audit.*", "report.*", "figures*", "page*", "scores")
     shutil.copytree(copy.results, results, ignore=undone)
     shutil.rmtree(results / "infer/npo_klr")
     shutil.copy2(copy.folder / "params.yaml", results.parent)
@@ -292,7 +292,7 @@ def test_a_truncated_model_is_refused(copy):
         file.truncate(model.stat().st_size // 2)
     wanted = "results/quantized/npo_klr/seed0/bnb-fp4/manifest.json"
     output = copy.run(*SNAKEMAKE, "--forcerun", wanted, "--", wanted, code=1)
-    assert "model.safetensors is not the file its manifest names (truncated or altered): run the step" in output
+    assert "model.safetensors is not the file its manifest names (truncated or altered): run its step" in output
     assert "results/models/npo_klr/seed0/model.safetensors" in copy.make("verify", code=None)
 
 
@@ -302,7 +302,7 @@ def test_responses_cut_at_the_end_of_a_line_are_refused(copy):
     responses.write_text("".join(responses.read_text().splitlines(keepends=True)[:-1]))
     wanted = "results/scores/npo_klr/seed0/bnb-fp4/verbmem.json"
     output = copy.run(*SNAKEMAKE, "--allowed-rules", "score", "--forcerun", wanted, "--", wanted, code=1)
-    assert "responses.jsonl is not the file its manifest names (truncated or altered): run the step" in output
+    assert "responses.jsonl is not the file its manifest names (truncated or altered): run its step" in output
     assert "results/infer/npo_klr/seed0/bnb-fp4/responses.jsonl" in copy.make("verify", code=None)
 
 

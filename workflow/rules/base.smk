@@ -42,7 +42,11 @@ rule pretrain:
         gpu=1,
         mem_mb=8000,
     params:
-        settings=of_params(scratch="models/scratch", pretraining="models/pretraining"),
+        settings=of_params(
+            scratch="models/scratch",
+            pretraining="models/pretraining",
+            kernels="kernels",
+        ),
     message:
         "Pretraining the base"
     script:

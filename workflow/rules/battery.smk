@@ -56,6 +56,7 @@ rule battery:
                 compute="inference/compute",
                 tasks="battery/tasks",
                 batch_size="battery/batch_size",
+                kernels="kernels",
             )
             if BATTERY
             else {}

@@ -15,6 +15,7 @@ from palimpsest.corpus.words import tokenizers_of
 from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
+from palimpsest.runtime.kernels import choose_kernels
 from palimpsest.runtime.kept import drop, keep, put_back
 from palimpsest.runtime.logs import repeat_errors
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
@@ -38,6 +39,7 @@ with one_line():
     current, renamed = with_current_names(config)
     config.update(current)
     check_params(config, ROOT / "workflow/schemas/params.schema.yaml", "params.yaml")
+    choose_kernels(config.get("kernels"))
     run_checks.check_paths(Path.cwd(), [*config["methods"], *config["quantizers"]])
     # an isolated environment that this Python cannot build is told here, not after hours of training
     for settings in config["quantizers"].values():

@@ -25,7 +25,10 @@ rule infer:
         mem_mb=3000,
     params:
         settings=of_params(
-            quantizer="quantizers/{precision}", inference="inference", prompt="prompt"
+            quantizer="quantizers/{precision}",
+            inference="inference",
+            prompt="prompt",
+            kernels="kernels",
         ),
     message:
         "Asking {wildcards.model} (seed {wildcards.seed}) at {wildcards.precision}"

@@ -29,6 +29,7 @@ rule train:
             scratch="models/scratch",
             training="training",
             prompt="prompt",
+            kernels="kernels",
         ),
         refused=run_checks.uncounted(run_checks.refusals_of(config["quantizers"])),  # a format more trains nothing anew
     message:

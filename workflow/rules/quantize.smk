@@ -71,7 +71,7 @@ rule quantize:
         gpu=gpus_of,
         mem_mb=3000,
     params:
-        settings=of_params(quantizer="quantizers/{precision}"),
+        settings=of_params(quantizer="quantizers/{precision}", kernels="kernels"),
     message:
         "Quantizing {wildcards.model} (seed {wildcards.seed}) to {wildcards.precision}"
     script:

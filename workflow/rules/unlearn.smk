@@ -27,6 +27,7 @@ rule unlearn:
             max_length="training/max_length",
             questions="training/questions",
             prompt="prompt",
+            kernels="kernels",
         ),
     message:
         "Unlearning with {wildcards.model} (seed {wildcards.seed})"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from palimpsest.runtime.devices import check_gpus
+from palimpsest.runtime.kernels import multiply_in_float32
 
 OPTIONAL = ("datasets", "hqq", "pandas", "peft", "scipy", "sklearn", "torchao", "torchaudio", "torchvision")
 """Packages that transformers looks for and imports, and that training and inference do not need it to know."""
@@ -57,7 +58,8 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
     """Import what loads and runs models, and trains them;
     transformers asks once and remembers that the packages not `needed` are absent.
 
-    Afterwards they can be imported as ever. To be called before anything else imports transformers. Raises
+    Afterwards they can be imported as ever. Products of bfloat16 matrices are made in float32 where a CPU has no
+    kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers. Raises
     PalimpsestError in a job whose GPUs torch cannot use.
     """
     keep_freed_memory()
@@ -67,3 +69,4 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
         if training:
             from transformers import Trainer  # noqa: F401
     check_gpus()
+    multiply_in_float32()

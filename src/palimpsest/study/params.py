@@ -29,8 +29,8 @@ RENAMED = {"weights": "storage"}
 """Keys of `training` and of methods that had another name before version 0.2; the old ones work until 0.3."""
 
 
-LATER = {"prompt", "target_floor"}
-"""Blocks that files from before version 0.2 lack: such a file means what it meant then, and a new one should say it."""
+LATER = {"prompt", "target_floor", "kernels"}
+"""Keys that files from before version 0.2 lack: such a file means what it meant then, and a new one should say it."""
 
 
 def with_current_names(params: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -92,7 +92,7 @@ def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
 
 def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
     """The params with a method for each percentile of a mask that lists several:
-    `name` with [50.0, 90.0] is name_50 and name_90; and null for the blocks that older files lack."""
+    `name` with [50.0, 90.0] is name_50 and name_90; and null for the keys that older files lack."""
     methods: dict[str, Any] = {}
     for name, method in params["methods"].items():
         saliency = method.get("saliency", {})
@@ -111,7 +111,7 @@ def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
                     f"{each}: take one, or give them six digits that differ."
                 )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
-    return {"prompt": None} | dict(params) | {"methods": methods}
+    return {"prompt": None, "kernels": None} | dict(params) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:
