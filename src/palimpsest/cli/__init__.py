@@ -25,6 +25,7 @@ app.command()(verdict.policy)
 app.command()(verdict.sign)
 app.command()(verdict.check)
 app.command(epilog=deployed.HELP)(deployed.engine)
+app.command(epilog=deployed.ORIGIN_HELP)(deployed.deployed)
 
 WRONG_USE = 64
 """The exit code of a command line that is no command (EX_USAGE): 2 says that a model failed."""

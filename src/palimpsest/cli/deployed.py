@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from palimpsest.inference.engines import Engine
     from palimpsest.metrics.engine import EngineRecord
     from palimpsest.quantizers.deployed import Deployed
+    from palimpsest.quantizers.origin import OriginRecord
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 CODES = {"same": 0, "differs": 2, "undecided": 3}
@@ -124,4 +125,67 @@ def _lines(record: "EngineRecord") -> list[str]:
         lines.append(
             f"True answers: {nats['engine']:.4f} nats per token by the engine, {nats['transformers']:.4f} here."
         )
+    return [*lines, f"Verdict: {record['verdict']}", *(f"- {reason}." for reason in record["reasons"])]
+
+
+ORIGIN_HELP = (
+    "Exit code: 0 of this checkpoint, 2 not of it or the target's, 3 not proven; 1 and 64 as for every command."
+)
+ORIGIN_CODES = {"same": 0, "other settings": 0, "not of this checkpoint": 2, "the target's": 2}
+
+
+def deployed(
+    file: Annotated[Path, typer.Argument(help="The quantized file or folder that is deployed.")],
+    of: Annotated[Path, typer.Option(metavar="FOLDER", help="The unlearned checkpoint it is said to be made from.")],
+    target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The model before unlearning, which it must not be.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the whole record to this file.")] = None,
+) -> None:
+    """Was this quantized file made from this checkpoint? Its codes beside what the same format makes of it.
+
+    \b
+    Example: palimpsest deployed model-q4_k_m.gguf --of UNLEARNED --target TARGET
+    """
+    from palimpsest.artefacts import write_json
+    from palimpsest.quantizers.deployed import recognise
+    from palimpsest.quantizers.origin import compare_origin
+
+    for folder in (of, target):
+        if folder is not None and not folder.is_dir():
+            raise PalimpsestError(f"{folder} is no folder: give a checkpoint saved in safetensors format.")
+    record = compare_origin(recognise(file), of, target)
+    if json:
+        write_json(json, record)
+    print("\n".join(map(printable, _origin_lines(record))))
+    raise Outcome(ORIGIN_CODES.get(record["verdict"], 3))
+
+
+def _origin_lines(record: "OriginRecord") -> list[str]:
+    rest, values = record["unquantized"], record["values"]
+    lines = [f"{record['file']} ({record['format']})"]
+    if record["not_proven"]:
+        lines.append(f"Not proven: {record['not_proven']}.")
+    if record["relative_error"] is not None:
+        own = f", {record['own_error']:.4f} in our own of the checkpoint" if record["own_error"] else ""
+        lines.append(
+            f"Rounding error |Q - W| / |W| over {record['matrices']} matrices: {record['relative_error']:.4f} in the "
+            f"file{own}."
+        )
+    if values:
+        lines.append(
+            f"Weights: {values['weights']:,}, of which {values['of_checkpoint']:,} are what it must make of them."
+        )
+        if record["target"]:
+            lines.append(
+                f"Weights in which quantized checkpoint and target differ: {values['decisive']:,}, of which "
+                f"{values['decided_checkpoint']:,} are the checkpoint's and {values['decided_target']:,} the target's."
+            )
+    lines.append(f"Unquantized tensors: {rest['tensors']}, of which {rest['of_checkpoint']} are the checkpoint's.")
+    if record["target"]:
+        lines.append(
+            f"Of the checkpoint alone: {rest['checkpoint_alone']}; of the target alone: {rest['target_alone']}."
+        )
+    if held := record["held"]:
+        lines.append(f"Share of the update in the file: {held['share']:.2f} (standard error {held['error']:.2f}).")
     return [*lines, f"Verdict: {record['verdict']}", *(f"- {reason}." for reason in record["reasons"])]

@@ -1,7 +1,7 @@
 """Quantized files that exist: what they are, told from the files themselves, and the reader that knows their codes."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,13 @@ class Deployed:
         else:
             raise PalimpsestError(f"{self.path} cannot be read here: {self.why_not}.")
 
+    def unquantized(self, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
+        """(name, values) of the other tensors, where `matrices` gives those."""
+        if self.quantizer:
+            yield from self.quantizer.unquantized(self.path, quantized)
+        elif self.is_gguf:
+            yield from _others(self.path, quantized)
+
     def load(self, like: Path | None, device: str, dtype: str) -> "PreTrainedModel":
         """The model of its dequantized weights. like: a checkpoint of the same architecture, whose config.json a GGUF
         file gets instead of what its own header says."""
@@ -115,7 +122,9 @@ def recognise(path: Path) -> Deployed:
         return Deployed(path, method, None, {}, f"palimpsest has no reader of {method}")
     try:
         settings = reader(path, stated)
-        return Deployed(path, _described(settings), make_quantizer(settings), settings)
+        quantizer = make_quantizer(settings)
+        next(quantizer.read(path), None)  # a matrix that its reader does not read shows here
+        return Deployed(path, _described(settings), quantizer, settings)
     except _Unread as reason:
         return Deployed(path, method, None, {}, str(reason))
     except (PalimpsestError, KeyError, TypeError, AttributeError, ValueError) as error:

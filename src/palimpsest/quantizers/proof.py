@@ -120,7 +120,7 @@ def _check_rest(
     written out, or left out.
     """
     family = family_of(originals.folder)
-    kept = _Kept(quantizer.sixteen_bits, quantizer.factors(folder), bool(family and family.offset_norms))
+    kept = Kept(quantizer.sixteen_bits, quantizer.factors(folder), bool(family and family.offset_norms))
     heads = {f"{head}.weight" for head in (*layers.heads, *(family.heads if family else ()))}
     embeddings = [f"{module}.weight" for module in layers.embeddings]
     digest, seen = hashlib.sha256(), set()
@@ -145,7 +145,7 @@ def _check_rest(
     return {"tensors": len(seen), "sha256": digest.hexdigest()}
 
 
-class _Kept(NamedTuple):
+class Kept(NamedTuple):
     """Tells whether a tensor is the checkpoint's; see `_check_rest`.
 
     offset_norms: whether norms multiply by 1 + their weight, so that a factor applies to that.
