@@ -38,8 +38,15 @@ BOTH = "mean"
 HEADLINE = "same_precision"
 """The denominator of retained knowledge that headlines use."""
 
-CONSTRAINED, CONTRAST = "utility_constrained", "contrast"
-"""Groups of methods that an audit averages: with a retain loss and bfloat16 weights, and with more precise weights."""
+CHECKPOINT = "checkpoint"
+"""The key of a method that was unlearned elsewhere: where its checkpoint is."""
+
+NOT_STATED = "not stated"
+"""The storage of a model of which nobody says how its weights were stored while it was trained."""
+
+CONSTRAINED, CONTRAST, BROUGHT = "utility_constrained", "contrast", "brought"
+"""Groups of methods that an audit averages: with a retain loss and bfloat16 weights, with more precise weights, and
+checkpoints that were unlearned elsewhere."""
 
 OK = "ok"
 """The status of a number that is there."""
