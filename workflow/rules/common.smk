@@ -22,7 +22,7 @@ from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, TEXTS
-from palimpsest.vocabulary import FULL, PRETRAINED, RETRAIN, TARGET
+from palimpsest.vocabulary import CHECKPOINT, FULL, PRETRAINED, RETRAIN, TARGET
 
 ROOT = Path(workflow.basedir)
 

@@ -15,7 +15,9 @@ rule unlearn:
     benchmark:
         "results/benchmarks/models/{model}/seed{seed}.tsv"
     wildcard_constraints:
-        model=one_of(METHODS),
+        model=one_of(
+            name for name in METHODS if CHECKPOINT not in config["methods"][name]
+        ),
     priority: 10  # the longest steps first
     threads: 1
     resources:

@@ -16,9 +16,10 @@ from palimpsest.metrics import METRICS, check_settings
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
+from palimpsest.study.brought import NOTE, check_brought, check_keys_of_checkpoint
 from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
-from palimpsest.vocabulary import FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
+from palimpsest.vocabulary import CHECKPOINT, FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 
@@ -32,7 +33,9 @@ def check_method_keys(params: Params, properties: Mapping[str, Any]) -> None:
     every method) nor one of the method's losses knows. Blocks of another form are left to the schema."""
     methods = params.get("methods")
     for name, method in methods.items() if isinstance(methods, Mapping) else ():
-        if isinstance(method, Mapping):
+        if isinstance(method, Mapping) and CHECKPOINT in method:
+            check_keys_of_checkpoint(f"methods.{name}", method, properties)
+        elif isinstance(method, Mapping):
             _check_keys_of(f"methods.{name}", method, set(properties).difference(SETTINGS))
 
 
@@ -47,6 +50,8 @@ def _check_keys_of(where: str, method: Mapping[str, Any], known: set[str]) -> No
     ]
     taken = {key for loss in losses for key in loss.keys}
     for key in method:
+        if key == NOTE:
+            raise PalimpsestError(f"unknown key {key!r} in {where}. It belongs to a checkpoint.")
         if key in SETTINGS and key not in taken and "forget_loss" in method:
             owners = [name for table in VARIANTS[variant] for name, loss in table.items() if key in loss.keys]
             raise PalimpsestError(f"{where}: {key} belongs to {' and '.join(dict.fromkeys(owners))} alone.")
@@ -59,6 +64,8 @@ def _check_keys_of(where: str, method: Mapping[str, Any], known: set[str]) -> No
 def check_loss_settings(params: Params) -> None:
     """Raise PalimpsestError for a setting of a method's losses that is missing or no number."""
     for name, method in params["methods"].items():
+        if CHECKPOINT in method:
+            continue
         forget, retain = VARIANTS[method["losses"]]
         losses = [forget[method["forget_loss"]]]
         losses += [retain[method["retain_loss"]]] if method["retain_loss"] else []
@@ -203,6 +210,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_scratch,
     check_pretraining,
     check_local_models,
+    check_brought,
     check_formats,
     check_positions,
     check_embedded,

@@ -22,7 +22,7 @@ from palimpsest.models.outline import LLAMA_LIKE, has_weights, positions_of, wri
 from palimpsest.models.tensors import read_settings
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, Calibrated
-from palimpsest.vocabulary import PRETRAINED, RETRAIN, SPLITS, TARGET
+from palimpsest.vocabulary import CHECKPOINT, PRETRAINED, RETRAIN, SPLITS, TARGET
 
 Params = Mapping[str, Any]
 SCRATCH = "models.scratch"
@@ -137,6 +137,9 @@ def _known_models(params: Params) -> dict[str, Path | None]:
     for kind in (TARGET, RETRAIN):
         if models[kind] != "train":
             known |= _local(f"models.{kind}", models[kind])
+    for name, method in params["methods"].items():
+        if CHECKPOINT in method:
+            known |= _local(f"methods.{name}.{CHECKPOINT}", method[CHECKPOINT])
     return known
 
 

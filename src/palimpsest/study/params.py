@@ -11,9 +11,10 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.study.brought import NOTE
 from palimpsest.study.checks import CHECKS, check_method_keys
 from palimpsest.unlearning.losses import SETTINGS
-from palimpsest.vocabulary import FULL, UNQUANTIZED
+from palimpsest.vocabulary import CHECKPOINT, FULL, UNQUANTIZED
 from palimpsest.yaml_files import check_keys_and_numbers, read_yaml
 
 INTEGERS = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
@@ -160,7 +161,7 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key {unknown!r}{where}. {hint}"
     if error.validator == "required":
         missing = next(name for name in expected if name not in instance)
-        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS, *LATER})
+        optional = sorted({*rule.get("properties", {})} - {*expected, *SETTINGS, *LATER, CHECKPOINT, NOTE})
         rest = f"only {', '.join(optional)} may be left out" if optional else "no key has a default"
         return f"{key} lacks the key {missing!r}: add it ({rest})."
     if error.validator == "maxLength":

@@ -99,8 +99,9 @@ def check_paths(folder: Path, names: Iterable[str]) -> None:
 
 
 def one_of(names: Iterable[object]) -> str:
-    """The pattern of a wildcard that is one of these names, whose dots stand for dots."""
-    return "|".join(re.escape(str(name)) for name in names)
+    """The pattern of a wildcard that is one of these names, whose dots stand for dots; without names it matches
+    nothing, where Snakemake would take an empty pattern for any."""
+    return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
 def _gpus(resources: Mapping[str, Any]) -> Any:

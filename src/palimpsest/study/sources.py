@@ -29,7 +29,7 @@ PLACES = (
     "models/retrain/*",
     "models/base",
     "models/pretraining/text/path",
-    "models/pretraining/text/path",
+    "methods/*/checkpoint",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
 )

@@ -88,7 +88,7 @@ def test_a_block_that_two_stages_list_is_refused():
 
 def test_a_stage_has_the_rules_of_its_files_and_puts_out_what_it_lists():
     stages = read_stages(REPOSITORY / "dvc.yaml")
-    assert rules_of(stages["models"], REPOSITORY) == ["pretraining_text", "pretrain", "train", "unlearn"]
+    assert rules_of(stages["models"], REPOSITORY) == ["pretraining_text", "pretrain", "bring", "train", "unlearn"]
     assert rules_of(stages["report"], REPOSITORY) == ["audit", "figures", "score"]
     found = {name: [path.name for path in outputs_of(stage)] for name, stage in stages.items()}
     assert found["corpus"] == ["corpus"] and found["report"][-1] == "audit.json"

@@ -125,7 +125,7 @@ def test_every_place_that_names_files_is_known_and_no_other(study):
         "calibration": {"generic": {"source": "file", "settings": {"path": "data/raw/forget.json"}}},
         "battery": {"tasks": {"gen": {"data": "data"}, "tru": {"data": "truthfulqa/truthful_qa"}}},
         "report": {"method": "data"},
-        "methods": {"data": {"forget_loss": "data"}},
+        "methods": {"data": {"forget_loss": "data"}, "mine": {"checkpoint": "data", "note": "data"}},
     }
     (study / "train").mkdir()
     (study / "train/file").touch()
@@ -136,6 +136,7 @@ def test_every_place_that_names_files_is_known_and_no_other(study):
         "battery/tasks/gen/data",
         "calibration/generic/settings/path",
         "corpus/settings/path",
+        "methods/mine/checkpoint",
         "models/base",
         "models/pretraining/text/path",
         "models/target/checkpoint",
