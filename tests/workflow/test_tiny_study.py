@@ -235,6 +235,46 @@ def test_an_edit_of_one_backend_requantizes_with_that_one_alone(copy, read_steps
     }
 
 
+def test_a_model_of_the_study_brought_back_as_a_checkpoint_has_the_same_scores(copy, read_steps):
+    """As if another tool had made it. What is left to do is what its own steps are."""
+    name, made = "npo_klr", copy.folder.parent / "made"
+    parts = ("models", "quantized", "infer", "scores", "survival")
+    before = {
+        path.relative_to(copy.results): path for part in parts for path in (copy.results / part / name).rglob("*")
+    }
+    before = {str(place): path.read_bytes() for place, path in before.items() if path.is_file()}
+    shutil.move(copy.results / "models" / name / "seed0", made)
+    for part in parts:
+        shutil.rmtree(copy.results / part / name)
+    copy.edit("methods", name, value={"checkpoint": str(made)})
+    copy.make("dvc-params")
+    assert str(made) in yaml.safe_load((copy.folder / "dvc.yaml").read_text())["stages"]["models"]["deps"]
+    done = read_steps(copy.run(*SNAKEMAKE))
+    bringing = f"Bringing {name} (seed 0), which was unlearned elsewhere"
+    assert done == OF_NPO_KLR - {f"Unlearning with {name} (seed 0)"} | {bringing} | REPORT
+    for place, content in before.items():
+        now = (copy.results / place).read_bytes()
+        if place.startswith(("scores", "survival")):
+            assert said(now) == said(content), place
+        elif not place.endswith("manifest.json"):
+            assert now == content, place
+    assert problems(copy.results, read_params(copy.folder / "params.yaml"), repository=copy.folder) == []
+    manifest = json.loads((copy.results / f"models/{name}/seed0/manifest.json").read_text())
+    assert manifest["training"] is None and manifest["storage"] == "not stated"
+    page = (copy.results / "report.html").read_text()
+    assert f"Brought as it is from {made} (SHA-256 of what lay there " in page
+    os.utime(made / "model.safetensors")
+    assert "Nothing to be done" in copy.run(*SNAKEMAKE, "--dry-run")
+    (made / "config.json").write_text((made / "config.json").read_text() + "\n")
+    assert bringing in read_steps(copy.run(*SNAKEMAKE, "--dry-run"))
+    assert "was made from another" in copy.make("verify", code=None)
+
+
+def said(record):
+    """What a score or survival record says, without what made it."""
+    return {key: value for key, value in json.loads(record).items() if key not in ("inputs", "code", "seal")}
+
+
 def test_restore_refuses_an_edited_study_and_a_missing_remote(clone):
     clone.edit(*LEARNING_RATE, value=2.0e-4)
     assert "the outputs do not belong to this params.yaml and code" in clone.make("restore", code=None)

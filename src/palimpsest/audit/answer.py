@@ -1,6 +1,7 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
 from palimpsest.audit.cautions import BELOW, DAMAGED, cautions, is_over_forgotten, join
+from palimpsest.audit.groups import headline_group
 from palimpsest.audit.reach import sentences
 from palimpsest.audit.retained import Retained
 from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
@@ -35,9 +36,9 @@ def _measured(audit: AuditTable, retained: Retained) -> Answer:
     speaks of the worst of them.
     """
     rules, study = retained.rules, retained.study
-    if CONSTRAINED not in audit["averages"]:
+    group = headline_group(audit["averages"])
+    if group is None:
         return _record(INCONCLUSIVE, "The study has no method with a retain loss and bfloat16 weights to average over.")
-    group = audit["averages"][CONSTRAINED]
     full = group["rows"][0]["retained"][HEADLINE]
     if full["value"] is None:
         reason = full["status"].removeprefix(UNDEFINED)
@@ -61,8 +62,9 @@ def _measured(audit: AuditTable, retained: Retained) -> Answer:
     worst = max(measured, key=lambda name: _value(measured[name]))
     numbers["worst"] = worst
     if full["value"] >= rules.forgotten_below:
+        who = "methods" if CONSTRAINED in audit["averages"] else "unlearned models"
         text = (
-            f"No answer: the methods did not forget in the first place; they keep {_percent(full)} of the forget set's "
+            f"No answer: the {who} did not forget in the first place; they keep {_percent(full)} of the forget set's "
             f"knowledge in {FULL}."
         )
         return _record(NOT_FORGOTTEN, text, *notes, numbers)

@@ -117,7 +117,8 @@ class ModelEntry(TypedDict):
     """A model: see palimpsest.models.records.ModelManifest.
 
     training: [seeds], None where a checkpoint was not trained here. files: by seed, as text, the SHA-256 of each file
-    by its name.
+    by its name. brought: of a model that was unlearned elsewhere, its manifest's words on it, with the SHA-256 of what
+    lay there.
     """
 
     model: str
@@ -128,6 +129,7 @@ class ModelEntry(TypedDict):
     training: list[dict[str, Any] | None]
     versions: dict[str, str]
     files: dict[str, dict[str, str]]
+    brought: NotRequired[dict[str, Any]]
 
 
 class Point(TypedDict):

@@ -9,6 +9,7 @@ from typing import Any, cast
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit.answer import answer
 from palimpsest.audit.battery import columns
+from palimpsest.audit.groups import groups_of
 from palimpsest.audit.reach import reach
 from palimpsest.audit.records import Key, Record, Study, index_study
 from palimpsest.audit.retained import DENOMINATORS, Retained, Rules
@@ -32,8 +33,7 @@ from palimpsest.survival.records import Survival
 from palimpsest.vocabulary import (
     BFLOAT16,
     BOTH,
-    CONSTRAINED,
-    CONTRAST,
+    CHECKPOINT,
     FORGET_METRICS,
     FULL,
     HEADLINE,
@@ -52,14 +52,18 @@ what is tried against the return of the text."""
 
 
 def headline_methods(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Those that the headline averages over, the paper's utility-constrained: a retain loss, bfloat16 weights, no cure.
+    """Those that the headline averages over, the paper's utility-constrained: a retain loss, bfloat16 weights, no cure,
+    trained here.
 
     methods: the block of params.yaml, a method for each name.
     """
     return [
         name
         for name, method in methods.items()
-        if method["retain_loss"] and method["storage"] == BFLOAT16 and not CURES & set(method)
+        if CHECKPOINT not in method
+        and method["retain_loss"]
+        and method["storage"] == BFLOAT16
+        and not CURES & set(method)
     ]
 
 
@@ -89,8 +93,7 @@ def collect(
     for model in constrained:
         choose(dict.fromkeys(study.unlearned), model, "unlearned model")
     retained = Retained(study, Rules(**rules))
-    contrast = [model for model in study.unlearned if _storage(study, model) != BFLOAT16]
-    groups = {CONSTRAINED: list(constrained), CONTRAST: contrast}
+    groups = groups_of(study, constrained)
     rows = [_row(study, retained, (m, s, p)) for m in study.models for s in study.seeds for p in study.precisions]
     averages = {name: _average(study, retained, models) for name, models in groups.items() if models}
     table: AuditTable = {
@@ -124,7 +127,7 @@ def _storage(study: Study, model: str) -> str:
 def _model(study: Study, model: str) -> ModelEntry:
     first = study.manifests[model, study.seeds[0]]
     by_seed = [study.manifests[model, seed] for seed in study.seeds]
-    return {
+    entry: ModelEntry = {
         "model": model,
         "kind": first["kind"],
         "method": first["method"],
@@ -134,6 +137,10 @@ def _model(study: Study, model: str) -> ModelEntry:
         "versions": first.get("versions", {}),
         "files": {str(manifest["seed"]): manifest.get("files", {}) for manifest in by_seed},
     }
+    if "brought" in first:
+        digest = first.get("given", {}).get(f"methods/{model}/{CHECKPOINT}")
+        entry["brought"] = {**first["brought"], "sha256": digest}
+    return entry
 
 
 def _row(study: Study, retained: Retained, key: Key) -> Row:

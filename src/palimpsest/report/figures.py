@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from palimpsest.artefacts import atomic_file
+from palimpsest.audit.groups import headline_group
 from palimpsest.audit.shapes import Audit, Group, GroupRow, SeedsRow
-from palimpsest.vocabulary import BFLOAT16, CONSTRAINED, HEADLINE, RETRAIN, TARGET, UNLEARNED
+from palimpsest.vocabulary import BFLOAT16, CONSTRAINED, HEADLINE, NOT_STATED, RETRAIN, TARGET, UNLEARNED
 
 INK, MUTED, GRID = "#1d1d20", "#6c6c72", "#dcdce0"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
@@ -49,9 +50,9 @@ NOBODY: Group = {"models": [], "n": 0, "rows": []}
 
 
 def draw_retained(audit: Audit, path: Path | str) -> None:
-    """Retained forget knowledge by precision: a dot a model, a bar for the mean of the utility-constrained methods."""
+    """Retained forget knowledge by precision: a dot a model, a bar for the mean of the models of the headline."""
     rows = [row for row in audit["over_seeds"] if row["kind"] == UNLEARNED]
-    averages = audit["averages"].get(CONSTRAINED, NOBODY)
+    averages = headline_group(audit["averages"]) or NOBODY
     precisions = audit["precisions"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.2, 0.62 * len(precisions)), 4.3), layout="constrained")
@@ -78,7 +79,8 @@ def draw_retained(audit: Audit, path: Path | str) -> None:
         axes.set_ylabel("retained forget knowledge (%)")
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend_of_groups(figure, rows, averages["models"])
+        said = "with a retain loss, bfloat16 weights" if CONSTRAINED in audit["averages"] else "brought as they are"
+        _legend_of_groups(figure, rows, averages["models"], f"{said} (bar: mean)")
         save(figure, path)
 
 
@@ -127,7 +129,7 @@ def _group(row: SeedsRow, constrained: list[str]) -> dict[str, Any]:
     look: dict[str, Any] = {"linestyle": "", "markersize": 6, "markeredgewidth": 1.2, "alpha": 0.8, "zorder": 3}
     if row["model"] in constrained:
         return look | {"marker": "o", "color": BLUE, "markerfacecolor": BLUE, "markeredgewidth": 0}
-    if row["storage"] != BFLOAT16:
+    if row["storage"] not in (BFLOAT16, NOT_STATED):
         return look | {"marker": "D", "color": VERMILION, "markerfacecolor": VERMILION, "markeredgewidth": 0}
     return look | {"marker": "o", "color": MUTED, "markerfacecolor": "none"}
 
@@ -162,13 +164,14 @@ def _reference_lines(axes: Axes) -> None:
         axes.annotate(label, (1.01, value), xycoords=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=9)
 
 
-def _legend_of_groups(figure: Figure, rows: Sequence[SeedsRow], constrained: list[str]) -> None:
+def _legend_of_groups(figure: Figure, rows: Sequence[SeedsRow], constrained: list[str], said: str) -> None:
     names = {row["model"]: row for row in rows}
     handles = []
-    contrast = [name for name in names if name not in constrained and names[name]["storage"] != BFLOAT16]
+    plain = (BFLOAT16, NOT_STATED)
+    contrast = [name for name in names if name not in constrained and names[name]["storage"] not in plain]
     other = [name for name in names if name not in constrained and name not in contrast]
     for members, text in (
-        (constrained, "with a retain loss, bfloat16 weights (bar: mean)"),
+        (constrained, said),
         (contrast, "more precise weights while unlearning"),
         (other, "not averaged"),
     ):

@@ -13,17 +13,20 @@ from markupsafe import Markup
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit import battery, reach
 from palimpsest.audit.cautions import cautions, is_over_forgotten, meaning_of_a_minus, privleak_cautions
-from palimpsest.audit.shapes import Audit
+from palimpsest.audit.groups import TITLES
+from palimpsest.audit.shapes import Audit, ModelEntry
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
 from palimpsest.report.known_answers import texts
 from palimpsest.vocabulary import (
+    BROUGHT,
     CONSTRAINED,
     CONTRAST,
     FORGET_METRICS,
     FULL,
     HEADLINE,
     KNOWMEM,
+    NOT_STATED,
     PERPLEXITY,
     PRIVLEAK,
     TARGET,
@@ -39,6 +42,12 @@ METRICS = {
     UTILITY: ("Utility", "retain set, higher is better"),
     PERPLEXITY: ("Perplexity", "lower is better, no percentage"),
 }
+LABELS = {
+    CONSTRAINED: "retain loss, bfloat16",
+    BROUGHT: "brought as they are",
+    CONTRAST: "more precise weights",
+}
+"""Of the groups that are averaged."""
 MISSING = "–"
 BELOW_MARK = " ‡"
 UNEVEN = 50
@@ -89,6 +98,9 @@ def render(
         sizes=_sizes(audit),
         targets=_targets(audit),
         averages=audit["averages"],
+        labels=LABELS,
+        brought=[_brought(model) for model in audit["models"] if "brought" in model],
+        trained_here=any("brought" not in model for model in audit["models"] if model["kind"] == UNLEARNED),
         metrics=METRICS,
         headline=HEADLINE,
         full=FULL,
@@ -110,18 +122,35 @@ def render(
 
 
 def _groups(audit: Audit) -> list[dict[str, Any]]:
-    """The unlearned models in the order of the main table: averaged, contrast, others."""
+    """The unlearned models in the order of the main table: averaged, brought, contrast, others."""
     averages = audit["averages"]
     unlearned = [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]
-    constrained = averages.get(CONSTRAINED, {"models": []})["models"]
-    contrast = averages.get(CONTRAST, {"models": []})["models"]
-    other = [name for name in unlearned if name not in constrained and name not in contrast]
     groups = [
-        ("With a retain loss, bfloat16 weights", constrained, averages.get(CONSTRAINED)),
-        ("More precise weights while unlearning", contrast, averages.get(CONTRAST)),
-        ("Other methods", other, None),
+        {"title": title, "models": averages[name]["models"], "average": averages[name]}
+        for name, title in TITLES.items()
+        if name in averages
     ]
-    return [{"title": title, "models": models, "average": mean} for title, models, mean in groups if models]
+    other = [name for name in unlearned if not any(name in group["models"] for group in groups)]
+    return [*groups, {"title": "Other methods", "models": other, "average": None}] if other else groups
+
+
+def _brought(model: ModelEntry) -> dict[str, str]:
+    """Where a model that was unlearned elsewhere comes from, in words."""
+    facts = model["brought"]
+    hashes = [f"SHA-256 of what lay there {facts['sha256']}"] if facts["sha256"] else []
+    hashes += [f"commit {facts['revision']}"] if facts.get("revision") else []
+    how = [f"weights stored as {' and '.join(facts['stored'])}, read as bfloat16"] if facts.get("stored") else []
+    if facts["as"] == "adapter":
+        base = "the target" if facts["base"] == TARGET else facts["base"]
+        how.append(f"an adapter ({facts['kind']}, rank {facts['rank']}), merged into {base} here")
+    note = (model["method"] or {}).get("note")
+    return {
+        "model": model["model"],
+        "source": f"{facts['source']} ({'; '.join([*hashes, *how])})",
+        "storage": "" if model["storage"] == NOT_STATED else model["storage"],
+        "tokenizer": facts["tokenizer"],
+        "note": note or "",
+    }
 
 
 def _parts(audit: Audit) -> dict[tuple[str, str], dict[str, float | None]]:

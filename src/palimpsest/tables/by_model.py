@@ -10,7 +10,7 @@ from typing import Any
 from palimpsest.audit.cautions import meaning_of_a_minus
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
-from palimpsest.vocabulary import BOTH, FORGET_METRICS, FULL, HEADLINE, KNOWMEM, UNLEARNED, UTILITY, VERBMEM
+from palimpsest.vocabulary import BOTH, FORGET_METRICS, FULL, HEADLINE, KNOWMEM, NOT_STATED, UNLEARNED, UTILITY, VERBMEM
 
 MARKS = {BOTH: "", VERBMEM: "v", KNOWMEM: "k"}
 """Of the metric that a number of retained knowledge rests on, where it is not the mean of both."""
@@ -26,13 +26,14 @@ class Outcome:
     retained_bf16. broken: Utility in bf16 below the audit's floor, in any seed. recovered: the share of what was
     forgotten that came back, of the means over the seeds and over those metrics of the basis that had been forgotten in
     bf16 by the audit's rule, as in palimpsest.survival.prediction; None where none had. saved: of each seed, what
-    rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests say so.
+    rounding to bfloat16 left when the model was saved (updates.saved_share), if the manifests say so. Of a model that
+    was unlearned elsewhere nothing is known of the training: learning_rate and steps are None.
     """
 
     model: str
     precision: str
     storage: str
-    learning_rate: float
+    learning_rate: float | None
     broken: bool
     steps: Seeds
     forget_nats: Seeds
@@ -75,11 +76,11 @@ def _outcome(
     return Outcome(
         model["model"],
         precision,
-        model["method"]["storage"],
-        model["method"]["learning_rate"],
+        model["method"].get("storage", NOT_STATED),
+        model["method"].get("learning_rate"),
         any(row["broken"] for row in full),
-        [run["steps"] for run in model["training"]],
-        [run["forget_nats"] for run in model["training"]],
+        [run and run["steps"] for run in model["training"]],
+        [run and run["forget_nats"] for run in model["training"]],
         [row["metrics"][UTILITY]["score"] for row in full],
         _retained(full, _basis(full)),
         _basis(full),
@@ -87,7 +88,7 @@ def _outcome(
         basis,
         [row["survival"]["rho"] for row in here],
         (compared[1] - compared[2]) / (100 - compared[2]) if compared else None,
-        [run["saved"] for run in model["training"] if "saved" in run],
+        [run["saved"] for run in model["training"] if run and "saved" in run],
     )
 
 
@@ -120,7 +121,10 @@ def spread(values: Seeds, digits: int = 0) -> str:
 Column = tuple[str, Callable[[Outcome], str]]
 METHOD: Column = ("method", lambda outcome: outcome.model)
 WEIGHTS: Column = ("weights", lambda outcome: outcome.storage)
-RATE: Column = ("learning rate", lambda outcome: f"{outcome.learning_rate:g}")
+RATE: Column = (
+    "learning rate",
+    lambda outcome: MISSING if outcome.learning_rate is None else f"{outcome.learning_rate:g}",
+)
 STEPS: Column = ("steps", lambda outcome: spread(outcome.steps))
 NATS: Column = ("forget nats", lambda outcome: spread(outcome.forget_nats, 1))
 RETAINED: Column = (

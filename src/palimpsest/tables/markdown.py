@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from palimpsest.audit.battery import texts
 from palimpsest.audit.cautions import cautions, meaning_of_a_minus, privleak_cautions
+from palimpsest.audit.groups import headline_group
 from palimpsest.audit.shapes import Audit, SeedsRow
-from palimpsest.vocabulary import CONSTRAINED, FULL, HEADLINE, PERPLEXITY, UNLEARNED
+from palimpsest.vocabulary import FULL, HEADLINE, PERPLEXITY, UNLEARNED
 
 MISSING = "–"
 
@@ -39,9 +40,9 @@ def tables(audit: Audit) -> str:
 
 def _means(audit: Audit) -> list[list[str]]:
     """A line for each denominator; none where the study has no methods to average."""
-    if CONSTRAINED not in audit["averages"]:
+    group = headline_group(audit["averages"])
+    if group is None:
         return []
-    group = audit["averages"][CONSTRAINED]
     title = f"**mean of {', '.join(group['models'])}**"
     return [
         [f"{title}: {label}", *(number(row["retained"][name]["value"]) for row in group["rows"])]

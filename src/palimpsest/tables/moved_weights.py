@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.audit.records import read_audit
+from palimpsest.errors import PalimpsestError
 from palimpsest.survival.checkpoints import formats_of, survive
 from palimpsest.survival.training_precision import FINER, IN_PLACE
 from palimpsest.tables.markdown import MISSING, number, table
@@ -52,15 +53,20 @@ def movable_below(learning_rate: float) -> float:
 
 
 def moved(results: Path, seed: int) -> list[Moved]:
-    """All unlearned models of a study's seed. Raises PalimpsestError where a checkpoint is missing."""
+    """All models of a study's seed that were unlearned in it. Raises PalimpsestError where there is none, and where a
+    checkpoint is missing."""
     audit = read_audit(results / "audit.json")
     formats, _ = formats_of(audit["settings"]["quantizers"])
     target = results / "models" / TARGET / f"seed{seed}"
     found = []
     for model in audit["models"]:
-        if model["kind"] == UNLEARNED:
+        if model["kind"] == UNLEARNED and "brought" not in model:
             record = survive(target, target.parents[1] / model["model"] / target.name, formats)
             found.append(_moved(model, record))
+    if not found:
+        raise PalimpsestError(
+            f"{results} has no model that was unlearned in the study: `palimpsest survive` reads others."
+        )
     return found
 
 

@@ -53,7 +53,7 @@ from palimpsest.tables.by_model import (
     outcomes_table,
 )
 from palimpsest.tables.markdown import number, table
-from palimpsest.vocabulary import BFLOAT16, STORAGES, TARGET
+from palimpsest.vocabulary import BFLOAT16, NOT_STATED, STORAGES, TARGET
 
 HALF_ULPS = 256
 """In bfloat16 an AdamW step of eta moves weights below about 256 eta (docs/theory.md, statement 3)."""
@@ -104,8 +104,9 @@ def draw_diagram(records: Sequence[Outcome], limits: Mapping[str, float | None],
     A hatched cell had not forgotten in bf16. A mark after rho: see by_model.MARKS and BROKEN. The two strokes in the
     bfloat16 panel are the predicted border of the format; none where it lies outside the panel's rates.
     """
-    storages = [name for name in STORAGES if any(record.storage == name for record in records)]
-    rates = {name: sorted({record.learning_rate for record in records if record.storage == name}) for name in storages}
+    known = [(record, record.learning_rate) for record in records if record.learning_rate is not None]
+    storages = [name for name in STORAGES if any(record.storage == name for record, _ in known)]
+    rates = {name: sorted({rate for record, rate in known if record.storage == name}) for name in storages}
     precisions = list(dict.fromkeys(record.precision for record in records))
     columns = [len(each) for each in rates.values()]
     colours = matplotlib.colormaps["YlOrRd"]
@@ -113,9 +114,9 @@ def draw_diagram(records: Sequence[Outcome], limits: Mapping[str, float | None],
         figure = Figure(figsize=(0.62 * sum(columns) + 1.2, 0.55 * len(precisions) + 1.6), layout="constrained")
         panels = figure.subplots(1, len(storages), squeeze=False, sharey=True, width_ratios=columns)[0]
         for axes, storage in zip(panels, storages, strict=True):
-            for record in records:
+            for record, rate in known:
                 if record.storage == storage:
-                    place = rates[storage].index(record.learning_rate), precisions.index(record.precision)
+                    place = rates[storage].index(rate), precisions.index(record.precision)
                     _draw_cell(axes, *place, record, colours)
             if storage == BFLOAT16:
                 for y, precision in enumerate(precisions):
@@ -297,7 +298,7 @@ def _by_format(pairs: Sequence[Pair]) -> str:
     for _, members in sorted(by_size(pairs).items()):
         for name in sorted({pair["precision"] for pair in members}):
             part = [pair for pair in members if pair["precision"] == name]
-            finer = count_outcomes(pair for pair in part if pair["weights"] != BFLOAT16)
+            finer = count_outcomes(pair for pair in part if pair["weights"] not in (BFLOAT16, NOT_STATED))
             numbers = [len(part), count_errors(part)["errors"], *finer.values()]
             lines.append([_size(members), name, *map(str, numbers)])
     return table(["models", "format", "pairs", "wrong", *(f"finer weights: {outcome}" for outcome in OUTCOMES)], lines)
