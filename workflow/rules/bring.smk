@@ -18,7 +18,10 @@ rule bring:
         mem_mb=3000,
     params:
         settings=of_params(
-            method="methods/{model}", source="models/target", prompt="prompt"
+            method="methods/{model}",
+            source="models/target",
+            prompt="prompt",
+            kernels="kernels",
         ),
         refused=run_checks.uncounted(run_checks.refusals_of(config["quantizers"])),
     message:
