@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import Origin, hash_sources
-from palimpsest.corpus.checks import check_answers, check_corpus
 from palimpsest.corpus.layout import write_corpus
-from palimpsest.corpus.sources import load_corpus
+from palimpsest.corpus.sources import PATHS, checked_corpus
 
 
 def prepare(origin: Origin, settings: dict[str, Any], tokenizers: dict[str, str], folder: Path) -> None:
     """settings: the block `corpus`; tokenizers: ROUGE's, by metric."""
-    corpus = load_corpus(settings["source"], settings["settings"], settings["subset"])
-    counts = check_corpus(corpus, **settings["checks"])
-    check_answers(corpus, tokenizers)
-    write_corpus(corpus, folder, origin, counts=counts, **hash_sources(settings["settings"].get("path")))
+    corpus, counted = checked_corpus(settings, tokenizers)
+    given = [settings["settings"].get(key) for key in PATHS]
+    write_corpus(corpus, folder, origin, **counted, **hash_sources(*given))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ what was retained or held out must not contain what is forgotten."""
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from palimpsest.corpus.corpus import Corpus
-from palimpsest.corpus.repeats import as_words, check_repeats, long_answer, normalised
+from palimpsest.corpus.corpus import Corpus, Prompt, Question, stored
+from palimpsest.corpus.repeats import as_words, check_repeats, long_answer, normalised, place_of
 from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, is_blank, reading, units
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM, RETAIN, SPLITS, UTILITY, VERBMEM
@@ -71,11 +71,37 @@ def check_corpus(
     return counts
 
 
+def check_records(
+    corpus: Corpus,
+    overlap_at_most: float,
+    prompts_found_at_least: float = 1.0,
+    scored_examples_at_most: int = 0,
+    repeats_at_most: int = 0,
+) -> dict[str, int | float]:
+    """As `check_corpus`, of a corpus of records, which may lack texts, a retain and a holdout set.
+
+    What is compared is what there is: documents of forget with those of retain and holdout, and scored rows with each
+    other. Prompts and passages are cut from the texts, and there are no in-context examples, so two limits have nothing
+    to hold to.
+    """
+    counts: dict[str, int | float] = {split: len(rows) for split, rows in vars(corpus).items()}
+    for split in SPLITS:
+        counts[f"{split}_words"] = sum(len(units(document)) for document in getattr(corpus, split))
+    for first, second in ((FORGET, RETAIN), (FORGET, HOLDOUT), (RETAIN, HOLDOUT)):
+        check_disjoint(first, getattr(corpus, first), second, getattr(corpus, second))
+    for split in (RETAIN, HOLDOUT):
+        documents = getattr(corpus, split)
+        if corpus.forget and documents:
+            counts[f"overlap_forget_{split}"] = check_overlap(corpus.forget, split, documents, overlap_at_most)
+    counts["repeats"] = check_repeats(corpus, repeats_at_most)
+    return counts
+
+
 def check_texts_filled(corpus: Corpus) -> None:
     """Raise PalimpsestError at the first empty text."""
     for split, rows in vars(corpus).items():
         for number, row in enumerate(rows):
-            for field, text in {"text": row}.items() if isinstance(row, str) else vars(row).items():
+            for field, text in {"text": row}.items() if isinstance(row, str) else stored(row).items():
                 if is_blank(text):
                     raise PalimpsestError(
                         f"entry {number} of corpus split {split} has an empty {field}: fill or remove it."
@@ -210,14 +236,14 @@ def check_answers(corpus: Corpus, tokenizers: Mapping[str, str]) -> None:
 
     tokenizers: by metric, those of VerMem, KnowMem and Utility, of palimpsest.corpus.words.
     """
-    answers = {
-        VERBMEM: ("verbmem/forget", [each.gt for each in corpus.verbmem]),
-        KNOWMEM: ("knowmem/forget_qa", [each.answer for each in corpus.forget_qa]),
-        UTILITY: ("knowmem/retain_qa", [each.answer for each in corpus.retain_qa]),
+    answers: dict[str, tuple[str, Sequence[Prompt | Question]]] = {
+        VERBMEM: ("verbmem/forget", corpus.verbmem),
+        KNOWMEM: ("knowmem/forget_qa", corpus.forget_qa),
+        UTILITY: ("knowmem/retain_qa", corpus.retain_qa),
     }
-    for metric, (part, texts) in answers.items():
+    for metric, (part, rows) in answers.items():
         tokenizer = tokenizers[metric]
-        read = reading(texts, tokenizer)
+        read = reading([row.gt if isinstance(row, Prompt) else row.answer for row in rows], tokenizer)
         remedy = f"set metrics.{metric}.tokenizer to {UNICODE}"
         if read.share > DROPPED_AT_MOST:
             raise PalimpsestError(
@@ -225,8 +251,9 @@ def check_answers(corpus: Corpus, tokenizers: Mapping[str, str]) -> None:
                 f"{tokenizer!r}, which reads a-z and 0-9 alone: its scores would be wrong; {remedy}."
             )
         if read.unread:
+            place = place_of(rows, read.unread[0], part)
             raise PalimpsestError(
-                f"row {read.unread[0]} of {part} has an answer of which ROUGE's tokenizer {tokenizer!r} reads nothing "
+                f"{place} has an answer of which ROUGE's tokenizer {tokenizer!r} reads nothing "
                 f"({len(read.unread)} such rows): every model would score 0 there; {remedy}, or remove the row."
             )
         if read.dropped:

@@ -1,6 +1,7 @@
 """What every source of text becomes: the splits of MUSE, in memory and on disk."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,32 @@ class Prompt:
 
     prompt: str
     gt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """Of a row that is from the user's own records. id: of the record; subject: whom or what it is about, if that is
+    said. place: file and row, for messages, while the user's files are read; it is not written."""
+
+    id: str
+    subject: str | None = None
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class RecordQuestion(Labels, Question):
+    """A question of the user's own records."""
+
+
+@dataclass(frozen=True)
+class RecordPrompt(Labels, Prompt):
+    """A passage of a text of the user's own records. Of several of one text the later ones have a number behind the
+    record's id."""
+
+
+def stored(row: Question | Prompt) -> dict[str, Any]:
+    """What is written of a row: its texts, and its labels if it has any."""
+    return {name: value for name, value in vars(row).items() if value is not None and name != "place"}
 
 
 @dataclass(frozen=True)
@@ -38,3 +65,25 @@ class Corpus:
     privleak_forget: list[str]
     privleak_retain: list[str]
     privleak_holdout: list[str]
+
+
+PARTS = {
+    "verbmem": "no forget record has a text to be continued",
+    "forget_qa": "no forget record has a question",
+    "retain_qa": "no retain record has a question",
+    "privleak_forget": "no forget record has a text",
+    "privleak_retain": "no retain record has a text",
+    "privleak_holdout": "there are no holdout texts",
+}
+"""What models are asked, and why a corpus of records may have none of it."""
+
+
+def absent_parts(corpus: Corpus) -> list[str]:
+    """Those of PARTS of which the corpus has nothing."""
+    return [part for part in PARTS if not getattr(corpus, part)]
+
+
+def whole_texts(corpus: Corpus, split: str) -> list[str]:
+    """The documents of a split, forget or retain; where it has none, each question with its answer."""
+    documents: list[str] = getattr(corpus, split)
+    return documents or [f"{each.question}\n{each.answer}" for each in getattr(corpus, f"{split}_qa")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import Origin, atomic_directory, write_json, write_manifest
-from palimpsest.corpus.corpus import Corpus, Prompt, Question
+from palimpsest.corpus.corpus import Corpus, Prompt, Question, RecordPrompt, RecordQuestion, stored
 from palimpsest.corpus.files import cleaned, read_list, read_text
 from palimpsest.corpus.words import is_blank
 from palimpsest.errors import PalimpsestError
@@ -20,8 +20,17 @@ Reader = Callable[[str, str], list[Any]]
 """Maps (part, split), as in ("raw", "forget"), to rows: strings, or objects with the columns of the part."""
 
 
+LABELS = ("id", "subject")
+OF_RECORDS: dict[type, type] = {Question: RecordQuestion, Prompt: RecordPrompt}
+"""Rows of the user's own records, which have labels."""
+
+
 def load_folder(path: str, retain_split: str) -> Corpus:
     """A local folder in MUSE layout; `retain_split` names the retain file in raw/ (`retain`, `retain1`, `other`)."""
+    return _read_folder(path, retain_split, labelled=False)
+
+
+def _read_folder(path: str, retain_split: str, labelled: bool) -> Corpus:
     folder = Path(path)
     if not folder.is_dir():
         raise PalimpsestError(f"corpus folder {path} does not exist: give the path of a folder in MUSE layout.")
@@ -38,11 +47,13 @@ def load_folder(path: str, retain_split: str) -> Corpus:
         return read_list(file)
 
     held = any((folder / "raw" / f"holdout.{kind}").exists() for kind in ("json", "txt"))
-    return assemble(read, retain_split, "raw" if held else "privleak", path)
+    return assemble(read, retain_split, "raw" if held else "privleak", path, labelled)
 
 
-def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) -> Corpus:
+def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str, labelled: bool = False) -> Corpus:
     """Put the parts of a MUSE corpus together.
+
+    labelled: whether rows may have the labels that `write_corpus` gives those of the user's own records.
 
     The holdout documents come from `holdout_part` (privleak where raw has no holdout).
     Blank texts are left out (MUSE-News has one). Line ends become \\n, and a byte order mark at the start of a text is
@@ -56,10 +67,14 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str) ->
                 raise PalimpsestError(
                     f"{origin}: row {number} of {part}/{split} needs the texts {' and '.join(columns)}."
                 )
-        return [
-            kind(*(cleaned(row[column], f"{origin}: {column} of row {number} of {part}/{split}") for column in columns))
-            for number, row in enumerate(rows)
-        ]
+        made = []
+        for number, row in enumerate(rows):
+            cells = [
+                cleaned(row[column], f"{origin}: {column} of row {number} of {part}/{split}") for column in columns
+            ]
+            labels = {name: row[name] for name in LABELS if name in row} if labelled else {}
+            made.append((OF_RECORDS[kind] if labels else kind)(*cells, **labels))
+        return made
 
     def texts(part: str, split: str) -> list[str]:
         rows: list[Any] = [row.get("text") if isinstance(row, dict) else row for row in read(part, split)]
@@ -90,11 +105,11 @@ def write_corpus(corpus: Corpus, folder: Path, origin: Origin, **fields: Any) ->
         "raw/forget": corpus.forget,
         "raw/retain": corpus.retain,
         "raw/holdout": corpus.holdout,
-        "verbmem/forget": [vars(prompt) for prompt in corpus.verbmem],
-        "knowmem/forget_qa": [vars(question) for question in corpus.forget_qa],
-        "knowmem/forget_qa_icl": [vars(question) for question in corpus.forget_icl],
-        "knowmem/retain_qa": [vars(question) for question in corpus.retain_qa],
-        "knowmem/retain_qa_icl": [vars(question) for question in corpus.retain_icl],
+        "verbmem/forget": [stored(prompt) for prompt in corpus.verbmem],
+        "knowmem/forget_qa": [stored(question) for question in corpus.forget_qa],
+        "knowmem/forget_qa_icl": [stored(question) for question in corpus.forget_icl],
+        "knowmem/retain_qa": [stored(question) for question in corpus.retain_qa],
+        "knowmem/retain_qa_icl": [stored(question) for question in corpus.retain_icl],
         "privleak/forget": corpus.privleak_forget,
         "privleak/retain": corpus.privleak_retain,
         "privleak/holdout": corpus.privleak_holdout,
@@ -107,4 +122,9 @@ def write_corpus(corpus: Corpus, folder: Path, origin: Origin, **fields: Any) ->
 
 def read_corpus(folder: Path | str) -> Corpus:
     """What write_corpus wrote."""
-    return load_folder(str(folder), retain_split=RETAIN)
+    return _read_folder(str(folder), RETAIN, labelled=True)
+
+
+def read_rows(folder: Path | str, part: str) -> list[dict[str, Any]]:
+    """Of what write_corpus wrote, the rows of a part such as `knowmem/forget_qa`, with the labels they have."""
+    return read_list(Path(folder) / f"{part}.json")

@@ -1,7 +1,7 @@
 """Rows that void a metric, because they stand twice: a text that is to be told apart from itself, a question that is to
 be forgotten and kept, a prompt that shows its answer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
@@ -53,8 +53,9 @@ def _repeated(corpus: Corpus) -> Iterator[str]:
     for field, (reason, splits) in KINDS.items():
         seen: dict[str, str] = {}
         for split in splits:
-            for number, text in enumerate(_texts(getattr(corpus, split), field)):
-                row = f"row {number} of {PLACES[split]}"
+            rows = getattr(corpus, split)
+            for number, text in enumerate(_texts(rows, field)):
+                row = place_of(rows, number, PLACES[split])
                 twin = seen.setdefault(normalised(text), row)
                 if twin != row:
                     yield f"{row} is also {twin}: {reason}"
@@ -64,11 +65,17 @@ def _texts(rows: Iterable[Any], field: str) -> list[str]:
     return [row if isinstance(row, str) else getattr(row, field) for row in rows]
 
 
+def place_of(rows: Sequence[Any], number: int, part: str) -> str:
+    """Where a row is: in the user's own file, or in a part of MUSE's layout."""
+    return getattr(rows[number], "place", "") or f"row {number} of {part}"
+
+
 def _shown(corpus: Corpus) -> Iterator[str]:
     for number, row in enumerate(corpus.verbmem):
         answer = long_answer(row.gt)
         if answer and answer in as_words(row.prompt):
-            yield f"row {number} of {PLACES['verbmem']} has its continuation in its prompt: whoever copies it is right"
+            place = place_of(corpus.verbmem, number, PLACES["verbmem"])
+            yield f"{place} has its continuation in its prompt: whoever copies it is right"
 
 
 def as_words(text: str) -> str:

@@ -1,12 +1,14 @@
 """One loader for every source of text:
-the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub."""
+the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub, records of the user's own."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from palimpsest.corpus.checks import check_answers, check_corpus, check_records
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.embedded.generator import generate_corpus
+from palimpsest.corpus.from_records import counts_of, load_records
 from palimpsest.corpus.hub import cannot_load, opened
 from palimpsest.corpus.layout import assemble, load_folder
 from palimpsest.corpus.subset import choose_subset
@@ -18,7 +20,7 @@ FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy i
 
 def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, int] | None = None) -> Corpus:
     """The corpus of a source: `embedded` (settings: arguments of generate_corpus),
-    `folder` or `hub` (path, retain_split).
+    `folder` or `hub` (path, retain_split), `records` (arguments of load_records).
 
     `subset` (arguments of choose_subset) picks a small study out of a big corpus. Raises PalimpsestError for an unknown
     source, settings that do not fit it, and missing or malformed data.
@@ -46,7 +48,29 @@ def load_hub(path: str, retain_split: str) -> Corpus:
         return assemble(read, retain_split, "raw", path)
 
 
-SOURCES: dict[str, Callable[..., Corpus]] = {"embedded": generate_corpus, "folder": load_folder, "hub": load_hub}
+def checked_corpus(block: Mapping[str, Any], tokenizers: Mapping[str, str]) -> tuple[Corpus, dict[str, Any]]:
+    """The corpus of the block `corpus` of params.yaml, with what its manifest says of it: `counts` and, of records,
+    `by_split` (counts_of).
+
+    tokenizers: ROUGE's, by metric. Raises PalimpsestError for what the corpus' checks refuse.
+    """
+    corpus = load_corpus(block["source"], block["settings"], block["subset"])
+    of_records = block["source"] == RECORDS
+    counts = (check_records if of_records else check_corpus)(corpus, **block["checks"])
+    check_answers(corpus, tokenizers)
+    return corpus, {"counts": counts, **({"by_split": counts_of(corpus)} if of_records else {})}
+
+
+RECORDS = "records"
+PATHS = ("path", "forget", "retain", "holdout")
+"""Keys of corpus.settings that name files or folders."""
+
+SOURCES: dict[str, Callable[..., Corpus]] = {
+    "embedded": generate_corpus,
+    "folder": load_folder,
+    "hub": load_hub,
+    RECORDS: load_records,
+}
 
 
 def call(what: str, function: Callable[..., Corpus], settings: Mapping[str, Any]) -> Corpus:
