@@ -10,6 +10,7 @@ from typing import Any
 
 from palimpsest.artefacts import Origin, atomic_directory, hash_sources, verify_files, write_json, write_manifest
 from palimpsest.corpus.checks import check_overlap
+from palimpsest.corpus.corpus import whole_texts
 from palimpsest.corpus.generic import generic_texts
 from palimpsest.corpus.layout import read_corpus
 
@@ -21,9 +22,9 @@ def collect_text(
     Only forget text may repeat the forget text."""
     verify_files(corpus)
     splits = read_corpus(corpus)
-    texts = generic_texts(**generic) if generic else getattr(splits, text)
+    texts = generic_texts(**generic) if generic else whole_texts(splits, text)
     limit = 1.0 if text == "forget" else overlap_at_most
-    overlap = check_overlap(splits.forget, f"the {text} calibration text", texts, limit)
+    overlap = check_overlap(whole_texts(splits, "forget"), f"the {text} calibration text", texts, limit)
     with atomic_directory(folder) as draft:
         write_json(draft / "texts.json", texts)
         write_manifest(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_manifest
+from palimpsest.corpus.corpus import absent_parts
 from palimpsest.corpus.layout import read_corpus
 from palimpsest.corpus.prompts import make_template
 from palimpsest.inference.files import write_log_probs, write_responses
@@ -40,7 +41,8 @@ def infer(
         splits = {split: getattr(texts, f"privleak_{split}") for split in settings.get("logprob_splits", SPLITS)}
         limits = settings["logprob_tokens"], settings["batch_size"]
         write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")
-        write_manifest(draft, origin, device=device, template=template.record())
+        absent = {"absent": parts} if (parts := absent_parts(texts)) else {}
+        write_manifest(draft, origin, device=device, template=template.record(), **absent)
 
 
 if __name__ == "__main__":

@@ -38,12 +38,13 @@ def page(
         verify_files(inferred[voice])
     check_files(inputs["figures"])
     answers = {label: inferred[voice] / "responses.jsonl" for label, voice in voices.items()}
+    table = read_record(inputs["audit"])
     samples = [
         sample
         for task, metric in (("verbmem", "verbmem"), ("knowmem_forget", "knowmem"))
+        if table["rows"][0]["metrics"][metric]["n"]
         for sample in select_samples(answers, "target, bf16", task, show["samples"], show["tokenizers"][metric])
     ]
-    table = read_record(inputs["audit"])
     known = compare(table, show["known_answers"]) if "known_answers" in show else None
     quantized = rows_of_files(*([read_record(path) for path in files[kind]] for kind in ("manifests", "costs")))
     charts = {name: inputs[name] for name in ("retained", "survival")}

@@ -25,7 +25,8 @@ def score_precisions(
             verify_files(folder)
         files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
         made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision)
-        found = score(metric, settings, *files) | {"template": read_json(mine / MANIFEST)["template"]}
+        asked = read_json(mine / MANIFEST)
+        found = score(metric, settings, *files, absent=asked.get("absent", ())) | {"template": asked["template"]}
         write_record(output, made_by, found, ("numpy", "pyarrow", "rouge-score"))
 
 

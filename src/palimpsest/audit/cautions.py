@@ -10,10 +10,27 @@ from math import sqrt
 from typing import Any
 
 from palimpsest.audit.shapes import AuditTable
-from palimpsest.vocabulary import HEADLINE, OK, PRIVLEAK, RETRAIN, UNDEFINED
+from palimpsest.vocabulary import (
+    HEADLINE,
+    KNOWMEM,
+    OK,
+    PERPLEXITY,
+    PRIVLEAK,
+    RETRAIN,
+    UNDEFINED,
+    UTILITY,
+    VERBMEM,
+)
 
 BELOW = "less than the retrained model knows"
 DAMAGED = "damaged or over-forgotten"
+NAMES = {
+    VERBMEM: "VerMem",
+    KNOWMEM: "KnowMem",
+    PRIVLEAK: "PrivLeak",
+    UTILITY: "Utility",
+    PERPLEXITY: "Perplexity",
+}
 FAR = 0.2
 """From 0.5, an AUC of the retrained model that this far off makes PrivLeak doubtful. The published ones of MUSE are
 0.477 and 0.539."""
@@ -62,6 +79,18 @@ def cautions(audit: AuditTable, models: Sequence[str]) -> list[str]:
     return sentences
 
 
+def not_asked(audit: AuditTable) -> list[str]:
+    """A sentence on the metrics for which the corpus has nothing to ask, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, cell in audit["rows"][0]["metrics"].items():
+        if not cell["n"]:
+            reasons.setdefault(cell["status"].removeprefix(UNDEFINED), []).append(NAMES.get(name, name))
+    sentences = [f"{join(names)}: {reason}." for reason, names in reasons.items()]
+    if NAMES[UTILITY] in [name for names in reasons.values() for name in names]:
+        sentences.append("A damaged model cannot be told from one that forgets: give a retain set.")
+    return sentences
+
+
 def privleak_cautions(audit: AuditTable) -> list[str]:
     """A sentence each on where PrivLeak has no number, and where it rests on splits that differ by themselves.
 
@@ -72,6 +101,8 @@ def privleak_cautions(audit: AuditTable) -> list[str]:
     far: dict[str, tuple[float, dict[str, Any]]] = {}
     for row in audit["rows"]:
         cell: Mapping[str, Any] = row["metrics"].get(PRIVLEAK, {})
+        if not cell.get("n", 1):
+            continue
         if str(cell.get("status", OK)).startswith(UNDEFINED):
             _add(missing, cell["status"].removeprefix(UNDEFINED), row["precision"])
         elif row["kind"] == RETRAIN and abs(cell.get("auc_retrain", 0.5) - 0.5) > FAR:

@@ -21,13 +21,16 @@ WHAT = {
 
 def reach(study: Study, floors: Mapping[str, float] | None) -> dict[str, Reach]:
     """By metric of the forget set, what the target scores in full precision at its worst seed, and whether that is
-    enough; empty without floors.
+    enough; empty without floors. A metric that nobody was asked for is left out.
 
     floors: percent, by metric.
     """
     found: dict[str, Reach] = {}
     for metric, floor in (floors or {}).items():
-        scores = [study.scores[study.one(TARGET), seed, FULL][metric]["score"] for seed in study.seeds]
+        records = [study.scores[study.one(TARGET), seed, FULL][metric] for seed in study.seeds]
+        if not any(record["n"] for record in records):
+            continue
+        scores = [record["score"] for record in records]
         known = [score for score in scores if score is not None]
         lowest = min(known) if len(known) == len(scores) else None
         status = OK if lowest is not None and lowest >= floor else UNREACHED

@@ -68,10 +68,14 @@ class Retained:
     def __init__(self, study: Study, rules: Rules) -> None:
         self.study, self.rules = study, rules
         self.target, self.retrain = study.one(TARGET), study.one(RETRAIN)
-        self._scores = {metric: self._score_vectors(metric) for metric in FORGET_METRICS}
+        self.metrics = [metric for metric in FORGET_METRICS if not self._why_unasked(metric)]
+        """Of the forget set, those that were asked: of a corpus of questions alone there is no VerMem."""
+        self._scores = {metric: self._score_vectors(metric) for metric in self.metrics}
 
     def of(self, metric: str, key: Key, denominator: str) -> Vector:
-        """Percent retained of one metric; NaN where the denominator is below the minimum gap."""
+        """Percent retained of one metric; NaN where the denominator is below the minimum gap, or nothing was asked."""
+        if metric not in self._scores:
+            return np.full(1 + self.rules.resamples, np.nan)
         _, seed, precision = key
         rule = DENOMINATORS[denominator]
         scores = self._scores[metric]
@@ -82,8 +86,8 @@ class Retained:
         return np.where(defined, 100 * (scores[key] - floor) / np.where(defined, gap, 1.0), np.nan)
 
     def mean(self, key: Key, denominator: str) -> Vector:
-        """The mean of VerMem and KnowMem: "retained"."""
-        return _mean([self.of(metric, key, denominator) for metric in FORGET_METRICS])
+        """The mean of VerMem and KnowMem, or the one of them that was asked: "retained"."""
+        return _mean([self.of(metric, key, denominator) for metric in self.metrics])
 
     def average(self, models: list[str], precision: str, denominator: str) -> Vector:
         """`mean`, averaged over models and seeds."""
@@ -99,7 +103,7 @@ class Retained:
         """Which gap between target and reference is too small, in words; empty where all are wide enough."""
         rule = DENOMINATORS[denominator]
         at = precision if rule.same_precision else FULL
-        for metric in FORGET_METRICS:
+        for metric in self.metrics:
             for seed in seeds:
                 scores = self._scores[metric]
                 target, retrain = float(scores[self.target, seed, at][0]), float(scores[self.retrain, seed, at][0])
@@ -110,6 +114,15 @@ class Retained:
                         f"{metric} {what} at {at}, seed {seed}, is {gap:.1f} points, below {self.rules.minimum_gap:g}"
                     )
         return ""
+
+    def _why_unasked(self, metric: str) -> str:
+        """Why nobody was asked for a metric; empty where somebody was."""
+        record = next(iter(self.study.scores.values()))[metric]
+        return "" if record["n"] else record["status"]
+
+    def why_no_part(self, metric: str, seeds: list[int], precision: str, denominator: str) -> str:
+        """`why_undefined` of one metric alone, which may not have been asked."""
+        return self._why_unasked(metric) or self.why_undefined(seeds, precision, denominator)
 
     def cell(self, vector: Vector, why: str, confidence: float | None = None) -> Cell:
         """The cell of a vector: numbers, or None with the reason."""

@@ -157,7 +157,9 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
         "survival": None,
         "retained": None,
         "recovery": None,
-        "broken": utility < retained.rules.utility_floor / 100 * reference,
+        # without questions on the retain set nobody can tell
+        "broken": None not in (utility, reference)
+        and cast(float, utility) < retained.rules.utility_floor / 100 * cast(float, reference),
     }
     if kind != UNLEARNED:
         return row
@@ -180,11 +182,12 @@ def _metric(record: ScoreRecord) -> MetricCell:
     return cell
 
 
-def _utility(study: Study, key: Key) -> float:
-    score = study.scores[key][UTILITY]["score"]
-    if score is None:
+def _utility(study: Study, key: Key) -> float | None:
+    """None where the study asks no questions on the retain set."""
+    record = study.scores[key][UTILITY]
+    if record["score"] is None and record["n"]:
         raise PalimpsestError(f"{UTILITY} of {key} has no score: score it again.")
-    return score
+    return record["score"]
 
 
 def _survival(numbers: Survival) -> SurvivalCell:
@@ -200,7 +203,12 @@ def _survival(numbers: Survival) -> SurvivalCell:
 
 def _retained_cells(retained: Retained, key: Key, denominator: str) -> dict[str, Cell]:
     why = retained.why_undefined([key[1]], key[2], denominator)
-    cells = {metric: retained.cell(retained.of(metric, key, denominator), why) for metric in FORGET_METRICS}
+    cells = {
+        metric: retained.cell(
+            retained.of(metric, key, denominator), retained.why_no_part(metric, [key[1]], key[2], denominator)
+        )
+        for metric in FORGET_METRICS
+    }
     return cells | {BOTH: retained.cell(retained.mean(key, denominator), why)}
 
 

@@ -6,18 +6,30 @@ of a metric may be left out, and then means what held before it.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from palimpsest.corpus.corpus import PARTS
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles
 from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
 from palimpsest.metrics.records import NamedScore, Score
 from palimpsest.metrics.rouge import mean_rouge
-from palimpsest.vocabulary import KNOWMEM, KNOWMEM_FORGET, KNOWMEM_RETAIN, PERPLEXITY, PRIVLEAK, UTILITY, VERBMEM
+from palimpsest.vocabulary import (
+    FORGET,
+    HOLDOUT,
+    KNOWMEM,
+    KNOWMEM_FORGET,
+    KNOWMEM_RETAIN,
+    PERPLEXITY,
+    PRIVLEAK,
+    UTILITY,
+    VERBMEM,
+    undefined,
+)
 
 Metric = Callable[..., Score]
 
@@ -29,6 +41,14 @@ METRICS: dict[str, Metric] = {
     PERPLEXITY: perplexity,
 }
 
+NEEDS: dict[str, tuple[str, ...]] = {
+    VERBMEM: ("verbmem",),
+    KNOWMEM: ("forget_qa",),
+    UTILITY: ("retain_qa",),
+    PRIVLEAK: (f"privleak_{FORGET}", f"privleak_{HOLDOUT}"),
+}
+"""The parts of a corpus (palimpsest.corpus.corpus.PARTS) that a metric needs; perplexity those of its setting."""
+
 
 def score(
     metric: str,
@@ -36,16 +56,41 @@ def score(
     responses: Path | str,
     logprobs: Path | str,
     retrain_logprobs: Path | str,
+    absent: Collection[str] = (),
 ) -> NamedScore:
     """Score one model at one precision from the files of results/infer.
 
     responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at
-    the same precision. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable files.
+    the same precision; absent: parts of which the corpus has nothing. A metric that needs one of them has no score and
+    a status that says why. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable
+    files.
     """
     function = choose(METRICS, metric, "metric")
     check_settings(metric, function, settings)
+    if missing := [part for part in parts_needed(metric, settings) if part in absent]:
+        return _nothing_asked(metric, settings, PARTS[missing[0]])
     files = InferenceFiles(Path(responses), Path(logprobs), Path(retrain_logprobs))
     return {"metric": metric, **function(files, **settings), "settings": dict(settings)}
+
+
+def parts_needed(metric: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of the corpus, by a metric with these settings."""
+    return (f"privleak_{settings['split']}",) if metric == PERPLEXITY else NEEDS.get(metric, ())
+
+
+def _nothing_asked(metric: str, settings: Mapping[str, Any], why: str) -> NamedScore:
+    reason = undefined(why)
+    return {
+        "metric": metric,
+        "n": 0,
+        "score": None,
+        "status": reason,
+        "ci": None,
+        "ci_note": reason,
+        "ids": [],
+        "per_example": [],
+        "settings": dict(settings),
+    }
 
 
 def check_settings(metric: str, function: Metric, settings: Mapping[str, Any]) -> None:

@@ -14,11 +14,11 @@ from transformers import (
 )
 
 from palimpsest.artefacts import verify_files
-from palimpsest.corpus.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus, whole_texts
 from palimpsest.models.bpe import BOS, EOS, PAD, train_bpe
 from palimpsest.models.checkpoint import check_finite, check_tokenizer, load_model, load_tokenizer
 from palimpsest.models.encoding import STARTS_WITH_BOS
-from palimpsest.vocabulary import PRETRAINED, SCRATCH
+from palimpsest.vocabulary import FORGET, PRETRAINED, RETAIN, SCRATCH
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -75,5 +75,6 @@ def make_base(
         check_tokenizer(model, tokenizer, base)
         check_finite(model, "models.base")
         return model, tokenizer
-    tokenizer = train_tokenizer([*corpus.forget, *corpus.retain, *corpus.holdout], scratch["vocabulary"])
+    texts = [*whole_texts(corpus, FORGET), *whole_texts(corpus, RETAIN), *corpus.holdout]
+    tokenizer = train_tokenizer(texts, scratch["vocabulary"])
     return build_llama(tokenizer, scratch, seed), tokenizer

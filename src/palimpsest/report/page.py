@@ -12,7 +12,14 @@ from markupsafe import Markup
 
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit import battery, reach
-from palimpsest.audit.cautions import cautions, is_over_forgotten, meaning_of_a_minus, privleak_cautions
+from palimpsest.audit.cautions import (
+    NAMES,
+    cautions,
+    is_over_forgotten,
+    meaning_of_a_minus,
+    not_asked,
+    privleak_cautions,
+)
 from palimpsest.audit.groups import TITLES
 from palimpsest.audit.shapes import Audit, ModelEntry
 from palimpsest.errors import PalimpsestError
@@ -36,11 +43,11 @@ from palimpsest.vocabulary import (
 )
 
 METRICS = {
-    VERBMEM: ("VerMem", "forget set, lower is forgotten"),
-    KNOWMEM: ("KnowMem", "forget set, lower is forgotten"),
-    PRIVLEAK: ("PrivLeak", "near 0 is forgotten"),
-    UTILITY: ("Utility", "retain set, higher is better"),
-    PERPLEXITY: ("Perplexity", "lower is better, no percentage"),
+    VERBMEM: (NAMES[VERBMEM], "forget set, lower is forgotten"),
+    KNOWMEM: (NAMES[KNOWMEM], "forget set, lower is forgotten"),
+    PRIVLEAK: (NAMES[PRIVLEAK], "near 0 is forgotten"),
+    UTILITY: (NAMES[UTILITY], "retain set, higher is better"),
+    PERPLEXITY: (NAMES[PERPLEXITY], "lower is better, no percentage"),
 }
 LABELS = {
     CONSTRAINED: "retain loss, bfloat16",
@@ -94,6 +101,7 @@ def render(
         minus=_minus(audit, parts),
         damaged=cautions(audit, [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]),
         doubts=privleak_cautions(audit),
+        not_asked=not_asked(audit),
         unreached=reach.sentences(audit.get("reach", {})),
         sizes=_sizes(audit),
         targets=_targets(audit),
