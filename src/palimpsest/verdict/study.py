@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.artefacts import read_record
+from palimpsest.artefacts import MANIFEST, read_record, verify_files
 from palimpsest.audit.records import read_audit
+from palimpsest.corpus.layout import read_rows
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import read_responses
 from palimpsest.verdict.records import Measured, Values
@@ -24,6 +25,8 @@ from palimpsest.vocabulary import (
 )
 
 TASKS = {VERBMEM: VERBMEM, KNOWMEM: KNOWMEM_FORGET}
+ROWS = {VERBMEM: "verbmem/forget", KNOWMEM: "knowmem/forget_qa"}
+"""Where the corpus has what a metric asks."""
 
 
 def unlearned_models(results: Path) -> list[str]:
@@ -35,13 +38,20 @@ def unlearned_models(results: Path) -> list[str]:
 def read_study(results: Path, model: str, metrics: Sequence[str]) -> list[Measured]:
     """The named metrics of one unlearned model at every precision, with the study's target and retrained model.
 
-    Raises PalimpsestError for a metric that no single record has, and for a score record that is missing or edited.
+    A metric for which the corpus has nothing to ask is left out. Raises PalimpsestError for a metric that no single
+    record has, where nothing was asked at all, and for a score record that is missing or edited.
     """
     audit = read_audit(results / "audit.json")
     names = {entry["kind"]: entry["model"] for entry in audit["models"] if entry["kind"] in (TARGET, RETRAIN)}
     for metric in metrics:
         choose(dict.fromkeys(FORGET_METRICS), metric, "metric of a study")
-    return [_measured(results, audit, model, names, metric) for metric in metrics]
+    asked = [metric for metric in metrics if audit["rows"][0]["metrics"][metric]["n"]]
+    if not asked:
+        raise PalimpsestError(
+            f"the study asks nothing for {' and '.join(metrics)}, the metrics of the policy: name another there "
+            f"({', '.join(FORGET_METRICS)})."
+        )
+    return [_measured(results, audit, model, names, metric) for metric in asked]
 
 
 def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mapping[str, str], metric: str) -> Measured:
@@ -63,17 +73,31 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
             for at in precisions
         }
 
+    labels, subjects = _labels(results / "corpus", metric, [int(place) for place in ids])
     return Measured(
         metric,
-        [str(name) for name in ids],
+        labels,
         values(model),
         values(names[RETRAIN]),
         values(names[TARGET]),
+        subjects,
         utility=_utility(results, model, names[TARGET], seeds, precisions),
         utility_of="the target in full precision",
         answers={at: _answers(results / f"infer/{model}/seed{seeds[0]}/{at}", metric, ids) for at in precisions},
         notes=[f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by ROUGE of greedy responses."],
     )
+
+
+def _labels(corpus: Path, metric: str, places: Sequence[int]) -> tuple[list[str], list[str] | None]:
+    """The ids of what was asked, and whom or what each is about, as the user's own records have them; without such
+    their places in the corpus, and None."""
+    if not (corpus / MANIFEST).is_file():
+        return [str(place) for place in places], None
+    verify_files(corpus)
+    rows = read_rows(corpus, ROWS[metric])
+    subjects = [rows[place].get("subject") for place in places]
+    known = [subject for subject in subjects if subject is not None]
+    return [rows[place].get("id", str(place)) for place in places], known if len(known) == len(places) else None
 
 
 def _utility(
