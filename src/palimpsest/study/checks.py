@@ -18,6 +18,7 @@ from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.study.brought import NOTE, check_brought, check_keys_of_checkpoint
 from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
+from palimpsest.study.own_records import check_records_settings
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
 from palimpsest.vocabulary import CHECKPOINT, FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
 
@@ -207,6 +208,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_quantizers,
     check_metrics,
     check_corpus_sizes,
+    check_records_settings,
     check_scratch,
     check_pretraining,
     check_local_models,

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import LocalSource, content_hash, files_below, sha256_file, write_json
+from palimpsest.corpus.sources import PATHS
+from palimpsest.study.own_records import announce
 from palimpsest.vocabulary import PRETRAINED, SCRATCH
 
 PLACES = (
-    "corpus/settings/path",
+    *(f"corpus/settings/{key}" for key in PATHS),
     "models/target",
     "models/target/*",
     "models/retrain",
@@ -45,8 +47,10 @@ SETTLED = 2.0
 
 def plan(params: Mapping[str, Any], write: bool, log: Logger) -> dict[str, Any]:
     """The params as `marked` has them, for a study in this folder, with the notes of its last plan: what is gone since
-    keeps its mark, for what was made from it stands. write: whether to note, which one process of a run does; log: is
-    told of files that take seconds."""
+    keeps its mark, for what was made from it stands. write: whether to note, and to read and check records, which one
+    process of a run does; log: is told of files that take seconds, and how many records there are."""
+    if write:
+        announce(params, log)
     notes = _Notes(log)
     whole = marked(params, Path(), notes.hash_of, notes.remember)
     if write:
