@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypedDict
 
+import numpy as np
+
+from palimpsest.verdict.comparison import holm, mean_of
 from palimpsest.verdict.decide import decide
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import (
@@ -18,6 +21,7 @@ from palimpsest.verdict.records import (
     RELAPSES,
     FormatVerdict,
     Measured,
+    Values,
 )
 from palimpsest.vocabulary import FULL
 
@@ -25,6 +29,12 @@ TARGET_PASSED_OFF = "the target passed off as the unlearned model"
 QUANTIZED_TARGET_PASSED_OFF = "the quantized target passed off as the quantized unlearned model"
 RETRAINED = "the retrained model in the unlearned model's place"
 UNCHANGED = "the unquantized model in the format's place"
+SHUFFLED = "the labels of forget and retain records shuffled"
+SHUFFLES = 100
+DRAWS = 1000
+"""Resamples of the bootstrap in each of them."""
+RARE = 0.001
+"""How often the control fails by chance, of a test that finds twice what its confidence allows."""
 
 
 class Control(TypedDict):
@@ -97,6 +107,7 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
             lambda: replace(plain, unlearned={name: retrain[name] for name in (FULL, *asked)}),
         ),
         _unchanged(plain, policy),
+        _shuffled(plain, policy),
     ]
 
 
@@ -110,6 +121,49 @@ def _unchanged(measured: Measured, policy: Policy) -> Control:
     if one["verdict"] == NO_VERDICT:
         return _record(measured, UNCHANGED, ("a rise of 0",), f"not run: {one['reason']}", None)
     return _record(measured, UNCHANGED, ("a rise of 0",), f"a rise of {one['rise']['value']:.3g}", exact)
+
+
+def _shuffled(measured: Measured, policy: Policy) -> Control:
+    """Which records were to be forgotten is dealt out at random, a hundred times: that those called forgotten rise more
+    than the others is then chance, and the test must not find it more often than chance allows.
+
+    It is the test of the verdict: a one-sided bootstrap-t of a mean over records, by Holm over the formats. The mean is
+    that of the rises, each weighed so that it is the difference between both kinds. The seed is the policy's.
+    """
+    asked = [FULL, *policy.deployed(measured.formats)]
+    lacking = [name for name in asked if name not in measured.kept]
+    alpha = (1 - policy.confidence) / 2
+    most = _most_by_chance(alpha)
+    expected = f"a difference in at most {most} of {SHUFFLES} shuffles"
+    if lacking:
+        found = f"not run: no retain records were asked in {', '.join(lacking)}"
+        return _record(measured, SHUFFLED, (expected,), found, None)
+    rises = [
+        np.concatenate([(by[name] - by[FULL]).mean(0) for by in (measured.unlearned, measured.kept)])
+        for name in asked[1:]
+    ]
+    forgotten = len(measured.ids)
+    random, hits = np.random.default_rng(policy.seed), 0
+    for shuffle in range(SHUFFLES):
+        order = random.permutation(len(rises[0]))
+        differences = [
+            mean_of(_difference(each[order], forgotten), None, DRAWS, policy.seed + shuffle) for each in rises
+        ]
+        hits += min(holm([each.p_above(0) for each in differences])) <= alpha
+    return _record(measured, SHUFFLED, (expected,), f"a difference in {hits} of {SHUFFLES}", hits <= most)
+
+
+def _difference(rises: Values, first: int) -> Values:
+    """[1, records] whose mean is that of the first rises less that of the others; rises: [records]."""
+    centred, share = rises - rises.mean(), first / len(rises)
+    return np.concatenate([centred[:first] / share, -centred[first:] / (1 - share)])[None]
+
+
+def _most_by_chance(alpha: float) -> int:
+    """Of SHUFFLES, each of which finds something in at most 2 alpha of the cases."""
+    from scipy.stats import binom
+
+    return int(binom.ppf(1 - RARE, SHUFFLES, min(1.0, 2 * alpha)))
 
 
 def _record(measured: Measured, name: str, expected: Iterable[str], found: str, passed: bool | None) -> Control:

@@ -37,7 +37,8 @@ class Measured:
     unlearned, retrain, target: by precision (`bf16` is the unquantized one), [seeds, records] each; retrain and target
     may lack any precision. utility: by precision, percent of the utility of `utility_of`. answers: by precision, what
     the unlearned model said, [records] (of its first seed), where that is known.
-    notes: what a reader must know of where the numbers come from.
+    notes: what a reader must know of where the numbers come from. kept: by precision, what the unlearned model shows of
+    records that it was to keep, on the same scale, [seeds, their number] each, where they were asked.
     """
 
     metric: str
@@ -50,6 +51,7 @@ class Measured:
     utility_of: str = ""
     answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    kept: Mapping[str, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if FULL not in self.unlearned:

@@ -24,6 +24,8 @@ from palimpsest.vocabulary import (
     VERBMEM,
 )
 
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
+"""How files of weights end."""
 TASKS = {VERBMEM: VERBMEM, KNOWMEM: KNOWMEM_FORGET}
 ROWS = {VERBMEM: "verbmem/forget", KNOWMEM: "knowmem/forget_qa"}
 """Where the corpus has what a metric asks."""
@@ -52,6 +54,22 @@ def read_study(results: Path, model: str, metrics: Sequence[str]) -> list[Measur
             f"({', '.join(FORGET_METRICS)})."
         )
     return [_measured(results, audit, model, names, metric) for metric in asked]
+
+
+def deployed_files(results: Path, model: str) -> dict[str, dict[str, str]]:
+    """The SHA-256 of every file of weights of a model by format, as far as the study keeps them; with several seeds
+    each file has its seed before it."""
+    audit = read_audit(results / "audit.json")
+    found: dict[str, dict[str, str]] = {}
+    for at in audit["precisions"]:
+        for seed in audit["seeds"]:
+            record = results / f"quantized/{model}/seed{seed}/{at}/manifest.json"
+            if record.is_file():
+                start = f"seed{seed}/" if len(audit["seeds"]) > 1 else ""
+                files = read_record(record)["files"]
+                weights = {name: digest for name, digest in files.items() if name.endswith(WEIGHTS)}
+                found.setdefault(at, {}).update({start + name: digest for name, digest in weights.items()})
+    return found
 
 
 def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mapping[str, str], metric: str) -> Measured:
@@ -84,6 +102,7 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
         utility=_utility(results, model, names[TARGET], seeds, precisions),
         utility_of="the target in full precision",
         answers={at: _answers(results / f"infer/{model}/seed{seeds[0]}/{at}", metric, ids) for at in precisions},
+        kept=_kept(results, model, seeds, precisions),
         notes=[f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by ROUGE of greedy responses."],
     )
 
@@ -114,6 +133,18 @@ def _utility(
         return {}
     found = {at: mean(model, at) for at in precisions}
     return {at: 100 * value / whole for at, value in found.items() if value is not None}
+
+
+def _kept(results: Path, model: str, seeds: Sequence[int], precisions: Sequence[str]) -> dict[str, Values]:
+    """What the model shows of the retain set's questions; empty where they were not asked."""
+
+    def rows(at: str) -> list[list[float]]:
+        records = [read_record(results / f"scores/{model}/seed{seed}/{at}/{UTILITY}.json") for seed in seeds]
+        return [record.get("per_example") or [] for record in records]
+
+    found = {at: rows(at) for at in precisions}
+    lengths = {len(row) for each in found.values() for row in each}
+    return {at: np.array(each, np.float64) for at, each in found.items()} if len(lengths) == 1 and min(lengths) else {}
 
 
 def _answers(folder: Path, metric: str, ids: Sequence[int]) -> list[str]:

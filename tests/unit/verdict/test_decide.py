@@ -1,12 +1,14 @@
 """Every verdict, from records whose truth is known, and the controls that show that the test can fail."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.verdict.controls import judge
+from palimpsest.verdict.comparison import mean_of
+from palimpsest.verdict.controls import SHUFFLED, judge, run_controls
 from palimpsest.verdict.decide import decide, exit_code, worst
 from palimpsest.verdict.policy import read_policy
 from palimpsest.verdict.records import Measured
@@ -182,16 +184,49 @@ def test_the_controls_of_a_sound_test_pass_and_the_verdict_stands():
     made = measured(0.22, 0.6)
     verdicts, controls = judge([made], POLICY)
     assert [one["verdict"] for one in verdicts] == ["RELAPSES"]
-    assert [control["passed"] for control in controls] == [True] * 4
+    assert [control["passed"] for control in controls] == [True] * 4 + [None]
     assert [control["found"] for control in controls][:3] == ["NEVER FORGOT", "RELAPSES", "FORGETS"]
 
 
 def test_controls_that_cannot_be_run_say_so():
     made = replace(measured(0.22, 0.22), target={}, retrain={FULL: measured(0.2, 0.2).retrain[FULL]})
     _, controls = judge([made], POLICY)
-    assert [control["passed"] for control in controls] == [None, None, None, True]
+    assert [control["passed"] for control in controls] == [None, None, None, True, None]
     assert "the target was not asked in bf16, int4" in controls[0]["found"]
     assert controls[2]["found"] == "not run: the retrained model was not asked in int4"
+    assert controls[4]["found"] == "not run: no retain records were asked in bf16, int4"
+
+
+def with_kept(made: Measured) -> Measured:
+    """The same model asked about 40 records that it was to keep, which rounding moves a little."""
+    known = scores(0.8, seed=5, n=40)
+    moved = np.clip(known + np.random.default_rng(6).normal(0, 0.03, known.shape), 0, 1)
+    return replace(made, kept={FULL: known, "int4": moved})
+
+
+@pytest.mark.parametrize("int4", [0.22, 0.6])
+def test_shuffled_labels_are_a_control_of_every_verdict(int4):
+    """Of a model that relapses too: what is found there is of the records that were to be forgotten, and no others."""
+    made = with_kept(measured(0.22, int4))
+    control = run_controls(made, POLICY)[-1]
+    assert control["control"] == SHUFFLED and control["passed"], control
+    assert control == run_controls(made, POLICY)[-1], "the seed is the policy's"
+    assert re.fullmatch(r"a difference in \d of 100", control["found"])
+    assert control["expected"] == "a difference in at most 13 of 100 shuffles"
+
+
+def test_a_test_that_sees_differences_everywhere_fails_on_shuffled_labels(monkeypatch):
+    def too_sure(*arguments):
+        mean = mean_of(*arguments)
+        return replace(mean, error=mean.error / 4)
+
+    monkeypatch.setattr("palimpsest.verdict.controls.mean_of", too_sure)
+    verdicts, controls = judge([with_kept(measured(0.22, 0.22))], POLICY)
+    assert controls[-1]["passed"] is False
+    assert [one["verdict"] for one in verdicts] == ["NO VERDICT"]
+    assert (
+        "a control failed: the labels of forget and retain records shuffled is a difference in" in verdicts[0]["reason"]
+    )
 
 
 def test_a_failed_control_gives_no_verdict():
