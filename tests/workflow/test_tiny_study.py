@@ -384,3 +384,27 @@ def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_step
     for folder in ("corpus", "models/retrain", "models/npo_klr", "quantized/npo_klr", "infer/npo_klr"):
         for path in (study.results / folder).rglob("manifest.json"):
             assert (fresh.folder / path.relative_to(study.folder)).read_bytes() == path.read_bytes(), path
+
+
+def test_a_verdict_is_made_on_request_by_a_policy_that_may_not_change(copy, read_steps):
+    policy = copy.folder / "policy.yaml"
+    policy.write_text(copy.run("palimpsest", "policy").replace("minimum: 20", "minimum: 4"))
+    copy.edit("verdict", value={"policy": "policy.yaml", "models": ["npo_klr"]})
+    output = copy.run(*SNAKEMAKE, "verdict", code=4)
+    assert read_steps(output) == {
+        "Fixing the policy of the verdict",
+        "Judging npo_klr in every format",
+        "May the files of this study ship?",
+    }
+    assert "Error: NO VERDICT, by npo_klr in " in output.splitlines()[-1]
+    verdict = json.loads((copy.results / "verdict/npo_klr/verdict.json").read_text())
+    assert "The policy was fixed when scores of this study were there already" in verdict["notes"][0]
+    assert set(verdict["deployed"]) == set(QUANTIZERS)
+    policy.write_text(policy.read_text().replace("margin: 10", "margin: 90"))
+    refused = copy.run(*SNAKEMAKE, "verdict", code=1)
+    assert "policy.yaml is not the policy that this run began with" in refused and not read_steps(refused)
+    policy.write_text(policy.read_text().replace("margin: 90", "margin: 10"))
+    copy.make("dvc-params")
+    assert "- policy.yaml" in (copy.folder / "dvc.yaml").read_text()
+    assert read_steps(copy.run("dvc", "repro")) == {"Writing results/report.html"}
+    assert "Data and pipelines are up to date" in copy.run("dvc", "status")

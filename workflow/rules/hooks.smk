@@ -37,3 +37,7 @@ onerror:
         stop(*warm)
     repeat_errors(file for job in workflow.dag.needrun_jobs() for file in job.log)
     put_back(KEPT, workflow.persistence, logger)
+    run_checks.leave(
+        [job.rule.name for job in workflow.dag.needrun_jobs()],
+        [Path(manifest).parent for manifest in VERDICTS],
+    )

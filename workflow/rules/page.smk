@@ -18,6 +18,7 @@ rule page:
         ),
         manifests=QUANTIZED_MODELS,
         costs=COSTS,
+        verdicts=VERDICTS,
         models=TRAINED + UNLEARNED,
         code=code_of("page.py"),
     output:

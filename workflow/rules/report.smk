@@ -22,7 +22,9 @@ rule audit:
         mem_mb=1000,
     params:
         # what the page shows decides nothing here
-        settings=of_params(**{key: key for key in config if key != "report"}),
+        settings=of_params(
+            **{key: key for key in config if key not in ("report", "verdict")}
+        ),
     message:
         "Collecting the audit table"
     script:

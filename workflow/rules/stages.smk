@@ -1,4 +1,10 @@
 # What the stages of dvc.yaml ask for, beside `corpus` and `all`.
+rule first:
+    input:
+        POLICY,
+        "results/corpus/manifest.json",
+
+
 rule models:
     input:
         TRAINED,
@@ -11,3 +17,7 @@ rule deploy:
         INFERRED,
         SURVIVAL,
         BATTERY_RECORDS,
+
+
+localrules:
+    first,

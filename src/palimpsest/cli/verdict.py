@@ -1,7 +1,7 @@
 """`palimpsest verdict` and `palimpsest policy`: whether a file may ship, as an exit code."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -68,16 +68,15 @@ def verdict(
     Example: palimpsest verdict --from openunlearning NPO.json nf4=NPO-nf4.json --retain RETAIN.json
     """
     from palimpsest.verdict.decide import exit_code
-    from palimpsest.verdict.policy import read_policy
 
-    rules = read_policy(policy)
+    rules, notes = _policy(policy, before if source is Source.study else None)
     metrics = rules.wanted(source.value)
     if source is Source.study:
         if after or retain or target:
             raise typer.BadParameter(
                 "a study has formats, target and retrained model of its own: give its folder alone."
             )
-        cases = list(_of_study(before, model, metrics))
+        cases = list(_of_study(before, model, metrics, notes))
     else:
         if not after or model:
             raise typer.BadParameter(
@@ -97,16 +96,34 @@ class Case:
     name: str
     measured: "list[Measured]"
     files: Mapping[str, Path]
+    deployed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
-def _of_study(results: Path, model: str | None, metrics: Sequence[str]) -> Iterator[Case]:
-    from palimpsest.verdict.study import read_study, unlearned_models
+def _policy(file: Path | None, results: Path | None) -> "tuple[Policy, list[str]]":
+    """The policy to judge by, and what a reader must know of it: a study that fixed one is judged by that alone.
+
+    results: of a study.
+    """
+    from palimpsest.verdict.fixed import RECORD, check_fixed, fixed_policy
+    from palimpsest.verdict.policy import read_policy
+
+    if results is None or not (results / RECORD).is_file():
+        return read_policy(file), []
+    if file is not None:
+        check_fixed(file, results / RECORD)
+    return fixed_policy(results / RECORD)
+
+
+def _of_study(results: Path, model: str | None, metrics: Sequence[str], notes: Sequence[str]) -> Iterator[Case]:
+    from palimpsest.verdict.study import deployed_files, read_study, unlearned_models
 
     known = unlearned_models(results)
     if model:
         choose(dict.fromkeys(known), model, "unlearned model")
     for name in [model] if model else known:
-        yield Case(name, read_study(results, name, metrics), {"audit": results / "audit.json"})
+        files = {"audit": results / "audit.json"}
+        yield Case(name, read_study(results, name, metrics), files, deployed_files(results, name), notes)
 
 
 def _of_tool(
@@ -136,14 +153,16 @@ def _answer(case: Case, rules: "Policy", subject: str | None, folder: Path | Non
     verdicts, controls = judge(case.measured, rules)
     if case.name:
         print(f"== {case.name} ==")
-    print(render(verdicts, controls, [note for each in case.measured for note in each.notes], rules.hash))
+    notes = [*case.notes, *(note for each in case.measured for note in each.notes)]
+    print(render(verdicts, controls, notes, rules.hash))
     if subject is not None:
         lines = about_subject(verdicts, measured, subject)
         if not lines:
             raise PalimpsestError(f"no record and no subject is called {subject}: records.csv of --out lists them.")
         print("\n".join(lines) + "\n")
     if folder:
-        write_verdict(folder, Judgement(verdicts, controls, measured, rules, case.files))
+        made = Judgement(verdicts, controls, measured, rules, case.files, case.deployed, case.notes, case.name)
+        write_verdict(folder, made)
         print(f"The page: {folder / 'verdict.html'}")
     return verdicts
 

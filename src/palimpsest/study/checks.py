@@ -201,6 +201,8 @@ def check_names(params: Params) -> None:
     for key, names in (("models", [TARGET, RETRAIN, *methods]), ("precisions", list(quantizers))):
         for unknown in _unknown(asked.get(key) or [], names):
             raise PalimpsestError(f"battery.{key} has {unknown!r}, which is none of {', '.join(names)}.")
+    for unknown in _unknown((params.get("verdict") or {}).get("models") or [], methods):
+        raise PalimpsestError(f"verdict.models has {unknown!r}, which is none of {', '.join(methods)}.")
 
 
 CHECKS: tuple[Callable[[Params], None], ...] = (

@@ -12,6 +12,8 @@ from typing import Any
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import Quantizer, make_quantizer
 from palimpsest.runtime.devices import visible_gpus
+from palimpsest.verdict.fixed import RECORD, check_policy
+from palimpsest.verdict.gate import leave as leave
 
 LONGEST_PATH = 4095
 """Bytes of a path in Linux."""
@@ -96,6 +98,13 @@ def check_paths(folder: Path, names: Iterable[str]) -> None:
             f"{folder} makes paths of up to {length} letters with the names in params.yaml, more than the "
             f"{LONGEST_PATH} that the system takes: move the study to a folder with a shorter path."
         )
+
+
+def check_verdict(params: Mapping[str, Any], results: Path) -> None:
+    """Raise PalimpsestError where the policy of the verdict cannot judge this study, or is another than the one that
+    the run began with."""
+    if asked := params.get("verdict"):
+        check_policy("verdict.policy", Path(asked["policy"]), list(params["quantizers"]), results / RECORD)
 
 
 def one_of(names: Iterable[object]) -> str:

@@ -34,6 +34,7 @@ PLACES = (
     "methods/*/checkpoint",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
+    "verdict/policy",
 )
 """Where params.yaml may name a file or a folder."""
 KEYWORDS = ("", "train", SCRATCH, PRETRAINED)

@@ -30,8 +30,8 @@ from palimpsest.study.sources import marked
 from palimpsest.vocabulary import RETRAIN, TARGET
 
 AUDIT = "audit.json"
-PAGE = "report"
-"""The block of params.yaml that decides the page alone: not the audit, whose record has all others."""
+BESIDE = ("report", "verdict")
+"""The blocks of params.yaml that decide the page and the verdict: not the audit, whose record has all others."""
 LAST = (AUDIT, "figures.json", "report.json")
 """The records that every study ends in: of the audit with its table, of the charts, and of the page."""
 WITHOUT_RECORDS = ("logs", "benchmarks", "figures", PROVENANCE)
@@ -168,7 +168,7 @@ def _check_settings(
         if differing := _difference(_moved(made, wanted, key, given), wanted, key.replace("/", ".")):
             yield f"{path} was made with {differing}: {_remedy(path)}."
             return
-    gained = [key for key in study if key not in {*settings, PAGE} and (key not in LATER or study[key] is not None)]
+    gained = [key for key in study if key not in {*settings, *BESIDE} and (key not in LATER or study[key] is not None)]
     if path.name == AUDIT and gained:
         yield f"{path} was made without {gained[0]}, which params.yaml has: {_remedy(path)}."
 

@@ -1,7 +1,7 @@
 """A verdict on disk: verdict.json, records.csv and verdict.html."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,21 @@ from palimpsest.verdict.text import records_csv
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict on one model and what it rests on. measured: by metric; files: those that were read, by what they are
-    of."""
+    """A verdict on one model and what it rests on.
+
+    measured: by metric. files: those that were read, by what they are of. deployed: by format the SHA-256 of each file
+    of weights that is judged, where that is known. notes: what a reader must know beside the notes of what was
+    measured. model: its name, where it has one.
+    """
 
     verdicts: Sequence[FormatVerdict]
     controls: Sequence[Control]
     measured: Mapping[str, Measured]
     policy: Policy
     files: Mapping[str, Path]
+    deployed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    model: str = ""
 
 
 def write_verdict(folder: Path, made: Judgement) -> None:
@@ -46,8 +53,10 @@ def write_verdict(folder: Path, made: Judgement) -> None:
         "reason": decisive["reason"],
         "worst": {"format": decisive["format"], "metric": decisive["metric"]},
         "policy": asdict(made.policy),
+        "model": made.model,
+        "deployed": {name: dict(files) for name, files in made.deployed.items()},
         "files": _hashes(made.files),
-        "notes": list(dict.fromkeys(note for each in made.measured.values() for note in each.notes)),
+        "notes": list(dict.fromkeys([*made.notes, *(note for each in made.measured.values() for note in each.notes)])),
         "controls": list(made.controls),
         "formats": list(made.verdicts),
     }
