@@ -14,6 +14,7 @@ from palimpsest.report.known_answers import compare
 from palimpsest.report.page import render
 from palimpsest.report.samples import select_samples
 from palimpsest.tables.formats import files as rows_of_files
+from palimpsest.verdict.gate import read_verdicts
 
 
 def page(
@@ -26,7 +27,7 @@ def page(
 ) -> None:
     """show: the block `report`, and "tokenizers", ROUGE's by metric; inputs: the audit, and record and path of each
     chart; inferred: the folder of what each (model, precision) answered; files: manifests and costs of each quantized
-    file, in the same order, and manifests of models; outputs: the page and its record."""
+    file, in the same order, manifests of models and of verdicts; outputs: the page and its record."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -49,7 +50,8 @@ def page(
     quantized = rows_of_files(*([read_record(path) for path in files[kind]] for kind in ("manifests", "costs")))
     charts = {name: inputs[name] for name in ("retained", "survival")}
     table["settings"] |= {"report": {key: show[key] for key in show if key != "tokenizers"}}
-    render(table, charts, samples, outputs["page"], known, quantized, read_provenance(files["models"]))
+    verdicts = read_verdicts([Path(manifest).parent for manifest in files["verdicts"]])
+    render(table, charts, samples, outputs["page"], known, quantized, read_provenance(files["models"]), verdicts)
     write_record(outputs["record"], origin, {"files": files_of(outputs["record"], [outputs["page"]])}, ("jinja2",))
 
 
@@ -60,6 +62,6 @@ if __name__ == "__main__":
         job.settings["show"] | {"tokenizers": snakemake.params.tokenizers},
         {name: snakemake.input[name] for name in ("audit", "figures", "retained", "survival")},
         dict(zip(voices, (Path(manifest).parent for manifest in snakemake.input.inferred), strict=True)),
-        {kind: list(snakemake.input[kind]) for kind in ("manifests", "costs", "models")},
+        {kind: list(snakemake.input.get(kind, [])) for kind in ("manifests", "costs", "models", "verdicts")},
         dict(snakemake.output.items()),
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -25,6 +26,9 @@ from palimpsest.audit.shapes import Audit, ModelEntry
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
 from palimpsest.report.known_answers import texts
+from palimpsest.verdict.decide import worst
+from palimpsest.verdict.page import COLOURS, SIGNS
+from palimpsest.verdict.records import MEANINGS
 from palimpsest.vocabulary import (
     BROUGHT,
     CONSTRAINED,
@@ -70,11 +74,12 @@ def render(
     known: Mapping[str, Any] | None = None,
     quantized_files: Sequence[Mapping[str, Any]] = (),
     made_with: Sequence[Mapping[str, Any]] = (),
+    verdicts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> None:
     """Write the page. figures: {"retained": svg, "survival": svg}; samples: of
     palimpsest.report.samples.select_samples; known: of palimpsest.report.known_answers.compare, where the study repeats
     a published one; quantized_files: of palimpsest.tables.formats.files; made_with: what palimpsest.artefacts.
-    write_provenance noted of each model."""
+    write_provenance noted of each model; verdicts: the verdict.json of each model that was judged, by its name."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -93,6 +98,7 @@ def render(
     source = files("palimpsest.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(source).render(
         audit=audit,
+        verdicts=_verdicts(verdicts, [name for name in audit["precisions"] if name != FULL]),
         answer=audit["answer"],
         groups=_groups(audit),
         cells={(row["model"], row["precision"]): row for row in audit["over_seeds"]},
@@ -127,6 +133,36 @@ def render(
     )
     with atomic_file(path) as draft:
         draft.write_text(page, encoding="utf-8")
+
+
+def _verdicts(verdicts: Mapping[str, Mapping[str, Any]], formats: Sequence[str]) -> dict[str, Any]:
+    """The table of verdicts, a line for each model: of the metrics the worst decides. Empty where nothing was
+    judged."""
+    if not verdicts:
+        return {}
+    lines, found = [], set()
+    for model, record in verdicts.items():
+        cells = []
+        for name in formats:
+            asked = [one for one in record["formats"] if one["format"] == name]
+            one = worst(asked) if asked else None
+            word = one["verdict"] if one else ""
+            found.add(word)
+            cells.append(
+                {
+                    "word": word,
+                    "sign": SIGNS.get(word, ""),
+                    "colour": COLOURS.get(word, ""),
+                    "reason": one["reason"] if one else "",
+                }
+            )
+        lines.append({"model": model, "formats": cells})
+    return {
+        "policy": next(iter(verdicts.values()))["policy"]["hash"],
+        "formats": list(formats),
+        "lines": lines,
+        "meanings": {word: meaning for word, meaning in MEANINGS.items() if word in found},
+    }
 
 
 def _groups(audit: Audit) -> list[dict[str, Any]]:
