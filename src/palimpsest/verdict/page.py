@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from palimpsest.verdict.records import MEANINGS, VERDICTS, Measured
 from palimpsest.verdict.text import NEXT, outcome, share
@@ -26,6 +26,10 @@ SIGNS = {
 COLOURS = dict(zip(VERDICTS, ("doubt", "fail", "fail", "fail", "doubt", "pass"), strict=True))
 ANSWER = 300
 """Characters of an answer that the table shows."""
+LINES = 4000
+"""Lines of the table; what rises least is in records.csv alone."""
+ANSWERS = 2_000_000
+"""Bytes of all answers, of those that rise most: the page stays under 5 MB, however many records there are."""
 
 
 def page(record: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
@@ -40,10 +44,13 @@ def page(record: Mapping[str, Any], measured: Mapping[str, Measured]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"share": share, "outcome": outcome, "name_of": lambda path: PurePath(path).name}
+    rows = _rows(record, measured)
     source = (room / "verdict.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         record=record,
-        rows=_rows(record, measured),
+        rows=_affordable(rows[:LINES]),
+        lines=len(rows),
+        judged=record["deployed"].get(record["worst"]["format"], {}),
         next=NEXT,
         signs=SIGNS,
         colours=COLOURS,
@@ -80,3 +87,12 @@ def _rows(record: Mapping[str, Any], measured: Mapping[str, Measured]) -> list[d
                 }
             )
     return sorted(rows, key=lambda row: (not row["back"], -row["rise"]))
+
+
+def _affordable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines, without answers from where their bytes, as they stand in the page, are spent."""
+    left, found = ANSWERS, []
+    for row in rows:
+        left -= sum(len(str(escape(text)).encode()) for text in row["said"])
+        found.append(row if left >= 0 else row | {"said": ["", ""]})
+    return found

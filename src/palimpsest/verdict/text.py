@@ -51,8 +51,8 @@ def render(verdicts: Sequence[FormatVerdict], controls: Sequence[Control], notes
 def share(value: Share) -> str:
     """A percentage, with its interval."""
     if value["ci"] is None:
-        return f"{value['value']:.0f}"
-    return f"{value['value']:.0f} [{value['ci'][0]:.0f} to {value['ci'][1]:.0f}]"
+        return f"{value['value']:z.0f}"
+    return f"{value['value']:z.0f} [{value['ci'][0]:z.0f} to {value['ci'][1]:z.0f}]"
 
 
 def outcome(control: Control) -> str:
