@@ -143,9 +143,3 @@ def environment_of(wildcards):
     run_checks.check_gpu(quantizer_of(wildcards), wildcards, workflow)
     name = quantizer_of(wildcards).environment
     return [repository(f".environments/{name}/ready.json")] if name else []
-
-
-localrules:
-    all,
-    models,
-    deploy,

@@ -20,4 +20,7 @@ rule deploy:
 
 
 localrules:
+    all,
     first,
+    models,
+    deploy,
