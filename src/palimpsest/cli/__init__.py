@@ -52,8 +52,8 @@ def fail(problems: Sequence[str]) -> None:
 
 @app.command()
 def survive(
-    target: Annotated[Path, typer.Argument(help="Checkpoint folder before unlearning (safetensors).")],
-    unlearned: Annotated[Path, typer.Argument(help="Checkpoint folder after unlearning.")],
+    target: Annotated[str, typer.Argument(help="Before unlearning: a folder (safetensors), GGUF file or hub model.")],
+    unlearned: Annotated[str, typer.Argument(help="After unlearning, likewise; OWNER/NAME@REVISION on the hub.")],
     quantizer: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,23 +81,20 @@ def survive(
     from palimpsest.survival.checkpoints import DEFAULT_FORMATS, choose_formats, count_weights, formats_of
     from palimpsest.survival.checkpoints import survive as measure
     from palimpsest.survival.prediction import read_table
+    from palimpsest.survival.sources import located
     from palimpsest.survival.text import add_predictions, render
 
     if quantizer and params:
         raise typer.BadParameter("--quantizer and --params exclude each other: give one.")
-    for folder in (target, unlearned):
-        if not folder.is_dir():
-            raise PalimpsestError(
-                f"{folder} is no folder: give the folder of a checkpoint saved in safetensors format."
-            )
-    if target.samefile(unlearned):
+    before, after = located(target), located(unlearned)
+    if before.samefile(after):
         raise PalimpsestError(f"{target} is both target and unlearned model: give two checkpoints.")
     named = [name for each in quantizer or [] for name in each.split(",")]
     quantizers, skipped = (
         formats_of(read_params(params)["quantizers"]) if params else (choose_formats(named or DEFAULT_FORMATS), {})
     )
-    with tqdm(total=count_weights(target), unit=" weights", unit_scale=True, leave=False, disable=None) as bar:
-        record = measure(target, unlearned, quantizers, bar.update, may_skip=not named)
+    with tqdm(total=count_weights(before), unit=" weights", unit_scale=True, leave=False, disable=None) as bar:
+        record = measure(before, after, quantizers, bar.update, may_skip=not named)
     record["skipped"] = skipped | record["skipped"]
     table = read_table()
     add_predictions(record, table)

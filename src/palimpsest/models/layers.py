@@ -51,15 +51,15 @@ def tensor_of(files: TensorFiles, module: str) -> str:
     return f"{module}.weight" if f"{module}.weight" in files else module
 
 
-def layers_of(files: TensorFiles) -> Layers:
-    """The matrices of a checkpoint by their role in the architecture that its config.json names.
+def layers_of(files: TensorFiles, kind: str | None = None) -> Layers:
+    """The matrices of a checkpoint by their role in the architecture that its config.json names, or `kind`.
 
     A family of FAMILIES is known by its names; of another one transformers builds the model without weights (that takes
     torch and seconds); without a config.json the names are taken for Llama's. Every tensor of two or more dimensions is
     one of the three, also one that is not called `weight` (stacked experts), so that none is overlooked; masks and
     rotary frequencies are none. Raises PalimpsestError for an architecture that transformers does not know.
     """
-    kind = model_type(files.folder)
+    kind = kind or model_type(files.folder)
     family = FAMILIES["llama"] if kind is None else FAMILIES.get(kind)
     if family is None:
         return _of_skeleton(files)

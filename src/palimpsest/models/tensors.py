@@ -25,13 +25,14 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 class TensorFiles:
     """The safetensors of a folder, single-file or sharded, as one mapping from name to lazily read tensor."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, paths: Iterable[Path] | None = None) -> None:
+        """paths: the files; by default those that `weight_files` finds."""
         self.folder = Path(folder)
         self._stack = ExitStack()
         self._files: dict[str, Any] = {}
         self._paths: dict[str, Path] = {}
         try:
-            for path in weight_files(self.folder):
+            for path in weight_files(self.folder) if paths is None else paths:
                 self._add(path, self._stack.enter_context(_opened(path)))
         except BaseException:
             self._stack.close()

@@ -11,8 +11,13 @@ from palimpsest.survival.training_precision import FINER, IN_PLACE
 
 RARE = 1e-4
 """Octaves with less than this share of the weights are joined, at the lower end of the profile, or left out."""
+MEASURE = (
+    "questions on what was to be forgotten, to both checkpoints and to the quantized file; `palimpsest verdict` then "
+    "says whether it may ship."
+)
 FORMAT_COLUMNS = ("format", "rho", "same codes", "scale drift", "dead zone", "changed in it")
-PREDICTED = ("prediction", f"measured within {NEAR:g}")
+PREDICTED = ("prediction", f"{'/'.join(OUTCOMES)} within {NEAR:g}")
+"""The last: how many measured pairs with a rho that near had which outcome."""
 MEANING = {
     IN_PLACE: "The update was trained in bfloat16 weights, updated in place.",
     FINER: (
@@ -28,6 +33,7 @@ def render(record: CheckpointRecord, table: Mapping[str, Any] | None, layers: bo
     parts = [_formats(record, table), _update(record), _profile(record), _training(record["training"])]
     if layers:
         parts.insert(1, _kinds(record))
+    parts.append(_next(record))
     return "\n".join(map(printable, "\n\n".join(parts).split("\n"))) + "\n"
 
 
@@ -58,7 +64,7 @@ def _formats(record: CheckpointRecord, table: Mapping[str, Any] | None) -> str:
 def _predicted(prediction: Prediction | None) -> tuple[str, str]:
     if not prediction:
         return "-", "-"
-    return prediction["outcome"], " ".join(str(count) for count in prediction["near"].values())
+    return prediction["outcome"], "/".join(str(prediction["near"][each]) for each in OUTCOMES)
 
 
 def _basis(record: CheckpointRecord, table: Mapping[str, Any] | None) -> list[str]:
@@ -74,26 +80,24 @@ def _basis(record: CheckpointRecord, table: Mapping[str, Any] | None) -> list[st
         if numbers["prediction"]
     }
     low, high = table["restored_below"], table["kept_from"]
-    ranges = {
-        RESTORED: f"rho below {low:.2f}",
-        PARTLY: f"rho from {low:.2f} to {high:.2f}",
-        KEPT: f"rho of {high:.2f} or more",
-    }
-    lines = [
-        f"{name}: of {sum(made[name]['alike'].values())} measured pairs{_of_models(made[name])} with {ranges[name]}, "
-        f"{', '.join(f'{count} {outcome}' for outcome, count in made[name]['alike'].items())}."
+    ranges = {RESTORED: f"below {low:.2f}", PARTLY: f"{low:.2f} to {high:.2f}", KEPT: f"{high:.2f} or more"}
+    rows = [
+        (name, ranges[name], *(str(made[name]["alike"][each]) for each in OUTCOMES))
         for name in OUTCOMES
         if name in made
     ]
-    lines += [
-        "(restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten)",
-        f"Measured within {NEAR:g}: how many pairs of those models with a rho that near were {', '.join(OUTCOMES)}. "
-        "Where these disagree, so may your model.",
-    ]
+    lines = []
+    for of_models in dict.fromkeys(_of_models(each) for each in made.values()):
+        lines += ["", f"What the predictions rest on: measured pairs{of_models}, by what came of them"]
+        mine = [row for row in rows if _of_models(made[row[0]]) == of_models]
+        lines.append(_table(("prediction", "rho", *(f"{each}" for each in OUTCOMES)), mine))
+    lines.append(
+        "restored: half or more of what was forgotten came back; partly: some of it; kept: it stayed forgotten."
+    )
     lines += dict.fromkeys(
-        f"Wrong in {each['errors']} of {each['pairs']} measured pairs{_of_models(each)} "
-        f"({each['errors'] / each['pairs']:.0%}), by thresholds chosen without the pair's {table['held_out']}; 'kept', "
-        f"said of all, in {each['always_kept_errors']} ({each['always_kept_errors'] / each['pairs']:.0%})."
+        f"Such predictions are wrong for {each['errors'] / each['pairs']:.0%} of {each['pairs']} pairs whose "
+        f"{table['held_out']} they were not made from; 'kept', said of all, for "
+        f"{each['always_kept_errors'] / each['pairs']:.0%}."
         for each in made.values()
     )
     if low == high:
@@ -152,6 +156,39 @@ def _training(training: TrainingPrecision) -> str:
             f"AdamW's largest steps, at first the learning rate itself, were {low:.1e} to {high:.1e}."
         )
     return "\n".join(lines)
+
+
+def _next(record: CheckpointRecord) -> str:
+    """What follows for whoever has to ship a file, and what the weights cannot tell."""
+    named = {each: [name for name in record["formats"] if _outcome(record, name) == each] for each in OUTCOMES}
+    lines = ["What to do next"]
+    if lost := named[RESTORED]:
+        lines.append(f"Do not ship {_listed(lost)}: most of the update is rounded away, and with it the forgetting.")
+    if some := named[PARTLY]:
+        lines.append(f"Do not trust {_listed(some)} unmeasured: part of the update is rounded away.")
+    if kept := named[KEPT]:
+        lines.append(
+            f"{_listed(kept)} {'keeps' if len(kept) == 1 else 'keep'} the update: choose there, and measure it."
+        )
+    elif any(named.values()):
+        lines.append("None of these formats keeps the update: look at others (--quantizer), or at 8 bits.")
+    if record["training"]["verdict"] == IN_PLACE and (named[RESTORED] or named[PARTLY]):
+        lines.append("Or unlearn again with weights in float32, or with a larger learning rate, so that more arrives.")
+    lines += [
+        f"Measure before you ship: {MEASURE}",
+        "What weights cannot tell: whether the unlearned model had forgotten at all. An update that made it forget "
+        "nothing is kept, too. Ask the model before quantization, then each format.",
+    ]
+    return "\n".join(lines)
+
+
+def _outcome(record: CheckpointRecord, name: str) -> str:
+    prediction = record["formats"][name]["prediction"]
+    return prediction["outcome"] if prediction else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _kinds(record: CheckpointRecord) -> str:

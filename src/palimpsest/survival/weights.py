@@ -15,6 +15,7 @@ from palimpsest.models.families import FAMILIES
 from palimpsest.models.layers import family_of, is_buffer, is_named, layers_of
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import TensorFiles, open_checkpoint
+from palimpsest.survival.sources import GGUFFiles, is_gguf
 
 Array = NDArray[Any]
 """Of floats or codes; NumPy's types know no bfloat16."""
@@ -37,8 +38,11 @@ class Weights:
         """Raises PalimpsestError where the layers of the checkpoint cannot be told by their role."""
         self.folder = files.folder
         self._files = files
-        self._layers = layers_of(files)
-        _check_names(files, self._layers.linear)
+        if isinstance(files, GGUFFiles):
+            self._layers = files.layers()
+        else:
+            self._layers = layers_of(files)
+            _check_names(files, self._layers.linear)
         self._turned = {f"{module}.weight" for module in self._layers.turned}
         self._stored = {name: name for name in files.names() if not is_buffer(name, files.shape(name))}
         self._linear = {f"{module}.weight" for module in self._layers.linear if self._is_matrix(module)}
@@ -128,9 +132,10 @@ class Weights:
 
 @contextmanager
 def open_weights(folder: Path | str) -> Iterator[Weights]:
-    """The weights of a checkpoint folder; raises PalimpsestError for one that is quantized already, or an adapter."""
+    """The weights of a checkpoint folder, or of a GGUF file; raises PalimpsestError for one that is quantized already,
+    or an adapter."""
     reject_quantized(folder)
-    with open_checkpoint(folder) as files:
+    with GGUFFiles(Path(folder)) if is_gguf(folder) else open_checkpoint(folder) as files:
         yield Weights(files)
 
 

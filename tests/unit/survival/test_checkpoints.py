@@ -2,6 +2,7 @@
 the formulas on the whole, files of every kind, and what it says of mistakes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -170,23 +171,20 @@ def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, 
     monkeypatch.setattr("palimpsest.survival.prediction.read_table", lambda: table)
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     output = capsys.readouterr().out
-    assert (
-        "restored: of 11 measured pairs of models of about 13 M parameters with rho below 0.50, "
-        "9 restored, 1 partly, 1 kept." in output
-    )
-    assert (
-        "Wrong in 10 of 21 measured pairs of models of about 13 M parameters (48%), by thresholds "
-        "chosen without the pair's corpus; "
-        "'kept', said of all, in 10 (48%)." in output
-    )
+    basis = output.split("What the predictions rest on: measured pairs of models of about 13 M parameters")[1]
+    assert [line.split() for line in basis.splitlines()[1:3]] == [
+        ["prediction", "rho", "restored", "partly", "kept"],
+        ["restored", "below", "0.50", "9", "1", "1"],
+    ]
+    assert "wrong for 48% of 21 pairs whose corpus they were not made from; 'kept', said of all, for 48%." in output
     assert "'partly' is never predicted: the two thresholds coincide." in output
     rho = float(next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[1])
     near = [sum(name == each and abs(place - rho) <= 0.1 for place, name in outcomes) for each in OUTCOMES]
-    assert next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[-4:] == [
+    assert next(line for line in output.splitlines() if line.startswith("rtn-int4")).split()[-2:] == [
         "restored",
-        *map(str, near),
+        "/".join(map(str, near)),
     ]
-    assert sum(near) and "Measured within 0.1: how many pairs of those models" in output
+    assert sum(near) and "restored/partly/kept within 0.1" in output
     table["kept_from"] = 0.8
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     assert "never predicted" not in capsys.readouterr().out
@@ -194,6 +192,41 @@ def test_the_prediction_names_what_it_rests_on_or_says_that_there_is_none(pair, 
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     output = capsys.readouterr().out
     assert "No prediction: this installation holds no table" in output and "restored" not in output
+
+
+def test_the_end_says_what_to_do_and_what_weights_cannot_know(pair, capsys, monkeypatch):
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4,bnb-nf4,bnb-int8"]) == 0
+    *_, last = capsys.readouterr().out.split("\n\n")
+    lines = last.splitlines()
+    assert lines[0] == "What to do next" and lines[1].startswith("Do not ship rtn-int4: most of the update is")
+    assert lines[2].startswith("bnb-nf4 and bnb-int8 keep the update") and "float32" in lines[3]
+    assert "Measure before you ship" in lines[4] and "`palimpsest verdict`" in lines[4]
+    assert lines[5].startswith("What weights cannot tell: whether the unlearned model had forgotten at all")
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    assert "None of these formats keeps the update" in capsys.readouterr().out
+    monkeypatch.setattr("palimpsest.survival.prediction.read_table", lambda: None)
+    assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
+    *_, last = capsys.readouterr().out.split("\n\n")
+    assert "ship rtn-int4" not in last and "Measure before you ship" in last
+
+
+def test_a_model_of_the_hub_is_its_files_in_the_cache(tmp_path, pair, capsys, monkeypatch):
+    """A cache as huggingface_hub lays it out, and no network."""
+    place = tmp_path / "models--someone--target"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    (place / "snapshots").mkdir()
+    shutil.copytree(pair[0], place / "snapshots" / "abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    outputs = []
+    for target in (pair[0], "someone/target", "someone/target@main"):
+        assert main(["survive", str(target), str(pair[1]), "--quantizer", "rtn-int4"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert "someone/other is no folder here, and cannot be fetched from the hub" in fails(
+        capsys, "someone/other", pair[1]
+    )
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:

@@ -41,8 +41,16 @@ class GGUFTensors:
             if tensor.name != ROPE_FACTORS
         }
 
+    @property
+    def model_type(self) -> str:
+        """As config.json calls it; of several that are one to llama.cpp (Llama, Mistral) the first."""
+        return next(kind for kind, each in ARCHITECTURES.items() if each is self._architecture)
+
     def names(self) -> list[str]:
         return sorted(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(int(size) for size in self._tensors[name].shape[::-1])
 
     def kind(self, name: str) -> str:
         """The storage type, such as F32, BF16 or Q4_K."""
