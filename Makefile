@@ -11,7 +11,7 @@ audit: setup ## the default study, and where its report is
 	@echo "The report: $(CURDIR)/results/report.html"
 
 test: setup ## every test, the tiny study end to end included
-	pytest -n 2 --dist loadfile
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slurm: setup ## the tiny study through a real Slurm on this machine (Debian, root); not part of `make test`
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cluster]'

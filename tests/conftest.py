@@ -13,6 +13,15 @@ REPOSITORY = Path(__file__).parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+LONGEST = ("tests/workflow/test_tiny_study.py", "tests/golden/test_altered_files.py", "tests/golden/test_archived.py")
+"""Files that take minutes: a worker that began one of them last would work on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """LONGEST first (`make test` hands the files to its workers in this order)."""
+    order = {REPOSITORY / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
