@@ -11,6 +11,7 @@ VERDICTS = (
 rule judge:
     input:
         policy="results/policy/policy.json",
+        corpus="results/corpus/manifest.json",
         audit="results/audit.json",
         scores=expand(
             "results/scores/{model}/seed{seed}/{precision}/{metric}.json",
