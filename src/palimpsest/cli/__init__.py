@@ -24,6 +24,7 @@ app.command(epilog=verdict.HELP)(verdict.verdict)
 app.command()(verdict.policy)
 app.command()(verdict.sign)
 app.command()(verdict.check)
+app.command()(verdict.reproduce)
 app.command(epilog=deployed.HELP)(deployed.engine)
 app.command(epilog=deployed.ORIGIN_HELP)(deployed.deployed)
 

@@ -1,7 +1,8 @@
 """`palimpsest verdict` and `palimpsest policy`: whether a file may ship, as an exit code."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -196,11 +197,16 @@ def sign(
     \b
     Example: palimpsest sign verdict model-nf4.gguf --key key.pem --out statement.json
     """
+    from palimpsest.verdict.salted import read_salt, salt_beside
     from palimpsest.verdict.statement import make_statement
     from palimpsest.verdict.statement import sign as write_signed
 
-    write_signed(make_statement(verdict, deployed), key, out)
-    print(f"Signed: {out}")
+    salt = salt_beside(verdict, out)
+    statement = make_statement(verdict, deployed, read_salt(salt, draw=True))
+    write_signed(statement, key, out)
+    if statement["predicate"].get("study", {}).get("code", {}).get("changed"):
+        print("The code here is in no commit, so `palimpsest reproduce` will refuse the statement.", file=sys.stderr)
+    print(f"Signed: {out}\nKeep {salt}: with it the records' hash can be checked, without it nobody can guess them.")
 
 
 def check(
@@ -222,6 +228,43 @@ def check(
     predicate = stated(statement)["predicate"]
     print(f"{predicate['verdict']}: {predicate['reason']}.")
     print(f"Signed for these files; policy sha256 {predicate['policy']['hash']}.")
+
+
+def reproduce(
+    statement: Annotated[Path, typer.Argument(help="The signed statement of a study's verdict.")],
+    key: Annotated[Path, typer.Option(metavar="FILE", help="The signer's public key in PEM.")],
+    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="A new one, in which it is made again.")] = Path(
+        "reproduced"
+    ),
+    repository: Annotated[
+        str | None, typer.Option(metavar="URL", help="What is cloned; by default the clone that runs this.")
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Of the study: where paths in its params.yaml begin.")
+    ] = Path(),
+    salt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `palimpsest sign` kept: compares the corpus, too.")
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Of the run.")] = 1,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=100, help="Points, where another kind of machine rounds otherwise.")
+    ] = 5.0,
+) -> None:
+    """Run the study of a signed verdict again, from a clean clone of its code; exit code 1 where anything differs.
+
+    \b
+    Example: palimpsest reproduce statement.json --key key.pub --folder again
+    """
+    from palimpsest.study.reproduce import Repeat
+    from palimpsest.study.reproduce import reproduce as repeat
+    from palimpsest.verdict.statement import verified
+
+    how = Repeat(folder, data=data, cores=cores, tolerance=tolerance)
+    how = how if repository is None else replace(how, repository=repository)
+    differing, compared = repeat(verified(statement, key)["predicate"], how, salt)
+    if differing:
+        raise PalimpsestError(f"not reproduced ({compared}): {' '.join(differing)}")
+    print(f"Reproduced {compared}. The study: {folder / 'studies/reproduced'}")
 
 
 def _named(given: Sequence[str]) -> dict[str, Path]:

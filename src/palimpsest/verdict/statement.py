@@ -5,66 +5,121 @@ so that it holds no text. What is signed is exactly that. It is no proof that th
 that the run has to be repeated.
 """
 
-import csv
 import hashlib
 import json
-import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from palimpsest.artefacts import hash_files, read_json, write_json
+from palimpsest.artefacts import (
+    MANIFEST,
+    REPOSITORY,
+    hash_files,
+    read_json,
+    read_manifest,
+    read_provenance,
+    read_record,
+    verify_files,
+    write_json,
+)
 from palimpsest.errors import PalimpsestError
 from palimpsest.files import sha256_file
+from palimpsest.verdict.fixed import RECORD
+from palimpsest.verdict.salted import corpus_hash, records_hash
+from palimpsest.yaml_files import read_yaml
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:palimpsest:verdict:v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-SALT = "records.salt"
 PACKAGES = ("palimpsest", "numpy", "scipy")
 
 
-def make_statement(verdict: Path, deployed: Sequence[Path]) -> dict[str, Any]:
+def make_statement(verdict: Path, deployed: Sequence[Path], salt: bytes) -> dict[str, Any]:
     """The statement on the deployed files (folders stand for all files in them), from a folder that `palimpsest
-    verdict --out` wrote. Raises PalimpsestError where one of them is missing."""
-    record = read_json(verdict / "verdict.json")
-    if not isinstance(record, dict) or "verdict" not in record:
+    verdict --out` or `snakemake verdict` wrote. Raises PalimpsestError where one of them is missing, or where the
+    verdict is on other files."""
+    predicate = predicate_of(verdict)
+    subjects = digests(deployed)
+    judged = {digest for files in predicate["deployed"].values() for digest in files.values()}
+    if judged and not judged & set(subjects.values()):
         raise PalimpsestError(
-            f"{verdict / 'verdict.json'} is no verdict: give the --out folder of `palimpsest verdict`."
+            f"{', '.join(map(str, deployed))} is none of the files that {verdict} is about (their SHA-256 are in its "
+            "verdict.json, under `deployed`): sign the file that was judged."
         )
-    predicate = {key: record[key] for key in ("verdict", "reason", "worst", "policy", "controls", "notes")}
-    predicate |= {
-        "formats": [{**one, "relapsed": len(one["relapsed"])} for one in record["formats"]],
-        "inputs": {name: file["sha256"] for name, file in record["files"].items()},
-        "records": {"count": len(_rows(verdict)), "salted_sha256": records_hash(verdict)},
-        "environment": {
-            "python": platform.python_version(),
-            "system": platform.system(),
-            "machine": platform.machine(),
-            **{name: version(name) for name in PACKAGES},
-        },
-    }
+    predicate["records"] = records_hash(verdict, salt)
+    if (verdict / MANIFEST).is_file():
+        predicate |= {"corpus": corpus_hash(verdict.parents[1] / "corpus", salt), "study": _study(verdict)}
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in digests(deployed).items()],
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
         "predicateType": PREDICATE_TYPE,
         "predicate": predicate,
     }
 
 
-def records_hash(verdict: Path) -> str:
-    """SHA-256 over the rows of records.csv, each hashed with the folder's salt first, in whatever order they stand.
+def predicate_of(verdict: Path) -> dict[str, Any]:
+    """What a statement says of a verdict, but for its records: no text, and of every file that was read the hash."""
+    if (verdict / MANIFEST).is_file():
+        verify_files(verdict)
+    record = read_json(verdict / "verdict.json")
+    if not isinstance(record, dict) or "verdict" not in record:
+        raise PalimpsestError(
+            f"{verdict / 'verdict.json'} is no verdict: give the --out folder of `palimpsest verdict`."
+        )
+    packages = sorted(f"{each.metadata['Name'].lower()}=={each.version}" for each in distributions())
+    return {
+        **{key: record[key] for key in ("verdict", "reason", "worst", "policy", "controls", "notes")},
+        "deployed": record["deployed"],
+        "formats": [{**one, "relapsed": len(one["relapsed"])} for one in record["formats"]],
+        "inputs": {name: file["sha256"] for name, file in record["files"].items()},
+        "environment": {
+            "python": platform.python_version(),
+            "system": platform.system(),
+            "machine": platform.machine(),
+            **{name: version(name) for name in PACKAGES},
+            "packages_sha256": hashlib.sha256("\n".join(packages).encode()).hexdigest(),
+        },
+    }
 
-    The salt is drawn once and stays in the folder: without it nobody can find out by guessing which records were asked.
-    """
-    path = verdict / SALT
-    if not path.is_file():
-        path.write_text(os.urandom(32).hex(), encoding="ascii")
-    salt = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    leaves = sorted(hashlib.sha256(salt + json.dumps(row).encode()).hexdigest() for row in _rows(verdict))
-    return hashlib.sha256("".join(leaves).encode()).hexdigest()
+
+def _study(verdict: Path) -> dict[str, Any]:
+    """What it takes to run the study again: its settings, the policy that it fixed, and the code; and on what machines
+    its models were made, for others may give other bits. verdict: the model's folder in `results/verdict`."""
+    results = verdict.resolve().parents[1]
+    return {
+        "model": read_manifest(verdict)["model"],  # type: ignore[typeddict-item]  # what every manifest is about
+        "params": read_yaml(results.parent / "params.yaml"),
+        "policy": read_record(results / RECORD)["policy"],
+        "code": commit_of(REPOSITORY),
+        "machines": machines_of(results),
+    }
+
+
+def commit_of(repository: Path) -> dict[str, Any]:
+    """commit: of the code that is there, None outside git; changed: whether it differs from that commit."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(["git", "-C", str(repository), *arguments], stderr=subprocess.DEVNULL, text=True)
+
+    try:
+        changed = git("status", "--porcelain", "--", "src", "workflow", "Snakefile", "profiles")
+        return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(changed.strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "changed": True}
+
+
+def machines_of(results: Path) -> list[str]:
+    """What computed the models of a study, each kind once: GPUs where they were used, else what torch used of the
+    processor's instructions."""
+    found = set()
+    for noted in read_provenance(sorted((results / "models").rglob(MANIFEST))):
+        torch = noted["machine"].get("torch", {})
+        gpus = sorted(set(torch.get("gpus", [])))
+        found.add(", ".join(gpus) or f"CPU, {noted['machine']['architecture']}, {torch.get('capability', 'unknown')}")
+    return sorted(found)
 
 
 def digests(files: Sequence[Path]) -> dict[str, str]:
@@ -95,7 +150,8 @@ def sign(statement: Mapping[str, Any], key: Path, path: Path) -> None:
         raise PalimpsestError(
             f"{key} is no private key in PEM without a passphrase: make one, openssl genpkey -algorithm ed25519."
         ) from error
-    envelope = dsse.Envelope(json.dumps(statement, sort_keys=True).encode(), PAYLOAD_TYPE, {})
+    # in their order: that of methods, formats and metrics in params.yaml decides bits of what they make
+    envelope = dsse.Envelope(json.dumps(statement).encode(), PAYLOAD_TYPE, {})
     envelope.sign(signs)
     write_json(path, envelope.to_dict())
 
@@ -118,6 +174,14 @@ def check(path: Path, deployed: Sequence[Path], key: Path) -> list[str]:
     lines += [f"{name}, which the statement is about, was not given." for name in stated if name not in found]
     lines += [f"{name} is not in the statement." for name in found if name not in stated]
     return lines
+
+
+def verified(path: Path, key: Path) -> dict[str, Any]:
+    """The statement in an envelope that was signed with this key; raises PalimpsestError for any other."""
+    statement, problem = _verified(path, key)
+    if problem:
+        raise PalimpsestError(problem)
+    return statement
 
 
 def stated(path: Path) -> dict[str, Any]:
@@ -167,8 +231,3 @@ def _library() -> tuple[Any, Any]:
     except ImportError as error:
         raise PalimpsestError("signing needs securesystemslib: pip install 'palimpsest[sign]'.") from error
     return dsse, signer
-
-
-def _rows(verdict: Path) -> list[list[str]]:
-    with open(verdict / "records.csv", newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]
