@@ -1,0 +1,280 @@
+"""A study folder for an audit of checkpoints that exist: a params.yaml with comments, checked before it is written."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from palimpsest.artefacts import REPOSITORY, atomic_file
+from palimpsest.corpus.prompts import CHAT, DATE, TOFU
+from palimpsest.corpus.records import Record, read_records
+from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
+from palimpsest.errors import PalimpsestError, choose
+from palimpsest.models.tensors import read_settings
+from palimpsest.quantizers.calibration import GENERIC
+from palimpsest.study.dvc import SCHEMA
+from palimpsest.study.own_records import announce
+from palimpsest.study.params import check_params, expanded, read_params
+from palimpsest.verdict.policy import default_policy
+from palimpsest.vocabulary import FORGET, FULL, RETAIN
+from palimpsest.yaml_files import parse_yaml
+
+log = logging.getLogger(__name__)
+
+PARAMS, POLICY = "params.yaml", "policy.yaml"
+SNAKEFILE = REPOSITORY / "Snakefile"
+SHIPPED = ("params.yaml", "studies/all-quantizers/params.yaml", "studies/all-quantizers-gpu/params.yaml")
+"""Studies of the repository whose formats an audit may name; the first that has a name decides."""
+RETAIN_RECORDS = 100
+"""Of a larger retain set so many are asked: they show damage, and cost as much as those of the forget set."""
+TOFU_RECORDS = 20
+"""Of each author, in TOFU's forget files."""
+CALIBRATION = {"calibration": GENERIC, "samples": 16, "sample_length": 256}
+"""Of formats that calibrate: text that has nothing to do with the study, as whoever ships a file takes."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is audited. target, unlearned, retrain: folders, hub names or GGUF files; retrain, retain and holdout may be
+    None. forget, retain, holdout: files or folders of records. formats: by name. template, system, date: of the block
+    `prompt`; None: chat where the target's tokenizer has a chat template, else tofu (question and answer tokenized
+    together). note: on the checkpoint."""
+
+    target: str
+    unlearned: str
+    forget: str
+    formats: Sequence[str]
+    retrain: str | None = None
+    retain: str | None = None
+    holdout: str | None = None
+    template: str | None = None
+    system: str | None = None
+    date: str | None = None
+    note: str | None = None
+    name: str = "unlearned"
+
+
+def write_study(folder: Path, wanted: Wanted, command: str) -> Path:
+    """Write folder/params.yaml for an audit, and folder/policy.yaml, where there is none, for its verdict; returns the
+    path of the first.
+
+    command: the subcommand, for the file's first line. Raises PalimpsestError, before anything is written, for records
+    that cannot be used, formats that do not exist or do not fit the models, and a folder that has a params.yaml.
+    """
+    file = folder / PARAMS
+    if file.exists():
+        raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
+    text = study_text(folder, wanted, command)
+    check_study(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / POLICY).exists():
+        with atomic_file(folder / POLICY) as draft:
+            draft.write_bytes(default_policy().read_bytes())
+    with atomic_file(file) as draft:
+        draft.write_text(text, encoding="utf-8")
+    return file
+
+
+def write_default(folder: Path) -> Path:
+    """Write folder/params.yaml as the default study has it: generated news, a small Llama trained here."""
+    file = folder / PARAMS
+    if file.exists():
+        raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(file) as draft:
+        draft.write_bytes((repository() / PARAMS).read_bytes())
+    return file
+
+
+def repository() -> Path:
+    """The checkout that holds the workflow. Raises PalimpsestError where there is none."""
+    if not SNAKEFILE.is_file():
+        raise PalimpsestError(
+            f"{SNAKEFILE} does not exist: the workflow is in the repository, not in the package. Clone it, and install "
+            "palimpsest from there (make setup)."
+        )
+    return REPOSITORY
+
+
+def check_study(text: str) -> None:
+    """Raise PalimpsestError for params.yaml text that planning would refuse."""
+    params = parse_yaml(text)
+    check_params(params, SCHEMA, PARAMS)
+    announce(expanded(params), log)
+
+
+def study_text(folder: Path, wanted: Wanted, command: str) -> str:
+    """The params.yaml of an audit."""
+    for option in ("target", "unlearned", "retrain"):
+        _check_there(f"--{option}", getattr(wanted, option))
+    records = read_records(Path(wanted.forget), "--forget")
+    kept = read_records(Path(wanted.retain), "--retain") if wanted.retain else []
+    cut = _cut([*records, *kept])
+    template = wanted.template or (CHAT if has_chat_template(wanted.target) else TOFU)
+    tofu = any(record.of_tofu for record in records) and len(records) % TOFU_RECORDS == 0
+    environment = jinja2.Environment(
+        autoescape=False, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("palimpsest.study").joinpath("audit.yaml.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(
+        command=command,
+        snakefile=repository() / "Snakefile",
+        folder=folder.resolve(),
+        **{split: _quoted(_path(getattr(wanted, split))) for split in (FORGET, RETAIN, "holdout")},
+        **{model: _quoted(_path(getattr(wanted, model))) for model in ("target", "unlearned", "retrain")},
+        retain_records=RETAIN_RECORDS if len(kept) > RETAIN_RECORDS else None,
+        records_per_subject=TOFU_RECORDS if tofu else None,
+        cut=cut,
+        template=_quoted(template),
+        system=_quoted(wanted.system),
+        date=_quoted(wanted.date or (DATE if template == CHAT else None)),
+        name=wanted.name,
+        note=wanted.note and _quoted(wanted.note),
+        formats="".join(map(format_text, wanted.formats)),
+        first_format=wanted.formats[0],
+        verbmem_tokens=2 * cut["answer_words"] if cut else 1,
+        knowmem_tokens=_answer_tokens([*records, *kept]),
+        tokenizer=_tokenizer([*records, *kept]),
+    )
+
+
+def format_text(name: str) -> str:
+    """The block of a format in params.yaml, two blanks deep. Raises PalimpsestError for a name of no format."""
+    return _indented({name: _settings(name)})
+
+
+def _settings(name: str) -> dict[str, Any]:
+    settings = dict(choose(known_formats(), name, "format"))
+    return settings | CALIBRATION if "calibration" in settings else settings
+
+
+@cache
+def known_formats() -> Mapping[str, Mapping[str, Any]]:
+    """The formats that an audit may name: those of the repository's studies."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for study in reversed(SHIPPED):
+        found |= read_params(repository() / study)["quantizers"]
+    return {name: settings for name, settings in found.items() if name != FULL}
+
+
+def add_formats(file: Path, names: Sequence[str]) -> list[str]:
+    """Add the formats that a params.yaml lacks behind those it has; returns their names. What stands in the file,
+    comments included, stays as it is.
+
+    Raises PalimpsestError, before anything is written, where the file would not be right with them.
+    """
+    there = read_params(file).get("quantizers", {})
+    missing = [name for name in names if name not in there]
+    if missing:
+        text = _with_formats(file, "".join(map(format_text, missing)))
+        check_study(text)
+        with atomic_file(file) as draft:
+            draft.write_text(text, encoding="utf-8")
+    return missing
+
+
+def _with_formats(file: Path, blocks: str) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    start = next((i for i, line in enumerate(lines) if re.match(r"quantizers:\s*(#.*)?$", line)), None)
+    if start is None:
+        raise PalimpsestError(f"{file}: the block quantizers is not written line by line: add the formats to it there.")
+    end = next((i for i in range(start + 1, len(lines)) if lines[i][:1] not in (" ", "#", "\n")), len(lines))
+    last = max((i for i in range(start, end) if lines[i].startswith(" ")), default=start)
+    return "".join([*lines[: last + 1], blocks, *lines[last + 1 :]])
+
+
+def differences(file: Path, wanted: Wanted) -> list[str]:
+    """What the params.yaml of an audit says otherwise than is wanted now, a line each; formats aside, and what is not
+    said now stays as the file has it."""
+    params = read_params(file)
+    settings, prompt = params["corpus"].get("settings", {}), params.get("prompt") or {}
+    method = params["methods"].get(wanted.name, {})
+    said = [
+        ("models.target", params["models"].get("target"), _path(wanted.target), "--target"),
+        (f"methods.{wanted.name}.checkpoint", method.get("checkpoint"), _path(wanted.unlearned), "--unlearned"),
+        ("models.retrain", params["models"].get("retrain"), _path(wanted.retrain), "--retrain"),
+        ("corpus.settings.forget", settings.get("forget"), _path(wanted.forget), "--forget"),
+        ("corpus.settings.retain", settings.get("retain"), _path(wanted.retain), "--retain"),
+        ("corpus.settings.holdout", settings.get("holdout"), _path(wanted.holdout), "--holdout"),
+        ("prompt.template", prompt.get("template"), wanted.template, "--prompt"),
+        ("prompt.system", prompt.get("system"), wanted.system, "--system"),
+        ("prompt.date", prompt.get("date"), wanted.date, "--date"),
+        (f"methods.{wanted.name}.note", method.get("note"), wanted.note, "--note"),
+    ]
+    return [
+        f"{file}: {key} is {there!r}, and {option} is {now!r}"
+        for key, there, now, option in said
+        if now and there != now
+    ]
+
+
+def has_chat_template(source: str) -> bool:
+    """Whether the tokenizer of a checkpoint folder has a chat template; of a hub name or a GGUF file it is not known
+    before the run."""
+    folder = Path(source)
+    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(read_settings(config).get("chat_template"))
+
+
+def _check_there(option: str, model: str | None) -> None:
+    """Raise PalimpsestError for what can only be a path, and where nothing lies."""
+    if model is None or Path(model).exists():
+        return
+    if model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise PalimpsestError(f"{option}: {model} does not exist: give a folder, a GGUF file or a hub name.")
+
+
+def _path(name: str | None) -> str | None:
+    """Of what lies here the whole path, so that it is found from the study's folder."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
+
+
+def _quoted(text: str | None) -> str:
+    """As YAML has a value on one line."""
+    if text is None:
+        return "null"
+    plain = re.fullmatch(r"[A-Za-z/][\w./-]*", text) and yaml.safe_load(text) == text
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _indented(block: Mapping[str, Any]) -> str:
+    text = yaml.safe_dump(dict(block), sort_keys=False)
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def _cut(records: Sequence[Record]) -> dict[str, int]:
+    """What is cut from texts, so that the shortest has a prompt and an answer; nothing where there are none."""
+    lengths = [len(record.text.split()) for record in records if record.text is not None]
+    if not lengths:
+        return {}
+    prompt = max(1, min(32, min(lengths) // 2))
+    answer = max(1, min(24, min(lengths) - prompt))
+    return {
+        "prompt_words": prompt,
+        "answer_words": answer,
+        "prompts_per_document": 2,
+        "passage_words": 64,
+        "passages_per_document": 2,
+    }
+
+
+def _answer_tokens(records: Sequence[Record]) -> int:
+    """Room for all but the longest twentieth of the answers: a word of names and numbers is two tokens."""
+    lengths = sorted(len(record.answer.split()) for record in records if record.answer is not None)
+    return 8 + 2 * min(128, lengths[len(lengths) * 19 // 20]) if lengths else 1
+
+
+def _tokenizer(records: Sequence[Record]) -> str:
+    """ROUGE's: the published one where it reads every answer whole."""
+    texts = [text for record in records for text in (record.answer, record.text) if text is not None]
+    return UNICODE if reading(texts, PUBLISHED).share > 0.01 else PUBLISHED

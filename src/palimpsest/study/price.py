@@ -1,0 +1,136 @@
+"""What a run is going to take: steps, disk, memory and minutes, from its plan and the headers of its models.
+
+Disk and memory follow from the sizes of the weights. Minutes are a guess within a factor of two or so: the machine's
+speed is measured for a moment, and how soon a model ends its answers is not known.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palimpsest.corpus.corpus import Corpus
+from palimpsest.models.gguf import read_header
+from palimpsest.models.tensors import open_checkpoint
+from palimpsest.quantizers import make_quantizer
+from palimpsest.vocabulary import FULL, TARGET
+
+STARTUP, SMALL = 6.0, 2.0
+"""Seconds that a step takes before it works: one that loads a model, and one that does not."""
+OVERHEAD = 1.5 * (1 << 30)
+"""Bytes of a process with torch beside its weights."""
+SCALES = 0.5
+"""Bits of a weight that scales and zero points take, in most formats."""
+HEAVY = ("train", "unlearn", "bring", "quantize", "infer", "survival", "battery")
+"""Rules that load a model."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """steps: by rule, of those to be done. disk, memory: bytes; seconds: of the whole run, one step after another. None
+    where the models' sizes are not known before they are loaded."""
+
+    steps: dict[str, int]
+    disk: float | None
+    memory: float | None
+    seconds: float | None
+
+
+def planned_steps(said: str) -> dict[str, int]:
+    """Steps by rule, from what `snakemake --dry-run` prints; nothing where there is nothing to do."""
+    table = re.search(r"^job +count\n[- ]+\n((?:\S+ +\d+\n)+)", said, re.MULTILINE)
+    rows = [line.split() for line in table[1].splitlines()] if table else []
+    return {name: int(count) for name, count in rows if name not in ("all", "total")}
+
+
+def price(params: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int]) -> Price:
+    """Of a study whose models exist. steps: those that are planned (`planned_steps`)."""
+    weights = count_weights(str(params["models"][TARGET]))
+    if weights is None:
+        return Price(dict(steps), None, None, None)
+    copies = sum(count for rule, count in steps.items() if rule in ("train", "unlearn", "bring"))
+    bits = [_bits(settings) for name, settings in params["quantizers"].items() if name != FULL]
+    mean_bits = sum(bits) / len(bits) if bits else 0.0
+    disk = weights * (2 * copies + mean_bits / 8 * steps.get("quantize", 0))
+    wide = 2 if params["inference"]["compute"] == "bfloat16" else 4
+    return Price(
+        dict(steps), disk, wide * weights * 1.2 + OVERHEAD, _seconds(params["inference"], corpus, steps, weights)
+    )
+
+
+def count_weights(source: str) -> int | None:
+    """Of a checkpoint folder or a GGUF file, from its headers; None of what is not here."""
+    place = Path(source)
+    if place.is_file():
+        return sum(prod(tensor.shape) for tensor in read_header(place).tensors)
+    if not place.is_dir():
+        return None
+    with open_checkpoint(place) as tensors:
+        return sum(prod(tensors.shape(name)) for name in tensors.names())
+
+
+def lines(found: Price) -> list[str]:
+    """The price in words."""
+    if not found.steps:
+        return ["Nothing to be done."]
+    said = [f"{sum(found.steps.values())} steps: {', '.join(f'{n} {rule}' for rule, n in found.steps.items())}."]
+    if found.disk is None or found.memory is None or found.seconds is None:
+        return [*said, "What they take is not known before the models are here: give folders to see it."]
+    minutes = max(1, round(found.seconds / 60))
+    return [
+        *said,
+        f"Disk: about {_size(found.disk)}. Memory: about {_size(found.memory)}. Time: about {minutes} "
+        f"minute{'s' if minutes > 1 else ''} on this machine's processor, one step at a time.",
+    ]
+
+
+def _seconds(inference: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int], weights: int) -> float:
+    heavy = sum(count for rule, count in steps.items() if rule in HEAVY)
+    light = sum(steps.values()) - heavy
+    operations, bandwidth = speed()
+    size = inference["batch_size"]
+
+    def generating(rows: int, tokens: int) -> float:
+        batches = ceil(rows / size)
+        return batches * tokens * (4 * weights / bandwidth + 2 * weights * min(size, max(rows, 1)) / operations)
+
+    asked = generating(len(corpus.forget_qa) + len(corpus.retain_qa), inference["knowmem_tokens"])
+    asked += generating(len(corpus.verbmem), inference["verbmem_tokens"])
+    passages = [*corpus.privleak_forget, *corpus.privleak_retain, *corpus.privleak_holdout]
+    read = sum(2 * len(text.split()) for text in passages) * 2 * weights / operations
+    quantizing = 16 * weights / bandwidth  # read, rounded and proven: a few passes over the weights
+    return (
+        STARTUP * heavy
+        + SMALL * light
+        + steps.get("infer", 0) * (asked + read)
+        + (steps.get("quantize", 0) + steps.get("survival", 0)) * quantizing
+    )
+
+
+def speed() -> tuple[float, float]:
+    """Of one core, a moment's measurement: operations a second of a product of float32 matrices, and bytes a second
+    that are read from memory."""
+    square = np.ones((512, 512), np.float32)
+    square @ square  # wakes the library's threads
+    started = time.perf_counter()
+    for _ in range(4):
+        square @ square
+    operations = 4 * 2 * 512**3 / max(time.perf_counter() - started, 1e-6)
+    long = np.ones(1 << 24, np.float32)
+    started = time.perf_counter()
+    long.sum()
+    return operations, long.nbytes / max(time.perf_counter() - started, 1e-6)
+
+
+def _bits(settings: Mapping[str, Any]) -> float:
+    """Of a weight in the file."""
+    return float(make_quantizer(settings).bits) + SCALES
+
+
+def _size(count: float) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{max(1, round(count / (1 << 20)))} MiB"
