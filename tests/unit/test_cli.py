@@ -43,7 +43,7 @@ TABLES = {
     "prediction": ["{}"],
 }
 COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["families"]]
-COMMANDS += [["verdict"], ["policy"], ["sign"], ["check"], ["reproduce"], ["engine"], ["deployed"]]
+COMMANDS += [["audit"], ["new"], ["verdict"], ["policy"], ["sign"], ["check"], ["reproduce"], ["engine"], ["deployed"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 

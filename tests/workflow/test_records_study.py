@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
+
+from palimpsest.cli import main
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -51,3 +55,22 @@ def test_a_plan_refuses_a_record_that_cannot_be_used(plan):
 def test_a_plan_refuses_training_without_the_retain_set(plan):
     code, said = plan([{"question": "Q?", "answer": "A."}], {"retain": None})
     assert code == 1 and "models.retrain is train, and corpus.settings has no retain records to train it on" in said
+
+
+def test_an_audit_of_checkpoints_is_planned_with_its_price(tmp_path, capfd):
+    for name in ("target", "unlearned", "retrain"):
+        (tmp_path / name).mkdir()
+        save_file({"model.embed_tokens.weight": np.zeros((300, 64), "f2")}, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "config.json").write_text('{"model_type": "llama", "vocab_size": 300, "hidden_size": 64}')
+    (tmp_path / "f.jsonl").write_text('{"question": "Who?", "answer": "She.", "subject": "Ann"}')
+    models = [word for name in ("target", "unlearned", "retrain") for word in (f"--{name}", str(tmp_path / name))]
+    out = tmp_path / "study"
+    files = ["--forget", str(tmp_path / "f.jsonl"), "--formats", "rtn-int4", "--out", str(out)]
+    assert main(["audit", *models, *files, "--dry-run"]) == 0
+    said = capfd.readouterr().out
+    assert "Records, forget: 1 questions, 1 subjects: Ann (1)." in said
+    assert "1 bring" in said and "3 quantize" in said and "6 infer" in said
+    assert "Disk: about " in said and "Time: about " in said and not (out / "results/models").exists()
+    with pytest.raises(SystemExit):
+        main(["audit", "--out", str(out), "--unlearned", str(tmp_path / "retrain"), "--dry-run"])
+    assert "and --unlearned is" in capfd.readouterr().err

@@ -8,18 +8,21 @@ from typing import Annotated
 
 import typer
 
-from palimpsest.cli import deployed, verdict
+from palimpsest.cli import audit, deployed, verdict
 from palimpsest.cli.tables import tables
 from palimpsest.errors import PalimpsestError, one_line, printable
 
 HELP = """Does a language model that was made to forget still forget after it is quantized?
 
-A study is run by `snakemake --cores all` (or `make audit`); these commands look at checkpoints and at results.
+A study is run by `snakemake --cores all` (or `make audit`), an audit of your own model by `palimpsest audit`; the other
+commands look at checkpoints and at results.
 """
 app = typer.Typer(
     name="palimpsest", help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 app.add_typer(tables, name="tables")
+app.command(epilog=verdict.HELP)(audit.audit)
+app.command()(audit.new)
 app.command(epilog=verdict.HELP)(verdict.verdict)
 app.command()(verdict.policy)
 app.command()(verdict.sign)

@@ -1,0 +1,193 @@
+"""`palimpsest audit` and `palimpsest new`: checkpoints that exist, in one command."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from palimpsest.cli.verdict import Outcome
+from palimpsest.errors import PalimpsestError
+
+if TYPE_CHECKING:
+    from palimpsest.study.new_study import Wanted
+
+FORMATS = "bnb-nf4,gptq,gguf-q4_k_m"
+
+Target = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Before unlearning: a folder, a hub name or a GGUF file.")
+]
+Unlearned = Annotated[str | None, typer.Option(metavar="MODEL", help="After unlearning, made by whatever tool.")]
+Retrain = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Trained without the forget set: the control, where there is one.")
+]
+Forget = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Records that were to be forgotten: JSON lines (data/README.md).")
+]
+Retain = Annotated[str | None, typer.Option(metavar="FILE", help="Records that were to be kept.")]
+Holdout = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Records with texts that no model saw, for PrivLeak.")
+]
+Formats = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help=f"With commas; {FORMATS} in a new study. An unknown name prints the list."),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEMPLATE",
+        help="plain, tofu, chat, or a text with {question} and {answer}. By default chat where the target's tokenizer "
+        "has a chat template, else tofu.",
+    ),
+]
+System = Annotated[str | None, typer.Option(metavar="TEXT", help="Of chat: the message before the question.")]
+Date = Annotated[str | None, typer.Option(metavar="DAY", help="Of chat: the date that its template may print.")]
+Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What the report says of where the model comes from.")]
+
+
+def audit(
+    target: Target = None,
+    unlearned: Unlearned = None,
+    forget: Forget = None,
+    retrain: Retrain = None,
+    retain: Retain = None,
+    holdout: Holdout = None,
+    formats: Formats = None,
+    prompt: Prompt = None,
+    system: System = None,
+    date: Date = None,
+    note: Note = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="The study: settings, cache and report.")] = Path("audit"),
+    cores: Annotated[str, typer.Option(metavar="N", help="Of the machine, or all.")] = "all",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the study, and say what the run will take.")
+    ] = False,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Of Snakemake, such as --profile FOLDER.")
+    ] = None,
+) -> None:
+    """Does this unlearned model still forget in the formats it may ship in? Runs the study, prints answer and report.
+
+    What is there already in FOLDER is not computed again: one more format costs that format alone.
+
+    \b
+    Example: palimpsest audit --target T --unlearned U --forget forget.jsonl --retain retain.jsonl --out my-audit
+    """
+    from palimpsest.study.new_study import PARAMS, Wanted, add_formats, differences, write_study
+
+    file = out / PARAMS
+    named = _names(formats, "" if file.exists() else FORMATS)
+    models = str(target or ""), str(unlearned or ""), str(forget or "")
+    wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note)
+    if not file.exists():
+        write_study(out, _complete(wanted), "audit")
+        print(f"The study: {file}")
+    else:
+        if found := differences(file, wanted):
+            raise PalimpsestError(
+                f"{found[0]}: give another --out, or edit the file and say `palimpsest audit --out {out}`."
+            )
+        added = add_formats(file, named)
+        print(f"The study: {file}" + (f", with {', '.join(added)} added" if added else ""))
+    if dry_run:
+        _plan(out)
+    else:
+        _run(out, cores, arguments or [])
+
+
+def new(
+    study: Annotated[Path, typer.Argument(help="The folder to make.")],
+    target: Target = None,
+    unlearned: Unlearned = None,
+    forget: Forget = None,
+    retrain: Retrain = None,
+    retain: Retain = None,
+    holdout: Holdout = None,
+    formats: Formats = None,
+    prompt: Prompt = None,
+    system: System = None,
+    date: Date = None,
+    note: Note = None,
+) -> None:
+    """Write a study folder alone, to edit: of an audit, or, without models, a copy of the default study.
+
+    \b
+    Example: palimpsest new my-study
+    Example: palimpsest new my-audit --target T --unlearned U --forget forget.jsonl
+    """
+    from palimpsest.study.new_study import SNAKEFILE, Wanted, write_default, write_study
+
+    models = str(target or ""), str(unlearned or ""), str(forget or "")
+    if any(models):
+        wanted = Wanted(*models, _names(formats, FORMATS), retrain, retain, holdout, prompt, system, date, note)
+        file = write_study(study, _complete(wanted), "new")
+        print(f"The study: {file}\nRun it: palimpsest audit --out {study}")
+    else:
+        file = write_default(study)
+        print(f"The study: {file}\nRun it: snakemake --snakefile {SNAKEFILE} --directory {study} --cores all")
+
+
+def _names(formats: str | None, otherwise: str) -> list[str]:
+    names = [name.strip() for name in (otherwise if formats is None else formats).split(",")]
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def _complete(wanted: "Wanted") -> "Wanted":
+    for name in ("target", "unlearned", "forget"):
+        if not getattr(wanted, name):
+            raise typer.BadParameter(f"--{name} is missing: an audit needs --target, --unlearned and --forget.")
+    return wanted
+
+
+def _snakemake(folder: Path, *options: str) -> list[str]:
+    from palimpsest.study.new_study import repository
+
+    snakefile = repository() / "Snakefile"
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder), *options]
+
+
+def _plan(folder: Path) -> None:
+    """Print what is to be done, and what it takes."""
+    from palimpsest.corpus.sources import load_corpus
+    from palimpsest.study.new_study import PARAMS
+    from palimpsest.study.params import read_params
+    from palimpsest.study.price import lines, planned_steps, price
+
+    command = _snakemake(folder, "--cores", "1", "--dry-run", "--quiet", "rules", "reason", "host")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(done.stderr.strip() or done.stdout.strip(), file=sys.stderr)
+        raise typer.Exit(1)
+    params = read_params(folder / PARAMS)
+    steps = planned_steps(done.stdout + done.stderr)
+    block = params["corpus"]
+    print("\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Records, ")))
+    print("\n".join(lines(price(params, load_corpus(block["source"], block["settings"], block["subset"]), steps))))
+
+
+def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
+    """Run the study, then print its answer, the verdicts and where the report is; ends with the worst verdict's exit
+    code."""
+    from palimpsest.audit.records import read_audit
+    from palimpsest.verdict.gate import read_verdicts, worst_model
+    from palimpsest.verdict.records import EXIT_CODES
+    from palimpsest.verdict.text import NEXT
+
+    if subprocess.run(_snakemake(folder, "--cores", cores, "--quiet", "reason", *options)).returncode:
+        raise PalimpsestError("the run failed, see above; what is done is kept: mend it, and say the same again.")
+    said = read_audit(folder / "results/audit.json")["answer"]
+    print()
+    print("\n".join(said[part] for part in ("text", "contrast", "caution") if said[part]))  # type: ignore[literal-required]
+    judged = read_verdicts(path.parent for path in sorted((folder / "results/verdict").glob("*/manifest.json")))
+    for name, record in judged.items():
+        print(
+            *(f"{name} in {one['format']}, {one['metric']}: {one['verdict']}." for one in record["formats"]), sep="\n"
+        )
+    if judged:
+        worst = worst_model(judged)[1]
+        print(f"{worst['verdict']}: {worst['reason']}. {NEXT[worst['verdict']]}")
+    print(f"The report: {folder / 'results/report.html'}")
+    if judged:
+        raise Outcome(EXIT_CODES[worst["verdict"]])
