@@ -9,6 +9,7 @@ from pathlib import Path
 
 from palimpsest.artefacts import Origin, files_of, forget_provenance_of_gone, write_json, write_provenance
 from palimpsest.audit.battery import attach
+from palimpsest.audit.prompts import check_asked_alike
 from palimpsest.audit.records import read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
@@ -19,6 +20,7 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
     study, made_by = dict(origin.settings), origin.record()
     read = {name: read_records(paths) for name, paths in records.items()}
     constrained = headline_methods(study["methods"])
+    check_asked_alike(read["scores"])
     table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
     attach(table, read["battery"])
     write_csv(table, csv)

@@ -15,7 +15,7 @@ import torch
 from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_manifest
 from palimpsest.corpus.corpus import absent_parts
 from palimpsest.corpus.layout import read_corpus
-from palimpsest.corpus.prompts import make_template
+from palimpsest.corpus.prompts import make_template, prompts_record
 from palimpsest.inference.files import write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs
@@ -42,7 +42,8 @@ def infer(
         limits = settings["logprob_tokens"], settings["batch_size"]
         write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")
         absent = {"absent": parts} if (parts := absent_parts(texts)) else {}
-        write_manifest(draft, origin, device=device, template=template.record(), **absent)
+        asked = template.record() | prompts_record(template, [request.prompt for request in requests])
+        write_manifest(draft, origin, device=device, template=asked, **absent)
 
 
 if __name__ == "__main__":

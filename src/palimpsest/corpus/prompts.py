@@ -1,6 +1,7 @@
 """The prompts of the metrics: how a question and its answer are put. Training sequences and inference share them."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -75,6 +76,14 @@ def make_template(settings: Mapping[str, Any] | None) -> Template:
             "{question} and then {answer} stand once each."
         )
     return Template(OWN, name)
+
+
+def prompts_record(template: Template, prompts: Iterable[str]) -> dict[str, str]:
+    """{"prompts": SHA-256 of all that is asked} where the model's own tokenizer puts it, so that models which were
+    asked otherwise can be told; of the other templates, which say it themselves, nothing."""
+    if template.name != CHAT:
+        return {}
+    return {"prompts": hashlib.sha256("\0".join(prompts).encode()).hexdigest()}
 
 
 def _day(date: str) -> str:

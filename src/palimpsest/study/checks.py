@@ -7,12 +7,14 @@ Nothing here imports torch: these checks are part of every planning.
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from palimpsest.corpus.embedded.generator import check_sizes
 from palimpsest.corpus.prompts import CHAT, make_template
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.metrics import METRICS, check_settings
+from palimpsest.models.chat import chat_template_of, has_tokenizer
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
@@ -185,6 +187,39 @@ def check_prompt(params: Params) -> None:
             "prompt.template is chat, but the tokenizers that a study makes (models.base) have no chat template: set "
             "plain, tofu or a text of your own."
         )
+    if template.name == CHAT:
+        _check_chat_templates(_tokenizers(params))
+
+
+def _tokenizers(params: Params) -> dict[str, Path]:
+    """The folders that lie here and bring the tokenizer of the target or the retrained model, by key. All others are
+    asked with the target's."""
+    sources = {f"models.{name}": params["models"][name] for name in (TARGET, RETRAIN)}
+    places = {
+        key: Path(source["tokenizer"] if isinstance(source, Mapping) else source)
+        for key, source in sources.items()
+        if source is not None
+    }
+    return {key: place for key, place in places.items() if has_tokenizer(place)}
+
+
+def _check_chat_templates(folders: Mapping[str, Path]) -> None:
+    """Raise PalimpsestError for a tokenizer without a chat template, and for one whose template is another than the
+    first one's: questions would be put in two ways, and the answers compared."""
+    first: tuple[str, str] | None = None
+    for key, folder in folders.items():
+        found = chat_template_of(folder)
+        if found is None:
+            raise PalimpsestError(
+                f"prompt.template is chat, but the tokenizer of {folder} ({key}) has no chat template: set another "
+                "template, or put a chat_template.jinja beside the tokenizer."
+            )
+        first = first or (key, found)
+        if found.split() != first[1].split():
+            raise PalimpsestError(
+                f"the chat template of {folder} ({key}) is another than that of {first[0]}, and the two would be asked "
+                "otherwise: put the same chat_template.jinja beside both tokenizers."
+            )
 
 
 def check_names(params: Params) -> None:

@@ -18,7 +18,7 @@ from palimpsest.corpus.prompts import CHAT, DATE, TOFU
 from palimpsest.corpus.records import Record, read_records
 from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
 from palimpsest.errors import PalimpsestError, choose
-from palimpsest.models.tensors import read_settings
+from palimpsest.models.chat import chat_template_of
 from palimpsest.quantizers.calibration import GENERIC
 from palimpsest.study.dvc import SCHEMA
 from palimpsest.study.own_records import announce
@@ -219,11 +219,7 @@ def differences(file: Path, wanted: Wanted) -> list[str]:
 def has_chat_template(source: str) -> bool:
     """Whether the tokenizer of a checkpoint folder has a chat template; of a hub name or a GGUF file it is not known
     before the run."""
-    folder = Path(source)
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    config = folder / "tokenizer_config.json"
-    return config.is_file() and bool(read_settings(config).get("chat_template"))
+    return Path(source).is_dir() and chat_template_of(Path(source)) is not None
 
 
 def _check_there(option: str, model: str | None) -> None:
