@@ -24,6 +24,9 @@ METRICS = {
 STAND_IN = {"probability": ("forget_Q_A_PARA_Prob", "prob")}
 """For a retained model whose file holds what forget quality needs and no more, as OpenUnlearning publishes them."""
 
+KEPT = {"probability": ("retain_Q_A_Prob", "prob"), "rouge": ("retain_Q_A_ROUGE", "rougeL_recall")}
+"""The same of the retain set, where a file has it."""
+
 UTILITY = "model_utility"
 
 NO_CONTROL = "No retained control was given: knowledge is counted from 0, and what any model would guess is in it."
@@ -103,7 +106,19 @@ def _measured(files: Files, evals: Mapping[Path, Any], metric: str, each: int | 
         of,
         {name: _answers(evals[path], ids) for name, path in asked.items()},
         notes,
+        _kept({name: (evals[path], path) for name, path in asked.items()}, metric),
     )
+
+
+def _kept(asked: Mapping[str, tuple[Any, Path]], metric: str) -> dict[str, Values]:
+    """What the model shows of the retain set in each format; empty where a file lacks that, or has other records."""
+    names = KEPT.get(metric)
+    if names is None or not all((results.get(names[0]) or {}).get("value_by_index") for results, _ in asked.values()):
+        return {}
+    rows = {name: _rows(results, path, *names) for name, (results, path) in asked.items()}
+    if len({tuple(each) for each in rows.values()}) > 1:
+        return {}
+    return {name: np.array([list(each.values())], dtype=np.float64) for name, each in rows.items()}
 
 
 def _utility(files: Files, evals: Mapping[Path, Any]) -> tuple[dict[str, float], str]:

@@ -69,6 +69,14 @@ class Measured:
                 bad = self.ids[int(np.argmax((~np.isfinite(values) | (values < 0) | (values > 1)).any(0)))]
                 raise PalimpsestError(f"{self.metric} of {name}: record {bad} is no number from 0 to 1.")
 
+        shapes = {values.shape for values in self.kept.values()}
+        whole = all(np.isfinite(each).all() and each.min() >= 0 and each.max() <= 1 for each in self.kept.values())
+        if len(shapes) > 1 or not whole:
+            raise PalimpsestError(
+                f"{self.metric} of the retain records: other records in another format, or one that is no number "
+                "from 0 to 1: score them again."
+            )
+
     def _arrays(self) -> list[tuple[str, Values]]:
         kinds = {"the unlearned model": self.unlearned, "retrain": self.retrain, "target": self.target}
         return [(f"{kind} at {at}", values) for kind, by in kinds.items() for at, values in by.items()]

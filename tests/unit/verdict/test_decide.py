@@ -173,6 +173,8 @@ def test_the_worst_format_decides_and_gives_the_exit_code():
         ({"target": {FULL: np.full((1, N), 1.5)}}, "record 0 is no number from 0 to 1"),
         ({"target": {FULL: np.full((1, N), np.nan)}}, "record 0 is no number from 0 to 1"),
         ({"unlearned": {"int4": np.zeros((1, N))}}, "no values at full precision"),
+        ({"kept": {FULL: np.zeros((1, 5)), "int4": np.zeros((1, 4))}}, "of the retain records: other records"),
+        ({"kept": {FULL: np.full((1, 5), np.nan)}}, "of the retain records: other records in another format, or one"),
     ],
 )
 def test_bad_measurements_are_named(changes, message):

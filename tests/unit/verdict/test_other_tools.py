@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from palimpsest.cli import main
+from palimpsest.verdict.controls import SHUFFLED
 from palimpsest.verdict.policy import default_policy
 
 N = 40
@@ -38,6 +39,8 @@ def test_the_published_run_never_forgot_and_its_records_are_named(published, tmp
     assert sum(float(row["before"]) for row in rows) / 400 == pytest.approx(0.421463737487793, abs=1e-5)
     assert "paraphras" in " ".join(record["notes"]).lower()
     assert any("1.1e-09 at bf16, 3.9e-08 at 4bit" in note for note in record["notes"])
+    shuffled = record["controls"][-1]
+    assert shuffled["control"] == SHUFFLED and shuffled["passed"], "the files have 400 retain records, too"
 
 
 def test_one_subject_is_answered(published, capsys):
