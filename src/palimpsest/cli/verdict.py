@@ -213,19 +213,30 @@ def check(
     statement: Annotated[Path, typer.Argument(help="The signed statement.")],
     deployed: Annotated[list[Path], typer.Argument(help="The files or folders that it must be about.")],
     key: Annotated[Path, typer.Option(metavar="FILE", help="The signer's public key in PEM.")],
+    salt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `palimpsest sign` kept: compares records and corpus, too.")
+    ] = None,
+    verdict: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --salt: the verdict, whose records must be the stated.")
+    ] = None,
 ) -> None:
     """Is the deployed file the one that a signed verdict is about? Works offline; exit code 1 where anything differs.
 
     \b
     Example: palimpsest check statement.json model-nf4.gguf --key key.pub
     """
+    from palimpsest.verdict.salted import read_salt
     from palimpsest.verdict.statement import check as compare
-    from palimpsest.verdict.statement import stated
+    from palimpsest.verdict.statement import other_records, stated
 
+    if (salt is None) != (verdict is None):
+        raise typer.BadParameter("--salt and --verdict go together: the salt, and the folder whose records it hashed.")
     problems = compare(statement, deployed, key)
     if problems:
         raise PalimpsestError(" ".join(problems))
     predicate = stated(statement)["predicate"]
+    if salt and verdict and (problems := other_records(predicate, verdict, read_salt(salt))):
+        raise PalimpsestError(" ".join(problems))
     print(f"{predicate['verdict']}: {predicate['reason']}.")
     print(f"Signed for these files; policy sha256 {predicate['policy']['hash']}.")
 

@@ -51,7 +51,7 @@ def make_statement(verdict: Path, deployed: Sequence[Path], salt: bytes) -> dict
         )
     predicate["records"] = records_hash(verdict, salt)
     if (verdict / MANIFEST).is_file():
-        predicate |= {"corpus": corpus_hash(verdict.parents[1] / "corpus", salt), "study": _study(verdict)}
+        predicate |= {"corpus": corpus_hash(_results(verdict) / "corpus", salt), "study": _study(verdict)}
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in subjects.items()],
@@ -88,7 +88,7 @@ def predicate_of(verdict: Path) -> dict[str, Any]:
 def _study(verdict: Path) -> dict[str, Any]:
     """What it takes to run the study again: its settings, the policy that it fixed, and the code; and on what machines
     its models were made, for others may give other bits. verdict: the model's folder in `results/verdict`."""
-    results = verdict.resolve().parents[1]
+    results = _results(verdict)
     return {
         "model": read_manifest(verdict)["model"],  # type: ignore[typeddict-item]  # what every manifest is about
         "params": read_yaml(results.parent / "params.yaml"),
@@ -96,6 +96,11 @@ def _study(verdict: Path) -> dict[str, Any]:
         "code": commit_of(REPOSITORY),
         "machines": machines_of(results),
     }
+
+
+def _results(verdict: Path) -> Path:
+    """Of the study in whose results/verdict a folder lies."""
+    return verdict.resolve().parents[1]
 
 
 def commit_of(repository: Path) -> dict[str, Any]:
@@ -174,6 +179,14 @@ def check(path: Path, deployed: Sequence[Path], key: Path) -> list[str]:
     lines += [f"{name}, which the statement is about, was not given." for name in stated if name not in found]
     lines += [f"{name} is not in the statement." for name in found if name not in stated]
     return lines
+
+
+def other_records(predicate: Mapping[str, Any], verdict: Path, salt: bytes) -> list[str]:
+    """A line where the records of a verdict, or the corpus of its study, are not those of a statement."""
+    found = [] if records_hash(verdict, salt) == predicate["records"] else [f"the records of {verdict} are others."]
+    if "corpus" in predicate and corpus_hash(_results(verdict) / "corpus", salt) != predicate["corpus"]:
+        found.append(f"the corpus beside {verdict} is another.")
+    return found
 
 
 def verified(path: Path, key: Path) -> dict[str, Any]:

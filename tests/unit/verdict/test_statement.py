@@ -107,6 +107,21 @@ def test_the_statement_holds_hashes_and_no_text(signed):
     assert records_hash(signed["verdict"], bytes(32)) != predicate["records"]
 
 
+def test_the_records_are_compared_with_the_salt(signed, capsys):
+    verdict, salt = signed["verdict"], signed["verdict"] / "records.salt"
+    files = [str(signed["statement"]), str(signed["file"]), str(signed["folder"]), "--key", str(signed["public"])]
+    with_salt = ["check", *files, "--salt", str(salt), "--verdict", str(verdict)]
+    assert main(with_salt) == 0 and main(["check", *files, "--salt", str(salt)]) == 64
+    rows = (verdict / "records.csv").read_text().splitlines()
+    (verdict / "records.csv").write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+    assert main(with_salt) == 0, "their order tells nothing"
+    (verdict / "records.csv").write_text("\n".join(rows[:-1]) + "\n")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(with_salt)
+    assert end.value.code == 1 and "are others." in capsys.readouterr().err
+
+
 def test_what_is_no_key_and_no_statement_is_named(signed, tmp_path, capsys):
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("{}")
