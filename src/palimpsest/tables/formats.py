@@ -95,7 +95,7 @@ def _made(results: Path, model: str, seeds: Sequence[int], precision: str) -> di
     places = [f"{model}/seed{seed}/{precision}" for seed in seeds]
     manifests = [read_manifest(results / "quantized" / place) for place in places]
     costs = [read_record(results / f"cost/{place}.json") for place in places]
-    (settings,) = manifests[0]["settings"].values()  # of the quantizer alone
+    settings = manifests[0]["settings"][f"quantizers/{precision}"]
     proof, quantizer = manifests[0]["proof"], make_quantizer(settings)
     grids = {kind: zero_bin(levels) for kind, levels in list(quantizer.level_tables().items())[1:]}
     return {
