@@ -14,7 +14,9 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from safetensors.numpy import load_file, save_file
 
 from palimpsest import cli
+from palimpsest.artefacts import LocalSource
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.deployed import recognise
 from palimpsest.quantizers.origin import (
@@ -25,6 +27,8 @@ from palimpsest.quantizers.origin import (
     SAME,
     compare_origin,
 )
+from palimpsest.quantizers.shipped import copy_file, examine_file
+from palimpsest.study.sources import digest_of
 
 NF4 = {"backend": "bnb-4bit", "levels": "nf4", "double_quantization": False}
 NESTED = NF4 | {"double_quantization": True}
@@ -234,3 +238,30 @@ def test_what_is_not_quantized_or_not_there(models, tmp_path):
         recognise(tmp_path / "nothing.gguf")
     with pytest.raises(PalimpsestError, match=r"no folder with a config\.json"):
         recognise(tmp_path)
+
+
+def test_a_file_is_taken_as_it_is_and_proven(shipped, models, tmp_path, caplog):
+    """Into a study: what lies there is a folder as ours are, and the target's file is let through with a word."""
+    quantizer = make_quantizer(Q4_0)
+    for model, verdict in (("attention", SAME), ("target", OF_TARGET)):
+        folder = tmp_path / model
+        folder.mkdir()
+        copy_file(shipped(Q4_0, model) / "model.gguf", models["attention"], folder)
+        proof, told = examine_file(quantizer, folder, models["attention"], models["target"], "deployed.phone")
+        assert told["verdict"] == verdict and proof["quantized_layers"] == 14
+        assert quantizer.load(folder, "cpu").num_parameters() and load_tokenizer(folder)
+    assert "deployed.phone.path is the target's file" in caplog.text
+    with pytest.raises(PalimpsestError, match=r"^deployed.phone.path is not of deployed.phone.of: its weights are"):
+        examine_file(quantizer, folder, models["stranger"], None, "deployed.phone")
+
+
+def test_a_file_that_changes_after_planning_is_refused(shipped, models, tmp_path):
+    source = shutil.copytree(shipped(NF4, "attention"), tmp_path / "source")
+    planned = LocalSource(str(source), digest_of(source))
+    (tmp_path / "first").mkdir()
+    copy_file(planned, models["attention"], tmp_path / "first")
+    assert {path.name for path in source.iterdir()} == {path.name for path in (tmp_path / "first").iterdir()}
+    (source / "config.json").write_text((source / "config.json").read_text() + " ")
+    (tmp_path / "second").mkdir()
+    with pytest.raises(PalimpsestError, match="changed after the run was planned"):
+        copy_file(planned, models["attention"], tmp_path / "second")

@@ -19,6 +19,7 @@ from palimpsest.runtime.kernels import choose_kernels
 from palimpsest.runtime.kept import drop, keep, put_back
 from palimpsest.runtime.logs import repeat_errors
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
+from palimpsest.study.shipped import pairs_of
 from palimpsest.study.params import check_params, expanded, setting, with_current_names
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC, TEXTS
@@ -61,6 +62,7 @@ METHODS = list(config["methods"])
 MODELS = [TARGET, RETRAIN, *METHODS]
 QUANTIZED = [name for name in config["quantizers"] if name != FULL]
 PRECISIONS = [FULL, *QUANTIZED]
+PAIRS = pairs_of(config)
 METRICS = list(config["metrics"])
 TOKENIZERS = tokenizers_of(config["metrics"])
 ENVIRONMENTS = sorted(file.stem for file in (ROOT / "workflow/envs").glob("*.txt"))

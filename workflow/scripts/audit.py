@@ -11,18 +11,20 @@ from palimpsest.artefacts import Origin, files_of, forget_provenance_of_gone, wr
 from palimpsest.audit.battery import attach
 from palimpsest.audit.prompts import check_asked_alike
 from palimpsest.audit.records import read_records
+from palimpsest.audit.shipped import attach_files
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
 
 def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) -> None:
-    """origin: of the whole study. records: paths of the scores, survival records, manifests of models, and records of
-    the battery."""
+    """origin: of the whole study. records: paths of the scores, survival records, manifests of models, records of
+    the battery, and manifests of files that were quantized elsewhere."""
     study, made_by = dict(origin.settings), origin.record()
     read = {name: read_records(paths) for name, paths in records.items()}
     constrained = headline_methods(study["methods"])
     check_asked_alike(read["scores"])
     table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
     attach(table, read["battery"])
+    attach_files(table, read["shipped"])
     write_csv(table, csv)
     made_by["files"] = files_of(json, [csv])
     # as pairs: DVC shows every entry of a mapping as a metric
@@ -35,7 +37,7 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
 if __name__ == "__main__":
     audit(
         job.origin,
-        {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery")},
+        {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery", "shipped")},
         snakemake.output.json,
         snakemake.output.csv,
     )

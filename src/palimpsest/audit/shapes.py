@@ -194,12 +194,27 @@ class Reach(TypedDict):
     status: str
 
 
+class DeployedFile(TypedDict):
+    """A precision that is a file which was quantized elsewhere. model: that it is of, by params.yaml; path: there;
+    format: what it is; verdict, reasons: of palimpsest.quantizers.origin, on whether it is that model's; codes_sha256:
+    of its codes and scales."""
+
+    precision: str
+    model: str
+    path: str
+    format: str
+    verdict: str
+    reasons: list[str]
+    codes_sha256: str
+
+
 class AuditTable(TypedDict):
     """The numbers of an audit.
 
     rules: of palimpsest.audit.retained.Rules. denominators: what each means, and under "headline" the name of the one
     that headlines use. rows: every model, seed and precision; over_seeds: every model and precision. averages: by the
-    name of the group. reach: by metric of the forget set, where the rules have a target_floor.
+    name of the group. reach: by metric of the forget set, where the rules have a target_floor. deployed: where
+    the study has such files.
     """
 
     rules: dict[str, Any]
@@ -212,6 +227,7 @@ class AuditTable(TypedDict):
     averages: dict[str, Group]
     survival_against_recovery: Correlation
     reach: dict[str, Reach]
+    deployed: NotRequired[list[DeployedFile]]
 
 
 class Audit(AuditTable):

@@ -23,6 +23,8 @@ from palimpsest.quantizers.torchao import MARK
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+DEPLOYED = "deployed"
+"""The block of params.yaml with such files."""
 Settings = dict[str, Any]
 OUTER = ("token_embd.weight", "output.weight")
 """llama.cpp's names of embeddings and head, which may have a format of their own."""
@@ -123,7 +125,8 @@ def recognise(path: Path) -> Deployed:
     try:
         settings = reader(path, stated)
         quantizer = make_quantizer(settings)
-        next(quantizer.read(path), None)  # a matrix that its reader does not read shows here
+        if next(quantizer.read(path), None) is None:  # a matrix that its reader does not read shows here, too
+            raise _Unread("it holds no matrix that its reader finds")
         return Deployed(path, _described(settings), quantizer, settings)
     except _Unread as reason:
         return Deployed(path, method, None, {}, str(reason))

@@ -23,6 +23,7 @@ from palimpsest.audit.cautions import (
 )
 from palimpsest.audit.groups import TITLES
 from palimpsest.audit.shapes import Audit, ModelEntry
+from palimpsest.audit.shipped import about_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
 from palimpsest.report.known_answers import texts
@@ -108,6 +109,7 @@ def render(
         damaged=cautions(audit, [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]),
         doubts=privleak_cautions(audit),
         not_asked=not_asked(audit),
+        files_brought=about_files(audit),
         unreached=reach.sentences(audit.get("reach", {})),
         sizes=_sizes(audit),
         targets=_targets(audit),

@@ -23,6 +23,10 @@ from palimpsest.study.stages import read_stages
 
 SCHEMA = REPOSITORY / "workflow/schemas/params.schema.yaml"
 
+OPTIONAL = {"deployed": "deploy"}
+"""Blocks of params.yaml that most studies do without, and the stage that uses each: where a file lacks the block, no
+stage lists it."""
+
 Stages = Mapping[str, Mapping[str, Any]]
 """The stages of a dvc.yaml by name."""
 
@@ -57,6 +61,9 @@ def _owners(stages: Stages) -> dict[str, str]:
                 continue
             if owners.setdefault(key, name) != name:
                 raise PalimpsestError(f"dvc.yaml: the stages {owners[key]} and {name} both list {key}: one is enough.")
+    for key, name in OPTIONAL.items():
+        if name in stages:
+            owners.setdefault(key, name)
     return owners
 
 

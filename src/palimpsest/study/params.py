@@ -13,6 +13,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.brought import NOTE
 from palimpsest.study.checks import CHECKS, check_method_keys
+from palimpsest.study.shipped import with_files
 from palimpsest.unlearning.losses import SETTINGS
 from palimpsest.vocabulary import CHECKPOINT, FULL, UNQUANTIZED
 from palimpsest.yaml_files import check_keys_and_numbers, read_yaml
@@ -91,9 +92,10 @@ def _check(params: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         check(whole)
 
 
-def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
+def expanded(params: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]:
     """The params with a method for each percentile of a mask that lists several:
-    `name` with [50.0, 90.0] is name_50 and name_90; and null for the keys that older files lack."""
+    `name` with [50.0, 90.0] is name_50 and name_90; a quantizer for each file of `deployed`; and null for the keys that
+    older files lack. folder: of the study."""
     methods: dict[str, Any] = {}
     for name, method in params["methods"].items():
         saliency = method.get("saliency", {})
@@ -112,7 +114,7 @@ def expanded(params: Mapping[str, Any]) -> dict[str, Any]:
                     f"{each}: take one, or give them six digits that differ."
                 )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
-    return {"prompt": None, "kernels": None} | dict(params) | {"methods": methods}
+    return {"prompt": None, "kernels": None} | with_files(params, folder) | {"methods": methods}
 
 
 def read_params(path: Path | str) -> dict[str, Any]:

@@ -113,6 +113,11 @@ def one_of(names: Iterable[object]) -> str:
     return "|".join(re.escape(str(name)) for name in names) or "(?!)"
 
 
+def one_of_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    """The pattern of the wildcard `model` where `precision` is a file of that model: it looks ahead in the path."""
+    return "|".join(rf"{re.escape(model)}(?=/seed\d+/{re.escape(name)}[/.])" for model, name in pairs) or "(?!)"
+
+
 def _gpus(resources: Mapping[str, Any]) -> Any:
     """A number, an expression's text, or None;
     older versions of Snakemake have the bare value, and an expression for each number."""

@@ -32,6 +32,7 @@ PLACES = (
     "models/base",
     "models/pretraining/text/path",
     "methods/*/checkpoint",
+    "deployed/*/path",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
     "verdict/policy",

@@ -55,7 +55,7 @@ def problems(
     shows in what is made from it, in the end in the audit, which is made from all. repository: where the code lies.
     """
     hashes = _Hashes()
-    study = marked(_study_of(params), results.parent, hashes.__getitem__)
+    study = marked(_study_of(params, results.parent), results.parent, hashes.__getitem__)
     found: list[str] = []
     strays: list[Path] = []
     for part in parts_of(results):
@@ -82,12 +82,13 @@ def problems(
     return found
 
 
-def _study_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The params by today's names, with a method for each model; raises PalimpsestError for a key that this needs."""
+def _study_of(params: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The params by today's names, with a method for each model and a quantizer for each file; raises PalimpsestError
+    for a key that this needs. folder: of the study."""
     for key in ("methods", "seeds", "quantizers"):
         if key not in params:
             raise PalimpsestError(f"params.yaml lacks the key {key!r}: add it, `snakemake -n` says where it belongs.")
-    return expanded(with_current_names(params)[0])
+    return expanded(with_current_names(params)[0], folder)
 
 
 def _contents(part: Path) -> tuple[list[Path], list[Path]]:
