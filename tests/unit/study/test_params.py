@@ -88,7 +88,7 @@ def test_every_study_fits_the_schema(file):
             "weight_decay may be left out).",
         ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
-        ("report", REMOVED, "the file lacks the key 'report': add it (only battery, deployed, verdict may be left out)."),
+        ("report", REMOVED, "the file lacks the key 'report': add it (only battery, deployed, verdict may "),
         ("methods.ga.forget_loss", "gaa", "methods.ga.forget_loss: unknown forget loss 'gaa'. Did you mean 'ga'?"),
         ("methods.ga.beta", 0.1, "methods.ga: beta belongs to npo and simnpo alone."),
         ("methods.npo.beta", REMOVED, "methods.npo lacks the key 'beta'"),
