@@ -8,6 +8,9 @@ training anew.
 TARGET, RETRAIN, UNLEARNED = "target", "retrain", "unlearned"
 """Kinds of model: before unlearning, never trained on the forget set, after unlearning."""
 
+NO_RETRAIN = "the study has no retrained model (models.retrain is null)"
+"""Why a number that needs one cannot be had."""
+
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 """What models.base is beside a checkpoint: random weights, or such weights pretrained on the text of the study."""
 
@@ -37,6 +40,10 @@ BOTH = "mean"
 
 HEADLINE = "same_precision"
 """The denominator of retained knowledge that headlines use."""
+
+SHARE_OF_TARGET = "ratio_bf16"
+"""That of a study without a retrained model: the score itself over the target's, both as they are before any format.
+Over the quantized target's a model that shows no more than before would seem to where the target shows less."""
 
 CHECKPOINT = "checkpoint"
 """The key of a method that was unlearned elsewhere: where its checkpoint is."""

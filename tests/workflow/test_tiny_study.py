@@ -270,6 +270,19 @@ def test_a_model_of_the_study_brought_back_as_a_checkpoint_has_the_same_scores(c
     assert "was made from another" in copy.make("verify", code=None)
 
 
+def test_a_study_without_a_retrained_model_scores_and_reports_anew_and_makes_none(copy, read_steps):
+    copy.edit("models", "retrain", value=None)
+    models = [name for name in MODELS if name != "retrain"]
+    assert read_steps(copy.run(*SNAKEMAKE, "--dry-run")) == REPORT | {
+        f"Scoring {metric} of {model} (seed 0) at every precision" for metric in METRICS for model in models
+    }
+    place = "results/scores/npo_klr/seed0/bf16/privleak.json"
+    copy.run(*SNAKEMAKE, place)
+    score = json.loads((copy.folder / place).read_text())
+    assert score["score"] is None and score["status"].endswith("no retrained model (models.retrain is null)")
+    assert score["inputs"].keys() == {"infer/npo_klr/seed0/bf16/manifest.json"}
+
+
 def said(record):
     """What a score or survival record says, without what made it."""
     return {key: value for key, value in json.loads(record).items() if key not in ("inputs", "code", "seal")}

@@ -59,7 +59,8 @@ with one_line():
 
 SEEDS = config["seeds"]
 METHODS = list(config["methods"])
-MODELS = [TARGET, RETRAIN, *METHODS]
+CONTROLS = [] if config["models"][RETRAIN] is None else [RETRAIN]
+MODELS = [TARGET, *CONTROLS, *METHODS]
 QUANTIZED = [name for name in config["quantizers"] if name != FULL]
 PRECISIONS = [FULL, *QUANTIZED]
 PAIRS = pairs_of(config)

@@ -1,6 +1,6 @@
 TRAINED = expand(
     "results/models/{model}/seed{seed}/manifest.json",
-    model=["target", "retrain"],
+    model=[TARGET, *CONTROLS],
     seed=SEEDS,
 )
 

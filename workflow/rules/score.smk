@@ -14,12 +14,13 @@ rule score:
             precision=PRECISIONS,
         ),
         retrain=expand(
-            "results/infer/retrain/seed{{seed}}/{precision}/manifest.json",
+            "results/infer/{model}/seed{{seed}}/{precision}/manifest.json",
+            model=CONTROLS,
             precision=PRECISIONS,
         ),
         files=expand(
             "results/infer/{model}/seed{{seed}}/{precision}/{file}",
-            model=["{model}", "retrain"],
+            model=["{model}", *CONTROLS],
             precision=PRECISIONS,
             file=["responses.jsonl", "logprobs.parquet"],
         ),

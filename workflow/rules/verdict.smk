@@ -15,7 +15,7 @@ rule judge:
         audit="results/audit.json",
         scores=expand(
             "results/scores/{model}/seed{seed}/{precision}/{metric}.json",
-            model=["{model}", TARGET, RETRAIN],
+            model=["{model}", TARGET, *CONTROLS],
             seed=SEEDS,
             precision=PRECISIONS,
             metric=METRICS,

@@ -35,6 +35,7 @@ def page(
         f"{method}, {precision}": (method, precision),
         "retrain, bf16": ("retrain", "bf16"),
     }
+    voices = {label: voice for label, voice in voices.items() if voice in inferred}  # there may be no retrained model
     for voice in voices.values():
         verify_files(inferred[voice])
     check_files(inputs["figures"])

@@ -16,26 +16,29 @@ def score_precisions(
     origin: Origin,
     metric: str,
     settings: dict[str, Any],
-    folders: dict[str, tuple[Path, Path]],
+    folders: dict[str, list[Path]],
     outputs: list[str],
 ) -> None:
-    """folders: by precision, what inference wrote for the model, and for the retrained model."""
-    for (precision, (mine, retrain)), output in zip(folders.items(), outputs, strict=True):
-        for folder in (mine, retrain):
+    """folders: by precision, what inference wrote for the model, and for the retrained model if there is one."""
+    for (precision, (mine, *control)), output in zip(folders.items(), outputs, strict=True):
+        for folder in (mine, *control):
             verify_files(folder)
-        files = mine / "responses.jsonl", mine / "logprobs.parquet", retrain / "logprobs.parquet"
-        made_by = origin.of([mine / MANIFEST, retrain / MANIFEST], precision=precision)
+        reference = control[0] / "logprobs.parquet" if control else None
+        files = mine / "responses.jsonl", mine / "logprobs.parquet", reference
+        made_by = origin.of([folder / MANIFEST for folder in (mine, *control)], precision=precision)
         asked = read_json(mine / MANIFEST)
         found = score(metric, settings, *files, absent=asked.get("absent", ())) | {"template": asked["template"]}
         write_record(output, made_by, found, ("numpy", "pyarrow", "rouge-score"))
 
 
 if __name__ == "__main__":
-    pairs = zip(snakemake.input.model, snakemake.input.retrain, strict=True)
+    by_precision: dict[str, list[Path]] = {}
+    for manifest in map(Path, [*snakemake.input.model, *snakemake.input.retrain]):
+        by_precision.setdefault(manifest.parts[-2], []).append(manifest.parent)
     score_precisions(
         job.origin,
         snakemake.wildcards.metric,
         job.settings["metric"],
-        {Path(mine).parts[-2]: (Path(mine).parent, Path(retrain).parent) for mine, retrain in pairs},
+        by_precision,
         list(snakemake.output),
     )

@@ -37,11 +37,11 @@ RESPONSE_KEYS = tuple(field.name for field in fields(Response))
 @dataclass(frozen=True)
 class InferenceFiles:
     """What a metric may read: the outputs of one model at one precision,
-    and the retrained model's log-probabilities there."""
+    and the retrained model's log-probabilities there, if the study has one."""
 
     responses: Path
     logprobs: Path
-    retrain_logprobs: Path
+    retrain_logprobs: Path | None
 
 
 class TextLogProbs(NamedTuple):

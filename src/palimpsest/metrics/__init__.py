@@ -55,21 +55,22 @@ def score(
     settings: Mapping[str, Any],
     responses: Path | str,
     logprobs: Path | str,
-    retrain_logprobs: Path | str,
+    retrain_logprobs: Path | str | None,
     absent: Collection[str] = (),
 ) -> NamedScore:
     """Score one model at one precision from the files of results/infer.
 
     responses: responses.jsonl; logprobs: logprobs.parquet; retrain_logprobs: logprobs.parquet of the retrained model at
-    the same precision; absent: parts of which the corpus has nothing. A metric that needs one of them has no score and
-    a status that says why. Raises PalimpsestError for an unknown metric or setting, a missing setting and unusable
-    files.
+    the same precision, None where the study has none; absent: parts of which the corpus has nothing. A metric that
+    needs one of them has no score and a status that says why. Raises PalimpsestError for an unknown metric or setting,
+    a missing setting and unusable files.
     """
     function = choose(METRICS, metric, "metric")
     check_settings(metric, function, settings)
     if missing := [part for part in parts_needed(metric, settings) if part in absent]:
         return _nothing_asked(metric, settings, PARTS[missing[0]])
-    files = InferenceFiles(Path(responses), Path(logprobs), Path(retrain_logprobs))
+    control = None if retrain_logprobs is None else Path(retrain_logprobs)
+    files = InferenceFiles(Path(responses), Path(logprobs), control)
     return {"metric": metric, **function(files, **settings), "settings": dict(settings)}
 
 

@@ -5,6 +5,8 @@ of its least likely k % of tokens. The first token is among them only where a BO
 (palimpsest.inference.likelihood).
 """
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -12,7 +14,7 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles, TextLogProbs, read_logprobs
 from palimpsest.metrics.records import Outcome, PrivLeakScore
 from palimpsest.metrics.statistics import Float64, bootstrap_distribution, percentile_interval
-from palimpsest.vocabulary import FORGET, HOLDOUT, OK, RETRAIN, undefined
+from palimpsest.vocabulary import FORGET, HOLDOUT, NO_RETRAIN, OK, RETRAIN, undefined
 
 PUBLISHED_AUC_RETRAIN = {"news": 0.4772, "books": 0.5393}
 """AUC of MUSE's own retrained Llama-2-7B at full precision, Min-40 %:
@@ -66,29 +68,33 @@ def privleak(
 
     min_k_ratio: share of tokens, 0.4 for Min-40 %. reference: "retrain", or "news" or "books" for the published
     constant. `per_example` has the Min-K% values (nats) of both splits in the order of `ids`. Where the reference AUC
-    is 0 the score is None and `status` says why. The interval resamples the texts, the same ones for both models.
+    is 0, or the study has no retrained model, the score is None and `status` says why. The interval resamples the
+    texts, the same ones for both models.
     """
     if not 0 < min_k_ratio <= 1:
         raise PalimpsestError(f"metrics.privleak.min_k_ratio is {min_k_ratio}: give a share above 0 and up to 1.")
     choose({RETRAIN: 0.0} | PUBLISHED_AUC_RETRAIN, reference, "setting reference of metric privleak")
     splits = {split: read_logprobs(files.logprobs, split) for split in (FORGET, HOLDOUT)}
     values = {split: _min_k_values(texts, min_k_ratio) for split, texts in splits.items()}
-    retrained = _retrained_values(files, splits, min_k_ratio) if reference == RETRAIN else None
+    control = files.retrain_logprobs if reference == RETRAIN else None
+    retrained = _retrained_values(files, control, splits, min_k_ratio) if control else None
     auc = membership_auc(**values)
-    auc_retrain = membership_auc(**retrained) if retrained else PUBLISHED_AUC_RETRAIN[reference]
-    if auc_retrain == 0:
-        reason = undefined("AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)")
+    auc_retrain = membership_auc(**retrained) if retrained else PUBLISHED_AUC_RETRAIN.get(reference)
+    if not auc_retrain:
+        why = "AUC of the retrained model is 0 (every holdout text is unlikelier than every forget text)"
+        reason = undefined(NO_RETRAIN if auc_retrain is None else why)
         outcome: Outcome = {"score": None, "status": reason, "ci": None, "ci_note": reason}
     else:
         ci, note = _interval(values, retrained, auc_retrain, resamples, confidence, seed)
         outcome = {"score": relative_leak(auc, auc_retrain), "status": OK, "ci": ci, "ci_note": note}
+    source = "retrained model" if reference == RETRAIN else f"published constant ({reference})"
     return {
         "n": sum(len(texts.ids) for texts in splits.values()),
         "n_forget": len(splits[FORGET].ids),
         "n_holdout": len(splits[HOLDOUT].ids),
         "auc": auc,
         "auc_retrain": auc_retrain,
-        "auc_retrain_source": "retrained model" if retrained else f"published constant ({reference})",
+        "auc_retrain_source": "none" if auc_retrain is None else source,
         "ids": {split: texts.ids for split, texts in splits.items()},
         "per_example": {split: array.tolist() for split, array in values.items()},
         **outcome,
@@ -120,12 +126,13 @@ def _min_k_values(texts: TextLogProbs, ratio: float) -> Float64:
     return np.array([min_k(values, ratio) for values in texts.log_probs])
 
 
-def _retrained_values(files: InferenceFiles, splits: dict[str, TextLogProbs], ratio: float) -> dict[str, Float64]:
-    retrained = {split: read_logprobs(files.retrain_logprobs, split) for split in splits}
+def _retrained_values(
+    files: InferenceFiles, control: Path, splits: dict[str, TextLogProbs], ratio: float
+) -> dict[str, Float64]:
+    retrained = {split: read_logprobs(control, split) for split in splits}
     for split, texts in splits.items():
         if texts.ids != retrained[split].ids:
             raise PalimpsestError(
-                f"{files.retrain_logprobs} and {files.logprobs} hold different {split} texts: "
-                "run inference of both again."
+                f"{control} and {files.logprobs} hold different {split} texts: run inference of both again."
             )
     return {split: _min_k_values(texts, ratio) for split, texts in retrained.items()}

@@ -45,13 +45,14 @@ class PrivLeakScore(Score):
     """What PrivLeak is made of.
 
     n_forget, n_holdout: texts of the two splits. auc, auc_retrain: of the model and of its reference, 0 to 1, 0.5 for
-    one that cannot tell the splits apart. auc_retrain_source: in words, what the reference is.
+    one that cannot tell the splits apart; auc_retrain is None where there is no reference. auc_retrain_source: in
+    words, what the reference is.
     """
 
     n_forget: int
     n_holdout: int
     auc: float
-    auc_retrain: float
+    auc_retrain: float | None
     auc_retrain_source: str
 
 

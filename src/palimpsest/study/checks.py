@@ -157,7 +157,7 @@ def check_local_models(params: Params) -> None:
     for key, source in sources.items():
         if isinstance(source, Mapping):
             source, key = source["checkpoint"], f"{key}.checkpoint"
-        if source not in ("train", SCRATCH, PRETRAINED):
+        if source not in (None, "train", SCRATCH, PRETRAINED):
             reject_quantized(source, key, may_be_gguf=key == "models.base")
 
 
@@ -234,7 +234,8 @@ def check_names(params: Params) -> None:
     for clash in sorted({TARGET, RETRAIN} & set(methods)):
         raise PalimpsestError(f"methods.{clash} has the name of a model that is not unlearned: rename it.")
     asked = params.get("battery") or {}
-    for key, names in (("models", [TARGET, RETRAIN, *methods]), ("precisions", list(quantizers))):
+    models = [name for name in (TARGET, RETRAIN) if params["models"][name] is not None]
+    for key, names in (("models", [*models, *methods]), ("precisions", list(quantizers))):
         for unknown in _unknown(asked.get(key) or [], names):
             raise PalimpsestError(f"battery.{key} has {unknown!r}, which is none of {', '.join(names)}.")
     for unknown in _unknown((params.get("verdict") or {}).get("models") or [], methods):

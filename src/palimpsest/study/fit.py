@@ -135,7 +135,7 @@ def _known_models(params: Params) -> dict[str, Path | None]:
     if "train" in (models[TARGET], models[RETRAIN]):
         known |= {SCRATCH: None} if models["base"] in ("scratch", PRETRAINED) else _local("models.base", models["base"])
     for kind in (TARGET, RETRAIN):
-        if models[kind] != "train":
+        if models[kind] not in (None, "train"):
             known |= _local(f"models.{kind}", models[kind])
     for name, method in params["methods"].items():
         if CHECKPOINT in method:

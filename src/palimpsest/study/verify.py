@@ -137,11 +137,15 @@ def _is_of(study: Mapping[str, Any], record: Any) -> bool:
     if not isinstance(record, dict) or not record.keys() & ORIGIN:
         return False
     known = {
-        "model": [TARGET, RETRAIN, *study["methods"]],
+        "model": [TARGET, *([] if _without_retrain(study) else [RETRAIN]), *study["methods"]],
         "seed": study["seeds"],
         "precision": list(study["quantizers"]),
     }
     return all(record[name] in known[name] for name in known if name in record)
+
+
+def _without_retrain(study: Mapping[str, Any]) -> bool:
+    return _has(study, "models/retrain") and setting(study, "models/retrain") is None
 
 
 def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:
