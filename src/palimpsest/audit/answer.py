@@ -1,15 +1,35 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
+from typing import NamedTuple
+
 from palimpsest.audit.cautions import BELOW, DAMAGED, cautions, is_over_forgotten, join
 from palimpsest.audit.groups import headline_group
 from palimpsest.audit.reach import sentences
 from palimpsest.audit.retained import Retained
 from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
-from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, UNDEFINED
+from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, UNDEFINED
 
 RECOVERS, HOLDS, INCONCLUSIVE = "recovers", "holds", "inconclusive"
 NOT_REACHED, NOT_MEMORISED, NOT_FORGOTTEN, DAMAGE = "not-reached", "not-memorised", "not-forgotten", "damaged"
 """Regimes."""
+
+
+class Words(NamedTuple):
+    """How the sentence speaks of what is retained: a share of what."""
+
+    of: str
+    holds: str
+    recovers: str
+
+
+ABOVE_RETRAIN = Words("of what they should forget", "Forgetting holds", "Quantization undoes forgetting")
+SHARES = Words(
+    "of the target's score on the forget set", "Nothing comes back", "Quantization brings back what was gone"
+)
+UNCONTROLLED = (
+    "There is no retrained model: shares count from a score of 0, not from what a model shows that never saw the "
+    "forget set, so that they do not say how much was forgotten."
+)
 
 
 def answer(audit: AuditTable, retained: Retained) -> Answer:
@@ -39,7 +59,7 @@ def _measured(audit: AuditTable, retained: Retained) -> Answer:
     group = headline_group(audit["averages"])
     if group is None:
         return _record(INCONCLUSIVE, "The study has no method with a retain loss and bfloat16 weights to average over.")
-    full = group["rows"][0]["retained"][HEADLINE]
+    full = _kept(audit, group, FULL)
     if full["value"] is None:
         reason = full["status"].removeprefix(UNDEFINED)
         text = f"No answer: the target did not memorise the forget set well enough to measure forgetting ({reason})."
@@ -48,30 +68,45 @@ def _measured(audit: AuditTable, retained: Retained) -> Answer:
     cells: dict[str, RecoveryCell] = {}
     for precision in study.quantized:
         vector = retained.recovery(group["models"], study.seeds, precision)
-        cells[precision] = {**retained.cell(vector, "", confidence), "retained": _kept(group, precision)}
+        why = "" if retained.retrain else retained.why_no_recovery(study.seeds, precision)
+        cells[precision] = {**retained.cell(vector, why, confidence), "retained": _kept(audit, group, precision)}
     measured = {name: cell for name, cell in cells.items() if cell["value"] is not None}
     numbers: AnswerNumbers = {
         "retained_bf16": full["value"],
         "recovery": cells,
         "confidence_per_quantizer": confidence,
     }
-    notes = _contrast(audit, measured), _caution(audit, group["models"], cells)
+    notes = (
+        _contrast(audit, measured),
+        _caution(audit, group["models"], cells, "" if retained.retrain else UNCONTROLLED),
+    )
     if not measured:
         text = "No answer: no quantized target still knows the forget set, so nothing can come back."
         return _record(INCONCLUSIVE, text, *notes, numbers)
     worst = max(measured, key=lambda name: _value(measured[name]))
     numbers["worst"] = worst
     if full["value"] >= rules.forgotten_below:
-        who = "methods" if CONSTRAINED in audit["averages"] else "unlearned models"
-        text = (
-            f"No answer: the {who} did not forget in the first place; they keep {_percent(full)} of the forget set's "
-            f"knowledge in {FULL}."
-        )
-        return _record(NOT_FORGOTTEN, text, *notes, numbers)
+        return _record(*_remembers(audit, retained, full), *notes, numbers)
     regime = _regime(full, measured, rules.negligible)
     if regime != RECOVERS and (damage := _damage(audit, group["models"], full, measured)):
         return _record(DAMAGE, damage, *notes, numbers)
-    return _record(regime, _sentence(regime, full, measured, worst, rules.negligible), *notes, numbers)
+    words = ABOVE_RETRAIN if retained.retrain else SHARES
+    return _record(regime, _sentence(regime, full, measured, worst, rules.negligible, words), *notes, numbers)
+
+
+def _remembers(audit: AuditTable, retained: Retained, full: Cell) -> tuple[str, str]:
+    """The regime and the sentence where too much is left in full precision. Without a retrained model a large share may
+    be what any model shows: answers of one form have words in common."""
+    if not retained.retrain:
+        return INCONCLUSIVE, (
+            f"No answer: unlearned models keep {_percent(full)} {SHARES.of} in {FULL}, and without a retrained model "
+            "it is not known how much of that a model shows that never saw the forget set."
+        )
+    who = "methods" if CONSTRAINED in audit["averages"] else "unlearned models"
+    return NOT_FORGOTTEN, (
+        f"No answer: the {who} did not forget in the first place; they keep {_percent(full)} of the forget set's "
+        f"knowledge in {FULL}."
+    )
 
 
 def _regime(full: Cell, measured: dict[str, RecoveryCell], negligible: float) -> str:
@@ -116,20 +151,22 @@ def _decides(damaged: list[str], measured: dict[str, RecoveryCell]) -> bool:
     return FULL in damaged or set(measured) <= set(damaged)
 
 
-def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst: str, negligible: float) -> str:
+def _sentence(
+    regime: str, full: Cell, measured: dict[str, RecoveryCell], worst: str, negligible: float, words: Words
+) -> str:
     top = measured[worst]
     rise = f"{_signed(_value(top))} points"
     if top["ci"]:
         rise += f", interval {_signed(top['ci'][0])} to {_signed(top['ci'][1])}"
     if regime == HOLDS:
         return (
-            f"Forgetting holds: unlearned models keep {_percent(full)} of what they should forget in {FULL}, and "
-            f"at most {_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} "
-            "points for every format)."
+            f"{words.holds}: unlearned models keep {_percent(full)} {words.of} in {FULL}, and at most "
+            f" {_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} points for every "
+            "format)."
         )
     if regime == INCONCLUSIVE:
         return (
-            f"Inconclusive: unlearned models keep {_percent(full)} of what they should forget in {FULL} and "
+            f"Inconclusive: unlearned models keep {_percent(full)} {words.of} in {FULL} and "
             f"{_percent(top['retained'])} as {worst} ({rise}), too uncertain to call; "
             "use more examples, methods or seeds."
         )
@@ -137,7 +174,7 @@ def _sentence(regime: str, full: Cell, measured: dict[str, RecoveryCell], worst:
     calm = [name for name, cell in measured.items() if cell["ci"] and cell["ci"][1] < negligible]
     rest = f", while {join(calm)} do{'es' if len(calm) == 1 else ''} not bring it back" if calm else ""
     return (
-        f"Quantization undoes forgetting: unlearned models keep {_percent(full)} of what they should forget in {FULL}, "
+        f"{words.recovers}: unlearned models keep {_percent(full)} {words.of} in {FULL}, "
         f"but {_percent(top['retained'])} as {worst} ({rise}){rest}."
     )
 
@@ -147,7 +184,7 @@ def _contrast(audit: AuditTable, measured: dict[str, RecoveryCell]) -> str:
     group = audit["averages"].get(CONTRAST)
     if group is None or not measured:
         return ""
-    cells = {name: _kept(group, name) for name in (FULL, *measured)}
+    cells = {name: _kept(audit, group, name) for name in (FULL, *measured)}
     if any(cell["value"] is None for cell in cells.values()):
         return ""
     worst = max(measured, key=lambda name: _value(cells[name]))
@@ -158,10 +195,10 @@ def _contrast(audit: AuditTable, measured: dict[str, RecoveryCell]) -> str:
     )
 
 
-def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell]) -> str:
+def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell], first: str) -> str:
     """What the reader must know before believing the sentence."""
     contrast = audit["averages"][CONTRAST]["models"] if CONTRAST in audit["averages"] else []
-    parts = cautions(audit, [*models, *contrast])
+    parts = [*([first] if first else []), *cautions(audit, [*models, *contrast])]
     gone = [name for name, cell in cells.items() if cell["value"] is None]
     if gone:
         parts.append(
@@ -170,8 +207,10 @@ def _caution(audit: AuditTable, models: list[str], cells: dict[str, RecoveryCell
     return " ".join(parts)
 
 
-def _kept(group: Group, precision: str) -> Cell:
-    return next(row["retained"][HEADLINE] for row in group["rows"] if row["precision"] == precision)
+def _kept(audit: AuditTable, group: Group, precision: str) -> Cell:
+    return next(
+        row["retained"][audit["denominators"]["headline"]] for row in group["rows"] if row["precision"] == precision
+    )
 
 
 def _value(cell: Cell) -> float:

@@ -13,6 +13,7 @@ from palimpsest.audit.shapes import AuditTable
 from palimpsest.vocabulary import (
     HEADLINE,
     KNOWMEM,
+    NO_RETRAIN,
     OK,
     PERPLEXITY,
     PRIVLEAK,
@@ -109,9 +110,9 @@ def privleak_cautions(audit: AuditTable) -> list[str]:
             worst = far.get(row["precision"], (0.5, {}))[0]
             if abs(cell["auc_retrain"] - 0.5) > abs(worst - 0.5):
                 far[row["precision"]] = cell["auc_retrain"], dict(cell)
+    other = " The holdout set is not exchangeable with the forget set; take holdout texts of the forget set's kind."
     sentences = [
-        f"PrivLeak has no number in {join(precisions)}: {reason}. The holdout set is not exchangeable with the forget "
-        "set; take holdout texts of the forget set's kind."
+        f"PrivLeak has no number in {join(precisions)}: {reason}.{'' if reason == NO_RETRAIN else other}"
         for reason, precisions in missing.items()
     ]
     if far:

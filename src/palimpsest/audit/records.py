@@ -40,12 +40,22 @@ class Study:
         return next(model for model in self.models if self.kind(model) == kind)
 
     @property
+    def retrain(self) -> str | None:
+        """The name of the retrained model; None where the study has none."""
+        return next((model for model in self.models if self.kind(model) == RETRAIN), None)
+
+    @property
     def unlearned(self) -> list[str]:
         return [model for model in self.models if self.kind(model) == UNLEARNED]
 
     @property
     def quantized(self) -> list[str]:
         return [precision for precision in self.precisions if precision != FULL]
+
+
+def has_retrain(settings: Mapping[str, Any]) -> bool:
+    """Whether a study of these params has a retrained model."""
+    return settings.get("models", {}).get(RETRAIN, "") is not None
 
 
 def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -110,8 +120,12 @@ def read_audits(folders: Sequence[Path | str]) -> JoinedAudits:
     }
 
 
-def index_study(scores: Iterable[Record], survival: Iterable[Record], manifests: Iterable[Record]) -> Study:
+def index_study(
+    scores: Iterable[Record], survival: Iterable[Record], manifests: Iterable[Record], retrained: bool = True
+) -> Study:
     """Check and index; the order of models and precisions is that of the manifests and the scores, bf16 first.
+
+    retrained: whether there must be a retrained model; otherwise there may be none.
 
     Raises PalimpsestError for a record without a required key, one that occurs twice, and a gap in the study.
     """
@@ -149,7 +163,7 @@ def index_study(scores: Iterable[Record], survival: Iterable[Record], manifests:
         sorted({seed for _, seed in by_model}),
         sorted(precisions, key=lambda precision: precision != FULL),
     )
-    _check_complete(study)
+    _check_complete(study, (TARGET, RETRAIN) if retrained else (TARGET,))
     return study
 
 
@@ -170,8 +184,8 @@ def _add(index: dict[Name, Entry], key: Name, record: Entry) -> None:
     index[key] = record
 
 
-def _check_complete(study: Study) -> None:
-    for kind in (TARGET, RETRAIN):
+def _check_complete(study: Study, kinds: Sequence[str]) -> None:
+    for kind in kinds:
         found = [model for model in study.models if study.kind(model) == kind] if study.seeds else []
         if len(found) != 1:
             raise PalimpsestError(f"the audit needs one model of kind {kind!r}, found {len(found)}: pass its manifest.")

@@ -16,7 +16,7 @@ from palimpsest.audit.shapes import Cell
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics.records import ScoreRecord
 from palimpsest.metrics.statistics import percentile_interval, resample_counts
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, OK, RETRAIN, TARGET, undefined
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, NO_RETRAIN, OK, SHARE_OF_TARGET, TARGET, undefined
 
 Vector = NDArray[np.float64]
 
@@ -67,20 +67,22 @@ class Retained:
 
     def __init__(self, study: Study, rules: Rules) -> None:
         self.study, self.rules = study, rules
-        self.target, self.retrain = study.one(TARGET), study.one(RETRAIN)
+        self.target, self.retrain = study.one(TARGET), study.retrain
+        self.headline = HEADLINE if self.retrain else SHARE_OF_TARGET
         self.metrics = [metric for metric in FORGET_METRICS if not self._why_unasked(metric)]
         """Of the forget set, those that were asked: of a corpus of questions alone there is no VerMem."""
         self._scores = {metric: self._score_vectors(metric) for metric in self.metrics}
 
     def of(self, metric: str, key: Key, denominator: str) -> Vector:
-        """Percent retained of one metric; NaN where the denominator is below the minimum gap, or nothing was asked."""
-        if metric not in self._scores:
+        """Percent retained of one metric; NaN where the denominator is below the minimum gap, nothing was asked, or
+        there is no retrained model above which to measure."""
+        rule = DENOMINATORS[denominator]
+        if metric not in self._scores or (rule.above_retrain and not self.retrain):
             return np.full(1 + self.rules.resamples, np.nan)
         _, seed, precision = key
-        rule = DENOMINATORS[denominator]
         scores = self._scores[metric]
         at = precision if rule.same_precision else FULL
-        floor = scores[self.retrain, seed, at] if rule.above_retrain else np.zeros(1)
+        floor = scores[self.retrain, seed, at] if rule.above_retrain and self.retrain else np.zeros(1)
         gap = scores[self.target, seed, at] - floor
         defined = gap >= self.rules.minimum_gap
         return np.where(defined, 100 * (scores[key] - floor) / np.where(defined, gap, 1.0), np.nan)
@@ -95,19 +97,49 @@ class Retained:
         return _mean([self.mean(key, denominator) for key in keys])
 
     def recovery(self, models: list[str], seeds: list[int], precision: str) -> Vector:
-        """Points by which headline retention at `precision` exceeds that in bf16, averaged over models and seeds."""
+        """Points by which headline retention at `precision` exceeds that in bf16, averaged over models and seeds.
+
+        Without a retrained model NaN, too, where the format destroys what the target itself shows.
+        """
+        if self._destroyed(seeds, precision):
+            return np.full(1 + self.rules.resamples, np.nan)
         keys = [(model, seed) for model in models for seed in seeds]
-        return _mean([self.mean((*key, precision), HEADLINE) - self.mean((*key, FULL), HEADLINE) for key in keys])
+        at = self.headline
+        return _mean([self.mean((*key, precision), at) - self.mean((*key, FULL), at) for key in keys])
+
+    def why_no_recovery(self, seeds: list[int], precision: str) -> str:
+        """Why there is no recovery at a precision, in words; empty where there is one."""
+        why = self.why_undefined(seeds, precision, self.headline) or self.why_undefined(seeds, FULL, self.headline)
+        return why or self._destroyed(seeds, precision)
+
+    def _destroyed(self, seeds: list[int], precision: str) -> str:
+        """Why nothing could come back in a format, in words: the target itself shows too little of what it showed.
+
+        Above a retrained model the gap between both says so, at the same precision (`why_undefined`).
+        """
+        if self.retrain:
+            return ""
+        for seed in seeds:
+            share = float(self.mean((self.target, seed, precision), SHARE_OF_TARGET)[0])
+            if share < self.rules.forgotten_below:
+                return undefined(
+                    f"at {precision}, seed {seed}, the target itself shows {share:.0f} % of its score in {FULL}, below "
+                    f"{self.rules.forgotten_below:g}"
+                )
+        return ""
 
     def why_undefined(self, seeds: list[int], precision: str, denominator: str) -> str:
         """Which gap between target and reference is too small, in words; empty where all are wide enough."""
         rule = DENOMINATORS[denominator]
+        if rule.above_retrain and not self.retrain:
+            return undefined(NO_RETRAIN)
         at = precision if rule.same_precision else FULL
         for metric in self.metrics:
             for seed in seeds:
                 scores = self._scores[metric]
-                target, retrain = float(scores[self.target, seed, at][0]), float(scores[self.retrain, seed, at][0])
-                gap = target - retrain if rule.above_retrain else target
+                gap = float(scores[self.target, seed, at][0])
+                if rule.above_retrain and self.retrain:
+                    gap -= float(scores[self.retrain, seed, at][0])
                 if gap < self.rules.minimum_gap:
                     what = "target - retrain" if rule.above_retrain else "target"
                     return undefined(

@@ -11,7 +11,7 @@ from palimpsest.audit.answer import answer
 from palimpsest.audit.battery import columns
 from palimpsest.audit.groups import groups_of
 from palimpsest.audit.reach import reach
-from palimpsest.audit.records import Key, Record, Study, index_study
+from palimpsest.audit.records import Key, Record, Study, has_retrain, index_study
 from palimpsest.audit.retained import DENOMINATORS, Retained, Rules
 from palimpsest.audit.shapes import (
     Audit,
@@ -36,7 +36,6 @@ from palimpsest.vocabulary import (
     CHECKPOINT,
     FORGET_METRICS,
     FULL,
-    HEADLINE,
     OK,
     PRIVLEAK,
     TARGET,
@@ -89,7 +88,7 @@ def collect(
     missing = [name for name, rule in known.items() if name not in rules and rule.default is MISSING]
     if missing:
         raise PalimpsestError(f"audit lacks the rule {missing[0]!r}: add it (it has no default).")
-    study = index_study(scores, survival, manifests)
+    study = index_study(scores, survival, manifests, has_retrain(settings))
     for model in constrained:
         choose(dict.fromkeys(study.unlearned), model, "unlearned model")
     retained = Retained(study, Rules(**rules))
@@ -98,7 +97,7 @@ def collect(
     averages = {name: _average(study, retained, models) for name, models in groups.items() if models}
     table: AuditTable = {
         "rules": asdict(retained.rules),
-        "denominators": {name: rule.label for name, rule in DENOMINATORS.items()} | {"headline": HEADLINE},
+        "denominators": {name: rule.label for name, rule in DENOMINATORS.items()} | {"headline": retained.headline},
         "seeds": study.seeds,
         "precisions": study.precisions,
         "models": [_model(study, model) for model in study.models],
@@ -166,7 +165,7 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
     if precision != FULL:
         row["survival"] = _survival(study.survival[key]["all"])
         row["recovery"] = retained.cell(
-            retained.recovery([model], [seed], precision), _why_no_recovery(retained, [seed], precision)
+            retained.recovery([model], [seed], precision), retained.why_no_recovery([seed], precision)
         )
     row["retained"] = {name: _retained_cells(retained, key, name) for name in DENOMINATORS}
     return row
@@ -177,8 +176,9 @@ def _metric(record: ScoreRecord) -> MetricCell:
     cell: MetricCell = {"score": record["score"], "status": record["status"], "ci": record["ci"], "n": record["n"]}
     if record["metric"] == PRIVLEAK and "auc_retrain" in record:
         leak = cast(PrivLeakScore, record)
-        cell["auc_retrain"] = leak["auc_retrain"]
-        cell["n_forget"], cell["n_holdout"] = leak["n_forget"], leak["n_holdout"]
+        if leak["auc_retrain"] is not None:
+            cell["auc_retrain"] = leak["auc_retrain"]
+            cell["n_forget"], cell["n_holdout"] = leak["n_forget"], leak["n_holdout"]
     return cell
 
 
@@ -212,10 +212,6 @@ def _retained_cells(retained: Retained, key: Key, denominator: str) -> dict[str,
     return cells | {BOTH: retained.cell(retained.mean(key, denominator), why)}
 
 
-def _why_no_recovery(retained: Retained, seeds: list[int], precision: str) -> str:
-    return retained.why_undefined(seeds, precision, HEADLINE) or retained.why_undefined(seeds, FULL, HEADLINE)
-
-
 def _over_seeds(study: Study, retained: Retained, rows: list[Row], model: str, precision: str) -> SeedsRow:
     """Means over the seeds: the scores, retained by denominator, recovery and rho."""
     mine = [row for row in rows if (row["model"], row["precision"]) == (model, precision)]
@@ -240,7 +236,7 @@ def _over_seeds(study: Study, retained: Retained, rows: list[Row], model: str, p
             for name in DENOMINATORS
         }
         if precision != FULL:
-            why = _why_no_recovery(retained, study.seeds, precision)
+            why = retained.why_no_recovery(study.seeds, precision)
             record["recovery"] = retained.cell(retained.recovery([model], study.seeds, precision), why)
             record["rho"] = _plain_mean([row["survival"]["rho"] if row["survival"] else None for row in mine])
     return record
@@ -262,7 +258,7 @@ def _average(study: Study, retained: Retained, models: list[str]) -> Group:
             by_seed = {str(s): _by_seed(study, retained, models, s, precision, name) for s in study.seeds}
             row["retained"][name] = {**cell, "by_seed": by_seed}
         if precision != FULL:
-            why = _why_no_recovery(retained, study.seeds, precision)
+            why = retained.why_no_recovery(study.seeds, precision)
             row["recovery"] = retained.cell(retained.recovery(models, study.seeds, precision), why)
         rows.append(row)
     return {"models": models, "n": len(models) * len(study.seeds), "rows": rows}

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from palimpsest.artefacts import atomic_file
 from palimpsest.audit.groups import headline_group
 from palimpsest.audit.shapes import Audit, Group, GroupRow, SeedsRow
-from palimpsest.vocabulary import BFLOAT16, CONSTRAINED, HEADLINE, NOT_STATED, RETRAIN, TARGET, UNLEARNED
+from palimpsest.vocabulary import BFLOAT16, CONSTRAINED, FULL, NOT_STATED, RETRAIN, SHARE_OF_TARGET, TARGET, UNLEARNED
 
 INK, MUTED, GRID = "#1d1d20", "#6c6c72", "#dcdce0"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
@@ -53,14 +53,15 @@ def draw_retained(audit: Audit, path: Path | str) -> None:
     """Retained forget knowledge by precision: a dot a model, a bar for the mean of the models of the headline."""
     rows = [row for row in audit["over_seeds"] if row["kind"] == UNLEARNED]
     averages = headline_group(audit["averages"]) or NOBODY
-    precisions = audit["precisions"]
+    precisions, headline = audit["precisions"], audit["denominators"]["headline"]
+    above = headline != SHARE_OF_TARGET
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(7.2, 0.62 * len(precisions)), 4.3), layout="constrained")
         axes = figure.add_subplot()
-        _reference_lines(axes)
+        _reference_lines(axes, ((100, TARGET), (0, RETRAIN)) if above else ((100, f"{TARGET}, {FULL}"),))
         for at, precision in enumerate(precisions):
             here = [
-                (row, row["retained"][HEADLINE]["value"])
+                (row, row["retained"][headline]["value"])
                 for row in rows
                 if row["precision"] == precision and row["retained"]
             ]
@@ -71,12 +72,12 @@ def draw_retained(audit: Audit, path: Path | str) -> None:
                 axes.plot(at + offset, value, **group)
             if not shown:
                 axes.annotate("undefined", (at, 50), ha="center", va="center", color=MUTED, style="italic")
-        _means(axes, averages["rows"])
+        _means(axes, averages["rows"], headline)
         rotation = 90 if len(precisions) > MANY else 20 if len(precisions) > 6 else 0
         axes.set_xticks(range(len(precisions)), precisions, rotation=rotation)
         axes.tick_params(axis="x", length=0)
         axes.set_xlim(-0.55, len(precisions) - 0.35)
-        axes.set_ylabel("retained forget knowledge (%)")
+        axes.set_ylabel("retained forget knowledge (%)" if above else "share of the target's score (%)")
         axes.grid(axis="y", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         said = "with a retain loss, bfloat16 weights" if CONSTRAINED in audit["averages"] else "brought as they are"
@@ -134,9 +135,9 @@ def _group(row: SeedsRow, constrained: list[str]) -> dict[str, Any]:
     return look | {"marker": "o", "color": MUTED, "markerfacecolor": "none"}
 
 
-def _means(axes: Axes, rows: Sequence[GroupRow]) -> None:
+def _means(axes: Axes, rows: Sequence[GroupRow], headline: str) -> None:
     for at, row in enumerate(rows):
-        cell = row["retained"][HEADLINE]
+        cell = row["retained"][headline]
         if cell["value"] is None:
             continue
         axes.plot(
@@ -158,8 +159,8 @@ def _means(axes: Axes, rows: Sequence[GroupRow]) -> None:
         )
 
 
-def _reference_lines(axes: Axes) -> None:
-    for value, label in ((100, TARGET), (0, RETRAIN)):
+def _reference_lines(axes: Axes, lines: Sequence[tuple[float, str]]) -> None:
+    for value, label in lines:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.annotate(label, (1.01, value), xycoords=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=9)
 

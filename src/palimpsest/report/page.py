@@ -41,6 +41,7 @@ from palimpsest.vocabulary import (
     NOT_STATED,
     PERPLEXITY,
     PRIVLEAK,
+    RETRAIN,
     TARGET,
     UNLEARNED,
     UTILITY,
@@ -118,7 +119,8 @@ def render(
         brought=[_brought(model) for model in audit["models"] if "brought" in model],
         trained_here=any("brought" not in model for model in audit["models"] if model["kind"] == UNLEARNED),
         metrics=METRICS,
-        headline=HEADLINE,
+        headline=audit["denominators"]["headline"],
+        control=any(model["kind"] == RETRAIN for model in audit["models"]),
         full=FULL,
         same_codes=_same_codes(audit),
         quantized=[name for name in audit["precisions"] if name != FULL],
@@ -201,12 +203,13 @@ def _brought(model: ModelEntry) -> dict[str, str]:
 
 def _parts(audit: Audit) -> dict[tuple[str, str], dict[str, float | None]]:
     """What a model retains at a precision by metric, means over the seeds: the two that the headline averages."""
+    headline = audit["denominators"]["headline"]
     found: dict[tuple[str, str], dict[str, list[float | None]]] = {}
     for row in audit["rows"]:
         if row["retained"]:
             lists = found.setdefault((row["model"], row["precision"]), {metric: [] for metric in FORGET_METRICS})
             for metric in FORGET_METRICS:
-                lists[metric].append(row["retained"][HEADLINE][metric]["value"])
+                lists[metric].append(row["retained"][headline][metric]["value"])
     return {key: {metric: _mean(values) for metric, values in lists.items()} for key, lists in found.items()}
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 from palimpsest.artefacts import read_manifest, read_record
 from palimpsest.audit.cautions import meaning_of_a_minus
-from palimpsest.audit.records import index_study, read_audit, read_records
+from palimpsest.audit.records import has_retrain, index_study, read_audit, read_records
 from palimpsest.audit.retained import Retained, Rules
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.grids.levels import zero_bin
 from palimpsest.tables.by_model import average
 from palimpsest.tables.markdown import number, table
-from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, HEADLINE, PERPLEXITY, REQUIRED_METRICS, TARGET, UNLEARNED
+from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, PERPLEXITY, REQUIRED_METRICS, TARGET, UNLEARNED
 
 HEAD = [
     "quantizer",
@@ -44,7 +44,7 @@ def formats(results: Path) -> list[dict[str, Any]]:
     """A record per precision, means over the seeds;
     retained and recovery are cells {"value", "ci", "status"} of the audit."""
     audit = read_audit(results / "audit.json")
-    averages, seeds = audit["averages"], audit["seeds"]
+    averages, seeds, headline = audit["averages"], audit["seeds"], audit["denominators"]["headline"]
     if CONSTRAINED not in averages:
         raise PalimpsestError(
             f"{results} has no method with a retain loss and bfloat16 weights, whose mean this table is of: "
@@ -59,9 +59,9 @@ def formats(results: Path) -> list[dict[str, Any]]:
         record = {
             "precision": precision,
             "negligible": audit["rules"]["negligible"],
-            "retained": group[CONSTRAINED]["retained"][HEADLINE],
+            "retained": group[CONSTRAINED]["retained"][headline],
             "recovery": group[CONSTRAINED]["recovery"],
-            "contrast": group[CONTRAST]["retained"][HEADLINE] if CONTRAST in group else None,
+            "contrast": group[CONTRAST]["retained"][headline] if CONTRAST in group else None,
             "perplexity": rows[target, precision]["metrics"][PERPLEXITY],
         }
         if precision != FULL:
@@ -146,16 +146,18 @@ def differences(results: Path, reference: str) -> list[dict[str, Any]]:
             for model, seed, name in product(unlearned, seeds, quantized)
         ),
         [model | {"seed": seed} for model, seed in product(audit["models"], seeds)],
+        has_retrain(audit["settings"]),
     )
     retained = Retained(study, Rules(**audit["rules"]))
-    groups = {"mean of the bfloat16 methods": audit["averages"][CONSTRAINED]["models"]}
+    constrained = audit["averages"].get(CONSTRAINED)
+    groups = {"mean of the bfloat16 methods": constrained["models"]} if constrained else {}
     records = []
     for label, models in (groups | {model: [model] for model in unlearned}).items():
         base = retained.recovery(models, seeds, reference)
         against = {seed: retained.recovery(models, [seed], reference)[0] for seed in seeds}
         for name in quantized:
             if name != reference:
-                reasons = (retained.why_undefined(seeds, at, HEADLINE) for at in (FULL, reference, name))
+                reasons = (retained.why_no_recovery(seeds, at) for at in (reference, name))
                 cell = retained.cell(retained.recovery(models, seeds, name) - base, next(filter(None, reasons), ""))
                 alone = [retained.recovery(models, [seed], name)[0] - against[seed] for seed in seeds]
                 records.append({"models": label, "precision": name, "difference": cell, "by_seed": alone})

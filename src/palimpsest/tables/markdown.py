@@ -17,14 +17,15 @@ def tables(audit: Audit) -> str:
     cells = {(row["model"], row["precision"]): row for row in audit["over_seeds"]}
     models = [row["model"] for row in audit["over_seeds"] if row["precision"] == FULL]
     unlearned = [model for model in models if cells[model, FULL]["kind"] == UNLEARNED]
-    kept = [[model, *(number(_kept(cells[model, p])) for p in precisions)] for model in unlearned]
+    headline = audit["denominators"]["headline"]
+    kept = [[model, *(number(_kept(cells[model, p], headline)) for p in precisions)] for model in unlearned]
     kept += _means(audit)
     perplexity = [[model, *(number(cells[model, p]["metrics"][PERPLEXITY], 2) for p in precisions)] for model in models]
     rho = [[model, *(number(cells[model, p]["rho"], 2) for p in precisions if p != FULL)] for model in unlearned]
     quantized = [precision for precision in precisions if precision != FULL]
     return "\n\n".join(
         [
-            "Retained forget knowledge, percent:",
+            f"Retained forget knowledge, percent{'' if headline == HEADLINE else ' of the target in bf16'}:",
             table(["", *precisions], kept),
             *_meaning(audit, unlearned),
             metrics_table(audit),
@@ -51,8 +52,8 @@ def _means(audit: Audit) -> list[list[str]]:
     ]
 
 
-def _kept(row: SeedsRow) -> float | None:
-    return row["retained"][HEADLINE]["value"] if row["retained"] else None
+def _kept(row: SeedsRow, denominator: str = HEADLINE) -> float | None:
+    return row["retained"][denominator]["value"] if row["retained"] else None
 
 
 def _meaning(audit: Audit, unlearned: Sequence[str]) -> list[str]:

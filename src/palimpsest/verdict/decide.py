@@ -53,9 +53,10 @@ def decide(measured: Measured, policy: Policy) -> list[FormatVerdict]:
     formats = policy.deployed(measured.formats)
     span = _span(measured)
     if span < LEAST_SPAN:
+        differ = "and the retrained model differ by" if measured.retrain else "scores"
         why = (
-            f"the target and the retrained model differ by {100 * span:.1f} points only: the questions do not tell a "
-            "model that knows from one that does not"
+            f"the target {differ} {100 * span:.1f} points only: the questions do not tell a model that knows from one "
+            "that does not"
         )
         return [_unasked(measured, name, why) for name in formats]
     asked = [_ask(measured, name, policy) for name in formats]

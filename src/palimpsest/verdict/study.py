@@ -27,6 +27,10 @@ from palimpsest.vocabulary import (
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
 """How files of weights end."""
 TASKS = {VERBMEM: VERBMEM, KNOWMEM: KNOWMEM_FORGET}
+UNCONTROLLED = (
+    "There is no retrained model: knowledge is counted from a score of 0, and a model that never saw the records may "
+    "score more, so that it looks as if it had not forgotten. What stands is which records came back."
+)
 ROWS = {VERBMEM: "verbmem/forget", KNOWMEM: "knowmem/forget_qa"}
 """Where the corpus has what a metric asks."""
 
@@ -38,7 +42,8 @@ def unlearned_models(results: Path) -> list[str]:
 
 
 def read_study(results: Path, model: str, metrics: Sequence[str]) -> list[Measured]:
-    """The named metrics of one unlearned model at every precision, with the study's target and retrained model.
+    """The named metrics of one unlearned model at every precision, with the study's target, and its retrained model if
+    it has one.
 
     A metric for which the corpus has nothing to ask is left out. Raises PalimpsestError for a metric that no single
     record has, where nothing was asked at all, and for a score record that is missing or edited.
@@ -91,19 +96,21 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
             for at in precisions
         }
 
+    control = values(names[RETRAIN]) if RETRAIN in names else {}
+    notes = [f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by ROUGE of greedy responses."]
     labels, subjects = _labels(results / "corpus", metric, [int(place) for place in ids])
     return Measured(
         metric,
         labels,
         values(model),
-        values(names[RETRAIN]),
+        control,
         values(names[TARGET]),
         subjects,
         utility=_utility(results, model, names[TARGET], seeds, precisions),
         utility_of="the target in full precision",
         answers={at: _answers(results / f"infer/{model}/seed{seeds[0]}/{at}", metric, ids) for at in precisions},
         kept=_kept(results, model, seeds, precisions),
-        notes=[f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by ROUGE of greedy responses."],
+        notes=notes if control else [*notes, UNCONTROLLED],
     )
 
 
