@@ -120,7 +120,8 @@ def _unchanged(measured: Measured, policy: Policy) -> Control:
     exact = abs(one["rise"]["value"]) < 1e-9 and not one["relapsed"] and one["verdict"] != RELAPSES
     if one["verdict"] == NO_VERDICT:
         return _record(measured, UNCHANGED, ("a rise of 0",), f"not run: {one['reason']}", None)
-    return _record(measured, UNCHANGED, ("a rise of 0",), f"a rise of {one['rise']['value']:.3g}", exact)
+    rise = one["rise"]["value"] if abs(one["rise"]["value"]) >= 1e-9 else 0.0
+    return _record(measured, UNCHANGED, ("a rise of 0",), f"a rise of {rise:.3g}", exact)
 
 
 def _shuffled(measured: Measured, policy: Policy) -> Control:

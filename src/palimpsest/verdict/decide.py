@@ -154,13 +154,13 @@ def _rule(record: FormatVerdict, asked: Asked, enough: bool, alpha: float, polic
         return COLLAPSED, f"its utility is {utility:.0f} % of the reference's, the floor {policy.utility_floor:g} %"
     if asked.full.p_above(0) <= alpha:
         return NEVER_FORGOT, (
-            f"at full precision it still shows {record['retained_full']['value']:.0f} % of what the target knows; "
+            f"at full precision it still shows {record['retained_full']['value']:z.0f} % of what the target knows; "
             f"the policy's limit is {policy.forgotten_below:g} %"
         )
     if (record["p_relapses"] or 0.0) <= alpha and record["p_relapses"] is not None:
         return RELAPSES, (
-            f"it shows {record['retained']['value']:.0f} % of what the target knows, "
-            f"{record['retained_full']['value']:.0f} % at full precision"
+            f"it shows {record['retained']['value']:z.0f} % of what the target knows, "
+            f"{record['retained_full']['value']:z.0f} % at full precision"
         )
     if back > policy.allowed:
         return RELAPSES, f"{back} of {record['records']} records came back, and the policy allows {policy.allowed}"
@@ -169,7 +169,7 @@ def _rule(record: FormatVerdict, asked: Asked, enough: bool, alpha: float, polic
         return INCONCLUSIVE, f"there are fewer than {policy.minimum_records} {unit}"
     if record["p_forgets"] is not None and record["p_forgets"] <= alpha:
         return FORGETS, (
-            f"it shows {record['retained']['value']:.0f} % of what the target knows, "
+            f"it shows {record['retained']['value']:z.0f} % of what the target knows, "
             f"within {policy.margin:g} points of full precision, and {back} of {record['records']} records came back"
         )
     return INCONCLUSIVE, "the interval reaches from what passes to what fails"
