@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from palimpsest.cli.verdict import Outcome
+from palimpsest.cli.verdict import Outcome, named_files
 from palimpsest.errors import PalimpsestError
 
 if TYPE_CHECKING:
@@ -44,6 +44,13 @@ Prompt = Annotated[
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="Of chat: the message before the question.")]
 Date = Annotated[str | None, typer.Option(metavar="DAY", help="Of chat: the date that its template may print.")]
+Deployed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]FILE",
+        help="A file of the unlearned model that was quantized elsewhere, as it will ship; one for each.",
+    ),
+]
 Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What the report says of where the model comes from.")]
 
 
@@ -55,6 +62,7 @@ def audit(
     retain: Retain = None,
     holdout: Holdout = None,
     formats: Formats = None,
+    deployed: Deployed = None,
     prompt: Prompt = None,
     system: System = None,
     date: Date = None,
@@ -78,9 +86,10 @@ def audit(
     from palimpsest.study.new_study import PARAMS, Wanted, add_formats, differences, write_study
 
     file = out / PARAMS
-    named = _names(formats, "" if file.exists() else FORMATS)
+    shipped = {name: str(path) for name, path in named_files(deployed or []).items()}
+    named = _names(formats, "" if file.exists() or shipped else FORMATS)
     models = str(target or ""), str(unlearned or ""), str(forget or "")
-    wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note)
+    wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, shipped)
     if not file.exists():
         write_study(out, _complete(wanted), "audit")
         print(f"The study: {file}")
@@ -89,7 +98,7 @@ def audit(
             raise PalimpsestError(
                 f"{found[0]}: give another --out, or edit the file and say `palimpsest audit --out {out}`."
             )
-        added = add_formats(file, named)
+        added = add_formats(file, wanted)
         print(f"The study: {file}" + (f", with {', '.join(added)} added" if added else ""))
     if dry_run:
         _plan(out)
@@ -106,6 +115,7 @@ def new(
     retain: Retain = None,
     holdout: Holdout = None,
     formats: Formats = None,
+    deployed: Deployed = None,
     prompt: Prompt = None,
     system: System = None,
     date: Date = None,
@@ -121,7 +131,9 @@ def new(
 
     models = str(target or ""), str(unlearned or ""), str(forget or "")
     if any(models):
-        wanted = Wanted(*models, _names(formats, FORMATS), retrain, retain, holdout, prompt, system, date, note)
+        shipped = {name: str(path) for name, path in named_files(deployed or []).items()}
+        named = _names(formats, "" if shipped else FORMATS)
+        wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, shipped)
         file = write_study(study, _complete(wanted), "new")
         print(f"The study: {file}\nRun it: palimpsest audit --out {study}")
     else:
@@ -152,7 +164,7 @@ def _plan(folder: Path) -> None:
     """Print what is to be done, and what it takes."""
     from palimpsest.corpus.sources import load_corpus
     from palimpsest.study.new_study import PARAMS
-    from palimpsest.study.params import read_params
+    from palimpsest.study.params import expanded, read_params
     from palimpsest.study.price import lines, planned_steps, price
 
     command = _snakemake(folder, "--cores", "1", "--dry-run", "--quiet", "rules", "reason", "host")
@@ -160,7 +172,7 @@ def _plan(folder: Path) -> None:
     if done.returncode:
         print(done.stderr.strip() or done.stdout.strip(), file=sys.stderr)
         raise typer.Exit(1)
-    params = read_params(folder / PARAMS)
+    params = expanded(read_params(folder / PARAMS), folder)
     steps = planned_steps(done.stdout + done.stderr)
     block = params["corpus"]
     print("\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Records, ")))

@@ -139,7 +139,7 @@ def _of_tool(
     from palimpsest.verdict.openunlearning import Files, read_results
 
     before, retain, target = models
-    files = Files(before, _named(after), retain, target)
+    files = Files(before, named_files(after), retain, target)
     read = {Source.openunlearning: read_results, Source.lm_eval: read_samples}[source]
     return Case("", read(files, metrics, records_per_subject), files.named())
 
@@ -278,7 +278,7 @@ def reproduce(
     print(f"Reproduced {compared}. The study: {folder / 'studies/reproduced'}")
 
 
-def _named(given: Sequence[str]) -> dict[str, Path]:
+def named_files(given: Sequence[str]) -> dict[str, Path]:
     """By format: NAME=FILE; without a name the file's own, or its folder's where a tool calls every file alike."""
     pairs: list[tuple[str, Path]] = []
     for each in given:

@@ -3,8 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +20,7 @@ from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
 from palimpsest.quantizers.calibration import GENERIC
+from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.study.dvc import SCHEMA
 from palimpsest.study.own_records import announce
 from palimpsest.study.params import check_params, expanded, read_params
@@ -46,7 +47,7 @@ class Wanted:
     """What is audited. target, unlearned, retrain: folders, hub names or GGUF files; retrain, retain and holdout may be
     None. forget, retain, holdout: files or folders of records. formats: by name. template, system, date: of the block
     `prompt`; None: chat where the target's tokenizer has a chat template, else tofu (question and answer tokenized
-    together). note: on the checkpoint."""
+    together). note: on the checkpoint. deployed: files that were quantized elsewhere, by the name of each."""
 
     target: str
     unlearned: str
@@ -59,6 +60,7 @@ class Wanted:
     system: str | None = None
     date: str | None = None
     note: str | None = None
+    deployed: Mapping[str, str] = field(default_factory=dict)
     name: str = "unlearned"
 
 
@@ -139,7 +141,8 @@ def study_text(folder: Path, wanted: Wanted, command: str) -> str:
         name=wanted.name,
         note=wanted.note and _quoted(wanted.note),
         formats="".join(map(format_text, wanted.formats)),
-        first_format=wanted.formats[0],
+        deployed=deployed_text(wanted.deployed, wanted.formats, wanted.name),
+        first_format=[*wanted.formats, *wanted.deployed][0],
         verbmem_tokens=2 * cut["answer_words"] if cut else 1,
         knowmem_tokens=_answer_tokens([*records, *kept]),
         tokenizer=_tokenizer([*records, *kept]),
@@ -149,6 +152,29 @@ def study_text(folder: Path, wanted: Wanted, command: str) -> str:
 def format_text(name: str) -> str:
     """The block of a format in params.yaml, two blanks deep. Raises PalimpsestError for a name of no format."""
     return _indented({name: _settings(name)})
+
+
+def deployed_text(files: Mapping[str, str], formats: Iterable[str], model: str) -> str:
+    """The entries of `deployed` in params.yaml, two blanks deep. formats: those of the study, among which one is looked
+    for that the other models are quantized by, where the file's own format calibrates. model: whose files they are.
+
+    Raises PalimpsestError for a file that is not there, or is no quantized model.
+    """
+    text = ""
+    for name, path in files.items():
+        entry = {"of": model, "path": str(Path(path).resolve())}
+        found = recognise(Path(path))
+        if found.quantizer is not None and found.quantizer.calibration_text is not None:
+            backend = found.settings["backend"]
+            like = next((each for each in formats if _settings(each)["backend"] == backend), None)
+            if like is None:
+                raise PalimpsestError(
+                    f"--deployed: {path} ({found.format}) is in a format that calibrates: name one to quantize the "
+                    f"other models by, as in --formats {backend}."
+                )
+            entry["like"] = like
+        text += _indented({name: entry})
+    return text
 
 
 def _settings(name: str) -> dict[str, Any]:
@@ -165,30 +191,43 @@ def known_formats() -> Mapping[str, Mapping[str, Any]]:
     return {name: settings for name, settings in found.items() if name != FULL}
 
 
-def add_formats(file: Path, names: Sequence[str]) -> list[str]:
-    """Add the formats that a params.yaml lacks behind those it has; returns their names. What stands in the file,
-    comments included, stays as it is.
+def add_formats(file: Path, wanted: Wanted) -> list[str]:
+    """Add the formats and the deployed files that a params.yaml lacks behind those it has; returns their names. What
+    stands in the file, comments included, stays as it is.
 
     Raises PalimpsestError, before anything is written, where the file would not be right with them.
     """
-    there = read_params(file).get("quantizers", {})
-    missing = [name for name in names if name not in there]
-    if missing:
-        text = _with_formats(file, "".join(map(format_text, missing)))
+    params = read_params(file)
+    there, shipped = params.get("quantizers", {}), params.get(DEPLOYED) or {}
+    formats = [name for name in wanted.formats if name not in there]
+    files = {name: path for name, path in wanted.deployed.items() if name not in shipped}
+    text = file.read_text(encoding="utf-8")
+    if formats:
+        text = with_entries(text, "quantizers", "".join(map(format_text, formats)), str(file))
+    if files:
+        known = [name for name in (*there, *formats) if name in known_formats()]
+        text = with_entries(text, DEPLOYED, deployed_text(files, known, wanted.name), str(file))
+    if formats or files:
         check_study(text)
         with atomic_file(file) as draft:
             draft.write_text(text, encoding="utf-8")
-    return missing
+    return [*formats, *files]
 
 
-def _with_formats(file: Path, blocks: str) -> str:
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    start = next((i for i, line in enumerate(lines) if re.match(r"quantizers:\s*(#.*)?$", line)), None)
+def with_entries(text: str, block: str, entries: str, file: str) -> str:
+    """The text of a params.yaml with more entries at the end of a block; without the block one is made at the end.
+
+    file: its name, for the message.
+    """
+    lines = text.splitlines(keepends=True)
+    start = next((i for i, line in enumerate(lines) if re.match(rf"{block}:\s*(#.*)?$", line)), None)
     if start is None:
-        raise PalimpsestError(f"{file}: the block quantizers is not written line by line: add the formats to it there.")
+        if any(line.startswith(f"{block}:") for line in lines):
+            raise PalimpsestError(f"{file}: the block {block} is not written line by line: add what it lacks there.")
+        return f"{text.rstrip()}\n\n{block}:\n{entries}"
     end = next((i for i in range(start + 1, len(lines)) if lines[i][:1] not in (" ", "#", "\n")), len(lines))
     last = max((i for i in range(start, end) if lines[i].startswith(" ")), default=start)
-    return "".join([*lines[: last + 1], blocks, *lines[last + 1 :]])
+    return "".join([*lines[: last + 1], entries, *lines[last + 1 :]])
 
 
 def differences(file: Path, wanted: Wanted) -> list[str]:
@@ -208,6 +247,12 @@ def differences(file: Path, wanted: Wanted) -> list[str]:
         ("prompt.system", prompt.get("system"), wanted.system, "--system"),
         ("prompt.date", prompt.get("date"), wanted.date, "--date"),
         (f"methods.{wanted.name}.note", method.get("note"), wanted.note, "--note"),
+    ]
+    shipped = params.get(DEPLOYED) or {}
+    said += [
+        (f"{DEPLOYED}.{name}.path", shipped[name].get("path"), _path(path), f"--deployed {name}")
+        for name, path in wanted.deployed.items()
+        if name in shipped
     ]
     return [
         f"{file}: {key} is {there!r}, and {option} is {now!r}"

@@ -26,7 +26,7 @@ OVERHEAD = 1.5 * (1 << 30)
 """Bytes of a process with torch beside its weights."""
 SCALES = 0.5
 """Bits of a weight that scales and zero points take, in most formats."""
-HEAVY = ("train", "unlearn", "bring", "quantize", "infer", "survival", "battery")
+HEAVY = ("train", "unlearn", "bring", "bring_file", "quantize", "infer", "survival", "battery")
 """Rules that load a model."""
 
 
@@ -56,7 +56,7 @@ def price(params: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int]) -
     copies = sum(count for rule, count in steps.items() if rule in ("train", "unlearn", "bring"))
     bits = [_bits(settings) for name, settings in params["quantizers"].items() if name != FULL]
     mean_bits = sum(bits) / len(bits) if bits else 0.0
-    disk = weights * (2 * copies + mean_bits / 8 * steps.get("quantize", 0))
+    disk = weights * (2 * copies + mean_bits / 8 * (steps.get("quantize", 0) + steps.get("bring_file", 0)))
     wide = 2 if params["inference"]["compute"] == "bfloat16" else 4
     return Price(
         dict(steps), disk, wide * weights * 1.2 + OVERHEAD, _seconds(params["inference"], corpus, steps, weights)
@@ -108,7 +108,7 @@ def _seconds(inference: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, i
         STARTUP * heavy
         + SMALL * light
         + steps.get("infer", 0) * (asked + read)
-        + (steps.get("quantize", 0) + steps.get("survival", 0)) * quantizing
+        + sum(steps.get(rule, 0) for rule in ("quantize", "bring_file", "survival")) * quantizing
     )
 
 

@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.study import new_study
-from palimpsest.study.new_study import Wanted, add_formats, differences, write_default, write_study
+from palimpsest.study.new_study import Wanted, add_formats, differences, with_entries, write_default, write_study
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -89,6 +88,7 @@ def test_tofu_is_known_by_its_files(wanted, tmp_path):
         ({"formats": ["bnb-nf5"]}, "unknown format 'bnb-nf5'. Did you mean 'bnb-nf4'"),
         ({"target": "./nowhere"}, "--target: ./nowhere does not exist"),
         ({"unlearned": "model.gguf"}, "--unlearned: model.gguf does not exist"),
+        ({"deployed": {"phone": "phone.gguf"}}, "phone.gguf does not exist: give the quantized file or folder"),
         ({"forget": "nothing.jsonl"}, "--forget: nothing.jsonl does not exist"),
         ({"template": "Q: {question}"}, "prompt.template is 'Q: {question}'"),
         ({"system": "Be brief."}, "prompt.system belongs to the template chat alone"),
@@ -105,22 +105,21 @@ def test_a_format_is_added_and_the_rest_stays_as_a_person_left_it(wanted, tmp_pa
     file = write_study(tmp_path / "study", wanted(), "audit")
     edited = file.read_text().replace("negligible: 10.0", "negligible: 7.5")
     file.write_text(edited)
-    assert add_formats(file, ["gptq", "rtn-int4"]) == ["rtn-int4"]
+    assert add_formats(file, Wanted("", "", "", ["gptq", "rtn-int4"])) == ["rtn-int4"]
     params = yaml.safe_load(file.read_text())
     assert list(params["quantizers"]) == ["bf16", "bnb-nf4", "gptq", "gguf-q4_k_m", "rtn-int4"]
     assert set(edited.splitlines()) <= set(file.read_text().splitlines())
     before = file.read_text()
-    assert add_formats(file, ["rtn-int4"]) == [] and file.read_text() == before
+    assert add_formats(file, Wanted("", "", "", ["rtn-int4"])) == [] and file.read_text() == before
 
 
-def test_formats_are_added_to_a_block_in_any_place(tmp_path):
-    file = tmp_path / "params.yaml"
-    file.write_text("a: 1\nquantizers: # these\n  bf16:\n    backend: none\n\n# next\nb: 2\n")
-    text = new_study._with_formats(file, "  x:\n    backend: y\n")
-    assert text == "a: 1\nquantizers: # these\n  bf16:\n    backend: none\n  x:\n    backend: y\n\n# next\nb: 2\n"
-    file.write_text("quantizers: {bf16: {backend: none}}\n")
-    with pytest.raises(PalimpsestError, match="the block quantizers is not written line by line"):
-        new_study._with_formats(file, "")
+def test_entries_are_added_to_a_block_in_any_place():
+    text = "a: 1\nquantizers: # these\n  bf16:\n    backend: none\n\n# next\nb: 2\n"
+    entry = "  x:\n    backend: y\n"
+    assert with_entries(text, "quantizers", entry, "f") == text.replace("none\n", "none\n" + entry)
+    assert with_entries(text, "deployed", entry, "f") == text + "\ndeployed:\n" + entry
+    with pytest.raises(PalimpsestError, match="f: the block quantizers is not written line by line"):
+        with_entries("quantizers: {bf16: {backend: none}}\n", "quantizers", entry, "f")
 
 
 def test_another_model_is_no_rerun(wanted, tmp_path):
