@@ -91,7 +91,7 @@ def test_a_stage_has_the_rules_of_its_files_and_puts_out_what_it_lists():
     assert rules_of(stages["models"], REPOSITORY) == ["pretraining_text", "pretrain", "bring", "train", "unlearn"]
     assert rules_of(stages["report"], REPOSITORY) == ["audit", "figures", "score"]
     found = {name: [path.name for path in outputs_of(stage)] for name, stage in stages.items()}
-    assert found["corpus"] == ["corpus"] and found["report"][-1] == "audit.json"
+    assert found["corpus"] == ["corpus", "policy"] and found["report"][-1] == "audit.json"
 
 
 def test_a_file_without_stages_is_refused(tmp_path):
