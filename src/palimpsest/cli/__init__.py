@@ -100,6 +100,8 @@ def survive(
     with tqdm(total=count_weights(before), unit=" weights", unit_scale=True, leave=False, disable=None) as bar:
         record = measure(before, after, quantizers, bar.update, may_skip=not named)
     record["skipped"] = skipped | record["skipped"]
+    record["target"], record["unlearned"] = target, unlearned  # as they are called: a model of the hub lies in a cache
+    record["folders"] = {"target": str(before), "unlearned": str(after)}
     table = read_table()
     add_predictions(record, table)
     if json:

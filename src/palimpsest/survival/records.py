@@ -142,7 +142,8 @@ class TrainingPrecision(TypedDict):
 class CheckpointRecord(TypedDict):
     """What `palimpsest survive` makes of two checkpoints, and writes with --json.
 
-    target, unlearned: their folders. parameters: of the target. update: of the quantized matrices; outside: of the
+    target, unlearned: their folders, or what the command was given; folders: then theirs, which of a model of the hub
+    is named after its revision. parameters: of the target. update: of the quantized matrices; outside: of the
     other tensors. formats: by name; kinds: by the last part of the layers' names. profile: by octave of |w|, the
     smallest first. skipped: by format, why it was not rounded to; prediction_basis: the table of
     palimpsest.survival.prediction without its pairs; both added by the command.
@@ -157,5 +158,6 @@ class CheckpointRecord(TypedDict):
     kinds: dict[str, KindSurvival]
     profile: list[Octave]
     training: TrainingPrecision
+    folders: NotRequired[dict[str, str]]
     skipped: NotRequired[dict[str, str]]
     prediction_basis: NotRequired[dict[str, Any] | None]

@@ -11,10 +11,6 @@ from palimpsest.survival.training_precision import FINER, IN_PLACE
 
 RARE = 1e-4
 """Octaves with less than this share of the weights are joined, at the lower end of the profile, or left out."""
-MEASURE = (
-    "questions on what was to be forgotten, to both checkpoints and to the quantized file; `palimpsest verdict` then "
-    "says whether it may ship."
-)
 FORMAT_COLUMNS = ("format", "rho", "same codes", "scale drift", "dead zone", "changed in it")
 PREDICTED = ("prediction", f"{'/'.join(OUTCOMES)} within {NEAR:g}")
 """The last: how many measured pairs with a rho that near had which outcome."""
@@ -175,7 +171,8 @@ def _next(record: CheckpointRecord) -> str:
     if record["training"]["verdict"] == IN_PLACE and (named[RESTORED] or named[PARTLY]):
         lines.append("Or unlearn again with weights in float32, or with a larger learning rate, so that more arrives.")
     lines += [
-        f"Measure before you ship: {MEASURE}",
+        f"Measure before you ship: palimpsest audit --target {record['target']} --unlearned {record['unlearned']} "
+        f"--formats {','.join(named[KEPT] or record['formats'])} --forget FORGET.jsonl",
         "What weights cannot tell: whether the unlearned model had forgotten at all. An update that made it forget "
         "nothing is kept, too. Ask the model before quantization, then each format.",
     ]

@@ -200,7 +200,10 @@ def test_the_end_says_what_to_do_and_what_weights_cannot_know(pair, capsys, monk
     lines = last.splitlines()
     assert lines[0] == "What to do next" and lines[1].startswith("Do not ship rtn-int4: most of the update is")
     assert lines[2].startswith("bnb-nf4 and bnb-int8 keep the update") and "float32" in lines[3]
-    assert "Measure before you ship" in lines[4] and "`palimpsest verdict`" in lines[4]
+    assert lines[4] == (
+        f"Measure before you ship: palimpsest audit --target {pair[0]} --unlearned {pair[1]} "
+        "--formats bnb-nf4,bnb-int8 --forget FORGET.jsonl"
+    )
     assert lines[5].startswith("What weights cannot tell: whether the unlearned model had forgotten at all")
     assert main(["survive", *map(str, pair), "--quantizer", "rtn-int4"]) == 0
     assert "None of these formats keeps the update" in capsys.readouterr().out
@@ -219,11 +222,14 @@ def test_a_model_of_the_hub_is_its_files_in_the_cache(tmp_path, pair, capsys, mo
     shutil.copytree(pair[0], place / "snapshots" / "abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    outputs = []
-    for target in (pair[0], "someone/target", "someone/target@main"):
-        assert main(["survive", str(target), str(pair[1]), "--quantizer", "rtn-int4"]) == 0
-        outputs.append(capsys.readouterr().out)
+    outputs, file = [], tmp_path / "record.json"
+    for target in map(str, (pair[0], "someone/target", "someone/target@main")):
+        assert main(["survive", target, str(pair[1]), "--quantizer", "rtn-int4", "--json", str(file)]) == 0
+        output = capsys.readouterr().out
+        assert f"--target {target} --unlearned" in output and json.loads(file.read_text())["target"] == target
+        outputs.append(output.replace(target, "TARGET"))
     assert outputs[0] == outputs[1] == outputs[2]
+    assert json.loads(file.read_text())["folders"]["target"].endswith("snapshots/abc")
     assert "someone/other is no folder here, and cannot be fetched from the hub" in fails(
         capsys, "someone/other", pair[1]
     )
