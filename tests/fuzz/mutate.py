@@ -17,6 +17,7 @@ from palimpsest.models.gguf import read_header
 from palimpsest.models.quantized import quantization_of
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.deployed import recognise
 from palimpsest.survival.checkpoints import FORMATS as SURVIVE_FORMATS
 from palimpsest.survival.checkpoints import survive
 
@@ -105,6 +106,7 @@ class Case:
         modules = {matrix.name for matrix in quantizer.read(self.folder) if matrix.effective is not None}
         for _ in quantizer.unquantized(self.folder, modules):
             pass
+        recognise(self.folder)
         if (self.folder / "model.gguf").exists():
             read_header(self.folder / "model.gguf")
 

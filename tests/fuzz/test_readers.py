@@ -10,7 +10,9 @@ import pytest
 from fuzz import small_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutate import KINDS, Case, build, mutated
+from mutate import FORMATS, KINDS, Case, build, mutated
+
+from palimpsest.quantizers.deployed import recognise
 
 MOST_BYTES = 64 << 20
 """The files have a tenth of a MiB: readers widen, unpack and copy, but not to this."""
@@ -26,6 +28,12 @@ def valid(tmp_path_factory):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_valid_files_are_read(kind, valid, tmp_path):
     assert Case.of(kind, valid, tmp_path).read() == "read"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_of_every_format_is_told_by_what_it_states(kind, valid):
+    """Whoever made it, `deployed` in params.yaml finds the settings with which it is read."""
+    assert recognise(valid / kind).settings == FORMATS[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -209,6 +209,9 @@ def _matrices(found: Deployed, ours: _Side, theirs: _Side | None) -> _Sums:
         if values.shape != shape:
             sums.misfit = f"it holds {name} of {list(values.shape)}, the checkpoint {list(shape) if shape else 'none'}"
             return sums
+        if not np.isfinite(values).all():
+            sums.misfit = f"its {name} holds weights that are no numbers"
+            return sums
         _add(sums, name, values, ours, theirs)
     if missing := set(ours.layers.linear) - sums.names:
         sums.misfit = f"it has no quantized {min(missing)}, which the checkpoint has"
