@@ -38,7 +38,8 @@ def test_every_known_family_is_tested():
 @pytest.mark.parametrize("family", sorted(set(TESTED) - {"mixtral"}))
 def test_names_of_a_family_are_the_layers_that_transformers_builds(family, saved, monkeypatch):
     by_names = found(saved[family])
-    monkeypatch.delitem(FAMILIES, family)
+    others = {kind: each for kind, each in FAMILIES.items() if kind != family}
+    monkeypatch.setattr("palimpsest.models.layers.FAMILIES", others)
     assert found(saved[family]) == by_names
     assert len(by_names.linear) == {"opt": 12, "phi3": 8}.get(
         family, 8 if not by_names.linear[0].startswith("model") else 14
