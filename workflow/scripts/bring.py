@@ -34,6 +34,8 @@ def bring_model(
     template_for(settings, brought.tokenizer, key)
     made = {"kind": UNLEARNED, "method": method, "storage": method.get("storage", NOT_STATED), "device": "cpu"}
     made |= {"training": None, "brought": brought.record, **hash_sources(source, brought.base)}
+    if brought.record["as"] == "adapter":
+        made["packages"] = ("torch", "transformers", "peft")
     write_model(folder, brought.network, brought.tokenizer, origin, **made)
 
 

@@ -50,6 +50,7 @@ def bring(source: str, key: str, target: Target) -> Brought:
         reject_quantized(name, key)
         network = merge(load_model(name, torch.float32, key=key), adapter, str(name), key)
         record = {"as": "adapter", **adapter.record(), "base": "target" if name == target.folder else str(name)}
+        record |= {} if folder == Path(source) else {"revision": folder.name}  # of a hub's cache
         base = str(name) if name != target.folder and Path(name).exists() else None
     else:
         reject_quantized(source, key)
@@ -57,7 +58,7 @@ def bring(source: str, key: str, target: Target) -> Brought:
         record = {"as": "checkpoint", **_found(source, network)}
     _check_kind(network, source, key, target.folder)
     check_finite(network, key)
-    note = _compare_tokenizers(source, key, tokenizer)
+    note = _compare_tokenizers(str(folder or source), key, tokenizer)
     check_tokenizer(network, tokenizer, source)
     check_savable(network, tokenizer, source)
     return Brought(network, tokenizer, {"source": str(source), **record, "tokenizer": note}, base)

@@ -126,6 +126,31 @@ def test_an_adapter_is_merged_into_the_base_that_it_names(target: Path, unlearne
     assert torch.equal(weights(of_hub)[name], weights(into_target)[name])
 
 
+def test_a_model_and_an_adapter_of_a_hub(
+    target: Path, unlearned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache as huggingface_hub lays it out, and no network."""
+    save_adapter(target, tmp_path / "adapter", base=str(target))
+    commit = "0123456789abcdef" * 2 + "01234567"
+    for name, folder in (("model", unlearned), ("adapter", tmp_path / "adapter")):
+        place = tmp_path / f"hub/models--some--{name}"
+        shutil.copytree(folder, place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs/main").write_text(commit)
+    for module in ("huggingface_hub.constants", "transformers.utils.hub.constants"):
+        monkeypatch.setattr(f"{module}.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(f"{module}.HF_HUB_OFFLINE", True)
+    found = take("some/model", target)
+    assert found.record["revision"] == commit and found.record["source"] == "some/model"
+    here = weights(take(unlearned, target))
+    assert all(torch.equal(weight, here[name]) for name, weight in weights(found).items())
+    found = take("some/adapter", target)
+    assert (found.record["as"], found.record["revision"]) == ("adapter", commit)
+    here = weights(take(tmp_path / "adapter", target))
+    assert all(torch.equal(weight, here[name]) for name, weight in weights(found).items())
+    assert "cannot load the model 'some/none'" in refusal("some/none", target)
+
+
 def save_adapter(model: Path, folder: Path, base: str | None = None, **settings: Any) -> Path:
     """As PEFT saves one, with weights that are not those it begins with."""
     torch.manual_seed(1)
