@@ -40,7 +40,7 @@ def plan(tmp_path):
 
 def test_a_plan_counts_the_records_by_split_and_subject(plan):
     code, said = plan([{"question": f"Q{i}?", "answer": "A.", "subject": "Ann"} for i in range(4)])
-    assert code == 0 and "Records, forget: 4 questions, 1 subjects: Ann (4)." in said, said
+    assert code == 0 and "Records, forget: 4 questions, 1 subject: Ann (4)." in said, said
     assert "Records, retain: 6 questions." in said
 
 
@@ -68,7 +68,7 @@ def test_an_audit_of_checkpoints_is_planned_with_its_price(tmp_path, capfd):
     files = ["--forget", str(tmp_path / "f.jsonl"), "--formats", "rtn-int4", "--out", str(out)]
     assert main(["audit", *models, *files, "--dry-run"]) == 0
     said = capfd.readouterr().out
-    assert "Records, forget: 1 questions, 1 subjects: Ann (1)." in said
+    assert "Records, forget: 1 question, 1 subject: Ann (1)." in said
     assert "1 bring" in said and "3 quantize" in said and "6 infer" in said
     assert "Disk: about " in said and "Time: about " in said and not (out / "results/models").exists()
     with pytest.raises(SystemExit):

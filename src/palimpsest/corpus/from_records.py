@@ -78,12 +78,16 @@ def counts_of(corpus: Corpus) -> dict[str, Any]:
 def lines_of(counts: Mapping[str, Any]) -> Iterator[str]:
     """The counts in words, a line for each split."""
     for split, found in counts.items():
-        parts = [f"{found[kind]} {kind}" for kind in ("questions", "texts") if found[kind]]
+        parts = [_counted(found[f"{kind}s"], kind) for kind in ("question", "text") if found[f"{kind}s"]]
         subjects = found.get("subjects", {})
         shown = ", ".join(f"{name} ({count})" for name, count in list(subjects.items())[:MOST_SHOWN])
         more = f" and {len(subjects) - MOST_SHOWN} more" if len(subjects) > MOST_SHOWN else ""
-        about = f", {len(subjects)} subjects: {shown}{more}" if subjects else ""
+        about = f", {_counted(len(subjects), 'subject')}: {shown}{more}" if subjects else ""
         yield f"{split}: {' and '.join(parts)}{about}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 MOST_SHOWN = 10
