@@ -105,6 +105,11 @@ def draw_diagram(records: Sequence[Outcome], limits: Mapping[str, float | None],
     bfloat16 panel are the predicted border of the format; none where it lies outside the panel's rates.
     """
     known = [(record, record.learning_rate) for record in records if record.learning_rate is not None]
+    if not known:
+        raise PalimpsestError(
+            "there is no learning rate to draw by: every method was unlearned elsewhere. `palimpsest tables methods` "
+            "lists them."
+        )
     storages = [name for name in STORAGES if any(record.storage == name for record, _ in known)]
     rates = {name: sorted({rate for record, rate in known if record.storage == name}) for name in storages}
     precisions = list(dict.fromkeys(record.precision for record in records))

@@ -8,8 +8,10 @@ import pytest
 from made_study import CONSTRAINED, find, make_study, pages
 
 from palimpsest.audit.table import collect, headline_methods
+from palimpsest.errors import PalimpsestError
 from palimpsest.tables.by_model import outcomes
 from palimpsest.tables.markdown import tables
+from palimpsest.tables.phase import draw_diagram
 
 MODELS = ("target", "retrain", *CONSTRAINED)
 FACTS = {"source": "/mine", "as": "checkpoint", "stored": ["F32"], "tokenizer": "the target's, equal to its own"}
@@ -85,6 +87,8 @@ def test_the_page_and_the_tables_claim_nothing_of_the_training(small: dict[str, 
     assert "what was brought, the band" in page and "brought as they are (bar: mean)" in page
     found = outcomes(audit)
     assert {(each.storage, each.learning_rate, *each.steps) for each in found} == {("not stated", None, None)}
+    with pytest.raises(PalimpsestError, match="no learning rate to draw by: every method was unlearned elsewhere"):
+        draw_diagram(found, {}, tmp_path / "phase.svg")
     assert "**mean of ga_gdr, ga_klr, npo_gdr, npo_klr**" in tables(audit)
     adapter = {
         "source": "a",
