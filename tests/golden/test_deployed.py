@@ -168,6 +168,51 @@ def test_blocks_without_a_reader_are_not_proven(shipped, models, tmp_path):
     assert compare_origin(recognise(file), models["target"], models["attention"])["verdict"] == OF_TARGET
 
 
+def test_gptq_of_another_tool_is_read(models, tmp_path):
+    """As GPTQModel and AutoGPTQ lay it out, rounded to nearest here: no word of ours lies beside it."""
+    for model in ("attention", "target"):
+        as_gptq(models[model], tmp_path / model)
+    found = recognise(tmp_path / "attention")
+    assert found.settings["backend"] == "auto-gptq" and found.settings["group_size"] == 64
+    record = compare_origin(found, models["attention"], models["target"])
+    assert record["verdict"] == OTHER_SETTINGS and record["matrices"] == 14 and record["relative_error"] < 0.12
+    assert record["unquantized"]["tensors"] == record["unquantized"]["of_checkpoint"] == 7
+    assert compare_origin(recognise(tmp_path / "target"), models["attention"], models["target"])["verdict"] == OF_TARGET
+    assert found.load(None, "cpu", "float32").num_parameters()
+
+
+def as_gptq(checkpoint: Path, folder: Path, group: int = 64) -> None:
+    weights, stored = load_file(checkpoint / "model.safetensors"), {}
+    for name, weight in weights.items():
+        if "proj" not in name:
+            stored[name] = weight.astype(np.float16)
+            continue
+        values = weight.astype(np.float32)
+        rows, columns = values.shape
+        groups = values.reshape(rows, -1, group)
+        scales = ((groups.max(-1) - groups.min(-1)) / 15).astype(np.float16)
+        zeros = np.clip(np.rint(-groups.min(-1) / scales), 1, 15).astype(np.int64)
+        codes = np.clip(np.rint(groups / scales[:, :, None]) + zeros[:, :, None], 0, 15).astype(np.int64)
+        module = name.removesuffix(".weight")
+        stored[f"{module}.qweight"] = packed(codes.reshape(rows, columns)).T.copy()
+        stored[f"{module}.qzeros"] = packed(zeros.T - 1)
+        stored[f"{module}.scales"] = scales.T.copy()
+        stored[f"{module}.g_idx"] = (np.arange(columns) // group).astype(np.int32)
+        stored[f"{module}.bias"] = np.zeros(rows, np.float16)
+    folder.mkdir()
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    grid = {"quant_method": "gptq", "bits": 4, "group_size": group, "sym": False, "desc_act": False}
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["quantization_config"] = grid | {"checkpoint_format": "gptq", "meta": {"damp_percent": 0.05}}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def packed(codes: np.ndarray) -> np.ndarray:
+    """[rows, columns / 8] of eight 4-bit codes to a word, the first one lowest."""
+    words = (codes.reshape(len(codes), -1, 8) << np.arange(0, 32, 4)).sum(-1)
+    return np.ascontiguousarray(words).astype(np.uint32).view(np.int32)
+
+
 def as_q4_1(source: Path, checkpoint: Path, target: Path) -> Path:
     """The matrices of a checkpoint in Q4_1, by the gguf package, in place of those of a file of ours."""
     from gguf import quants

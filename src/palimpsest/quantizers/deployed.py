@@ -236,8 +236,6 @@ def _compressed_tensors(path: Path, stated: Mapping[str, Any]) -> Settings:
 def _gptq(path: Path, stated: Mapping[str, Any]) -> Settings:
     if stated.get("checkpoint_format", "gptq") != "gptq":
         raise _Unread(f"its checkpoint_format is {stated['checkpoint_format']!r}, and the reader knows gptq")
-    if "damp_percent" not in stated:
-        raise _Unread("its config.json does not say damp_percent, as auto-gptq does")
     size = stated["group_size"]
     grid = {"bits": stated["bits"], "group_size": None if size == -1 else size, "symmetric": stated["sym"]}
     return {
@@ -245,7 +243,7 @@ def _gptq(path: Path, stated: Mapping[str, Any]) -> Settings:
         **UNKNOWN,
         **grid,
         "desc_act": stated["desc_act"],
-        "damping": stated["damp_percent"],
+        "damping": stated.get("damp_percent", 0.01),
     }
 
 

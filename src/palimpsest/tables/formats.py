@@ -82,7 +82,7 @@ def files(manifests: Sequence[Mapping[str, Any]], costs: Sequence[Mapping[str, A
             "skipped_layers": manifest["proof"]["skipped_layers"],
             "codes_sha256": manifest["proof"]["codes_sha256"],
             "bytes": manifest["proof"]["bytes"],
-            "device": manifest["device"],
+            "device": manifest["device"] or "brought as it is",
             "seconds": cost["seconds"],
             "peak_mib": cost["peak_mib"],
             "device_peak_mib": cost["device_peak_mib"],

@@ -108,7 +108,8 @@ class Archived(Calibrated):
     def read(self, folder: Path) -> Iterator[QuantizedMatrix]:
         stored = read_json(folder / "config.json").get("quantization_config", {})
         asked = self._stored_settings()
-        if {key: stored.get(key) for key in asked} != asked:
+        damping = {"damp_percent": asked["damp_percent"]} if "damp_percent" in asked else {}  # others may not state it
+        if {key: stored.get(key, damping.get(key)) for key in asked} != asked:
             raise PalimpsestError(
                 f"{folder} was quantized with {stored}, the settings say {asked}: quantize the checkpoint again."
             )
@@ -190,10 +191,11 @@ class AutoGPTQ(Archived):
 
     def unquantized(self, folder: Path, quantized: Set[str]) -> Iterator[tuple[str, Float32]]:
         """AutoGPTQ stores a bias with every packed layer,
-        of zeros where the checkpoint has none: those are left out."""
-        real = read_json(folder / BIASES)
+        of zeros where the checkpoint has none: those are left out. A folder that others made does not say which."""
+        real = read_json(folder / BIASES) if (folder / BIASES).exists() else None
         for name, values in super().unquantized(folder, quantized):
-            if name.removesuffix(".bias") not in quantized or name in real:
+            own = values.any() if real is None else name in real
+            if name.removesuffix(".bias") not in quantized or own:
                 yield name, values
 
     def dead_zone_range(self) -> tuple[float, float]:
