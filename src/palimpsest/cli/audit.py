@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,21 +163,29 @@ def _snakemake(folder: Path, *options: str) -> list[str]:
 
 def _plan(folder: Path) -> None:
     """Print what is to be done, and what it takes."""
-    from palimpsest.corpus.sources import load_corpus
     from palimpsest.study.new_study import PARAMS
     from palimpsest.study.params import expanded, read_params
-    from palimpsest.study.price import lines, planned_steps, price
+    from palimpsest.study.price import lines, planned_corpus, planned_steps, price
 
     command = _snakemake(folder, "--cores", "1", "--dry-run", "--quiet", "rules", "reason", "host")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr.strip() or done.stdout.strip(), file=sys.stderr)
         raise typer.Exit(1)
-    params = expanded(read_params(folder / PARAMS), folder)
     steps = planned_steps(done.stdout + done.stderr)
-    block = params["corpus"]
-    print("\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Records, ")))
-    print("\n".join(lines(price(params, load_corpus(block["source"], block["settings"], block["subset"]), steps))))
+    print("\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Records")))
+    with chdir(folder):  # to which the paths in params.yaml are relative
+        params = expanded(read_params(PARAMS))
+        print("\n".join(lines(price(params, planned_corpus(params["corpus"]), steps))))
+
+
+def _gpus(options: Sequence[str]) -> list[str]:
+    """What lets as many steps use GPUs at a time as there are, unless the options say how many."""
+    from palimpsest.runtime.devices import visible_gpus
+
+    said = any(option.split("=")[0] in ("--profile", "--resources", "--res") for option in options)
+    count = 0 if said else len(visible_gpus())
+    return ["--resources", f"gpu={count}"] if count else []
 
 
 def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
@@ -187,7 +196,7 @@ def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
     from palimpsest.verdict.records import EXIT_CODES
     from palimpsest.verdict.text import NEXT
 
-    if subprocess.run(_snakemake(folder, "--cores", cores, "--quiet", "reason", *options)).returncode:
+    if subprocess.run(_snakemake(folder, "--cores", cores, "--quiet", "reason", *_gpus(options), *options)).returncode:
         raise PalimpsestError("the run failed, see above; what is done is kept: mend it, and say the same again.")
     said = read_audit(folder / "results/audit.json")["answer"]
     print()

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from logging import Logger
+from pathlib import Path
 from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.from_records import lines_of
-from palimpsest.corpus.sources import RECORDS, checked_corpus
+from palimpsest.corpus.sources import PATHS, RECORDS, checked_corpus
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, RETAIN, RETRAIN, TARGET
@@ -25,12 +26,19 @@ def check_records_settings(params: Params) -> None:
         )
 
 
-def announce(params: Params, log: Logger) -> None:
+def announce(params: Params, log: Logger, made: Path | None = None) -> None:
     """Read and check the records of a study, if it is on such, and tell the log how many there are, by split and
-    subject. Raises PalimpsestError for records that cannot be used, and where what is trained or calibrated needs some
-    that are not there."""
+    subject.
+
+    made: the manifest of what was made of them, which stands when they are gone. Raises PalimpsestError for records
+    that cannot be used, and where what is trained or calibrated needs some that are not there.
+    """
     block = params["corpus"]
     if block["source"] != RECORDS:
+        return
+    files = [block["settings"].get(key) for key in PATHS]
+    if made is not None and made.is_file() and not all(Path(file).exists() for file in files if file):
+        log.info(f"Records: the files are gone, and {made} stands.")
         return
     corpus, counted = checked_corpus(block, tokenizers_of(params["metrics"]))
     check_needs(params, corpus)

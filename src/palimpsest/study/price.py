@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from palimpsest.artefacts import MANIFEST
 from palimpsest.corpus.corpus import Corpus
+from palimpsest.corpus.layout import read_corpus
+from palimpsest.corpus.sources import PATHS, load_corpus
 from palimpsest.models.gguf import read_header
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
@@ -46,6 +49,18 @@ def planned_steps(said: str) -> dict[str, int]:
     table = re.search(r"^job +count\n[- ]+\n((?:\S+ +\d+\n)+)", said, re.MULTILINE)
     rows = [line.split() for line in table[1].splitlines()] if table else []
     return {name: int(count) for name, count in rows if name not in ("all", "total")}
+
+
+def planned_corpus(block: Mapping[str, Any]) -> Corpus:
+    """The corpus of the study in this folder, from its source, or as it was made where that is gone.
+
+    block: `corpus` of params.yaml.
+    """
+    made = Path("results/corpus")
+    gone = any(not Path(block["settings"][key]).exists() for key in PATHS if block["settings"].get(key))
+    if gone and (made / MANIFEST).is_file():
+        return read_corpus(made)
+    return load_corpus(block["source"], block["settings"], block["subset"])
 
 
 def price(params: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int]) -> Price:

@@ -52,7 +52,7 @@ def plan(params: Mapping[str, Any], write: bool, log: Logger) -> dict[str, Any]:
     keeps its mark, for what was made from it stands. write: whether to note, and to read and check records, which one
     process of a run does; log: is told of files that take seconds, and how many records there are."""
     if write:
-        announce(params, log)
+        announce(params, log, Path("results/corpus/manifest.json"))
     notes = _Notes(log)
     whole = marked(params, Path(), notes.hash_of, notes.remember)
     if write:

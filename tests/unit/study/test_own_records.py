@@ -1,13 +1,14 @@
 """What a study on records needs of them, said before anything runs."""
 
 import copy
+import logging
 from pathlib import Path
 
 import pytest
 
 from palimpsest.corpus.from_records import load_records
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.own_records import check_needs
+from palimpsest.study.own_records import announce, check_needs
 from palimpsest.study.params import check_params, read_params
 
 REPOSITORY = Path(__file__).parents[3]
@@ -47,6 +48,17 @@ def test_settings_of_records_are_checked(params, edit, message):
     edit(params)
     with pytest.raises(PalimpsestError, match=message):
         check_params(params, SCHEMA, "params.yaml")
+
+
+def test_files_that_are_gone_are_missed_only_before_a_corpus_was_made_of_them(params, tmp_path, caplog):
+    params["corpus"]["settings"] = {"forget": str(tmp_path / "gone.jsonl")}
+    log = logging.getLogger("plan")
+    with pytest.raises(PalimpsestError, match=r"gone.jsonl does not exist"):
+        announce(params, log, tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text("{}")
+    with caplog.at_level(logging.INFO, "plan"):
+        announce(params, log, tmp_path / "manifest.json")
+    assert "the files are gone" in caplog.text
 
 
 @pytest.mark.parametrize(
