@@ -70,7 +70,7 @@ def _examine(
 
     from palimpsest.inference.agreement import Rounding
     from palimpsest.metrics.engine import examine
-    from palimpsest.models.checkpoint import load_tokenizer
+    from palimpsest.models.checkpoint import current_device, load_tokenizer
 
     tokenizer = load_tokenizer(of or found.path)
     running = _engine(found, tokenizer, [each.prompt + each.answer for each in asked], tokens, server)
@@ -78,7 +78,7 @@ def _examine(
     with tqdm(total=len(asked), unit=" prompts", leave=False, disable=None) as bar:
         return examine(
             running,
-            lambda: (found.load(of, "cpu", "float32"), tokenizer),
+            lambda: (found.load(of, current_device(), "float32"), tokenizer),
             asked,
             Rounding(found.block, quantized),
             tokens,
