@@ -161,7 +161,7 @@ def _sentence(
     if regime == HOLDS:
         return (
             f"{words.holds}: unlearned models keep {_percent(full)} {words.of} in {FULL}, and at most "
-            f" {_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} points for every "
+            f"{_percent(top['retained'])} after quantization ({worst}: {rise}; under {negligible:g} points for every "
             "format)."
         )
     if regime == INCONCLUSIVE:
