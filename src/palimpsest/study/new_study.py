@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,8 +15,10 @@ import jinja2
 import yaml
 
 from palimpsest.artefacts import REPOSITORY, atomic_file
+from palimpsest.corpus.from_records import load_records
 from palimpsest.corpus.prompts import CHAT, DATE, TOFU
 from palimpsest.corpus.records import Record, read_records
+from palimpsest.corpus.repeats import check_repeats, normalised
 from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
@@ -119,7 +122,7 @@ def study_text(folder: Path, wanted: Wanted, command: str) -> str:
         _check_there(f"--{option}", getattr(wanted, option))
     records = read_records(Path(wanted.forget), "--forget")
     kept = read_records(Path(wanted.retain), "--retain") if wanted.retain else []
-    cut = _cut([*records, *kept])
+    cut, most = _cut([*records, *kept]), RETAIN_RECORDS if len(kept) > RETAIN_RECORDS else None
     template = wanted.template or (CHAT if has_chat_template(wanted.target) else TOFU)
     tofu = any(record.of_tofu for record in records) and len(records) % TOFU_RECORDS == 0
     environment = jinja2.Environment(
@@ -132,9 +135,10 @@ def study_text(folder: Path, wanted: Wanted, command: str) -> str:
         folder=folder.resolve(),
         **{split: _quoted(_path(getattr(wanted, split))) for split in (FORGET, RETAIN, "holdout")},
         **{model: _quoted(_path(getattr(wanted, model))) for model in ("target", "unlearned", "retrain")},
-        retain_records=RETAIN_RECORDS if len(kept) > RETAIN_RECORDS else None,
+        retain_records=most,
         records_per_subject=TOFU_RECORDS if tofu else None,
         cut=cut,
+        repeats=_retain_repeats(wanted, most, cut),
         template=_quoted(template),
         system=_quoted(wanted.system),
         date=_quoted(wanted.date or (DATE if template == CHAT else None)),
@@ -307,6 +311,15 @@ def _cut(records: Sequence[Record]) -> dict[str, int]:
         "passage_words": 64,
         "passages_per_document": 2,
     }
+
+
+def _retain_repeats(wanted: Wanted, most: int | None, cut: Mapping[str, int]) -> int:
+    """How many questions of the retain set stand twice, as in TOFU's: they cost little there. None where a question of
+    the forget set does, which the checks of the corpus then refuse."""
+    settings: dict[str, Any] = {"retain_records": most, **cut}
+    corpus = load_records(wanted.forget, wanted.retain, wanted.holdout, **settings)
+    twice = len(corpus.retain_qa) - len({normalised(row.question) for row in corpus.retain_qa})
+    return twice if check_repeats(corpus, sys.maxsize) == twice else 0
 
 
 def _answer_tokens(records: Sequence[Record]) -> int:

@@ -82,6 +82,17 @@ def test_tofu_is_known_by_its_files(wanted, tmp_path):
     assert params["corpus"]["settings"]["records_per_subject"] == 20
 
 
+def test_a_question_may_stand_twice_in_the_retain_set_and_in_no_other(wanted, tmp_path):
+    def checks(forget, retain, study):
+        for name, records in (("forget", forget), ("retain", retain)):
+            (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+        return yaml.safe_load(write_study(tmp_path / study, wanted(), "audit").read_text())["corpus"]["checks"]
+
+    assert checks(rows(0, 2), [*rows(5, 3), *rows(5, 1)], "a")["repeats_at_most"] == 1
+    with pytest.raises(PalimpsestError, match=r"retain.jsonl, line 4 is also .*forget.jsonl, line 1"):
+        checks(rows(0, 2), [*rows(5, 3), *rows(0, 1)], "b")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
