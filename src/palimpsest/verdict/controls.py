@@ -76,7 +76,8 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
         "target": [name for name in (FULL, *formats) if name not in target],
         "retrained model": [name for name in (FULL, *formats) if name not in retrain],
     }
-    few = min(len(measured.ids), len(set(measured.subjects or measured.ids))) < policy.minimum_records
+    subjects = len(set(measured.subjects or ()))
+    few = min(len(measured.ids), subjects or len(measured.ids)) < policy.minimum_records
 
     def control(name: str, expected: Sequence[str], lacks: str, models: Callable[[], Measured]) -> Control:
         if lacks and lacking[lacks]:
@@ -84,6 +85,11 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
             return _record(measured, name, expected, found, None)
         verdicts = decide(models(), replace(policy, formats="all"))
         wrong = [one["verdict"] for one in verdicts if one["verdict"] not in expected]
+        if few and set(wrong) == {INCONCLUSIVE}:  # which can be no FORGETS of the judged model either
+            found = (
+                f"not decided: there are fewer than {policy.minimum_records} {'subjects' if subjects else 'records'}"
+            )
+            return _record(measured, name, expected, found, None)
         return _record(measured, name, expected, _listed(wrong or [one["verdict"] for one in verdicts]), not wrong)
 
     plain = replace(measured, utility={}, answers={})
@@ -102,7 +108,7 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
         ),
         control(
             RETRAINED,
-            (FORGETS, INCONCLUSIVE) if few else (FORGETS,),
+            (FORGETS,),
             "retrained model",
             lambda: replace(plain, unlearned={name: retrain[name] for name in (FULL, *asked)}),
         ),

@@ -195,12 +195,18 @@ def _points(effect: float | None, span: float) -> float | None:
 
 def _needed(record: FormatVerdict, asked: Asked, policy: Policy) -> int | None:
     """About how many records would decide: the distances to the limits stay, the errors shrink with the root of the
-    number. None where the mean lies on a limit."""
+    number, and the policy's minimum is there. None where the mean lies on a limit."""
     alpha, most = (1 - policy.confidence) / 2, 0.0
     for mean in (asked.here, asked.rise):
-        if mean.error is None or mean.value == 0:
+        if mean.value == 0:
             return None
+        if mean.error is None:
+            continue
         reach = mean.error * (mean._quantile(1 - alpha) if mean.value > 0 else -mean._quantile(alpha))
+        if (
+            not np.isfinite(reach) or reach > 1e100
+        ):  # so few subjects that there is no interval: the minimum is the answer
+            continue
         most = max(most, min(reach / abs(mean.value), 1e4) ** 2)
     records = record["records"]
     floor = records * policy.minimum_records / (record["subjects"] or records)

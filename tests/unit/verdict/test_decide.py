@@ -68,6 +68,20 @@ def test_few_records_decide_nothing_and_say_how_many_would():
     assert one["records_needed"] >= 20
 
 
+def test_a_control_that_two_subjects_do_not_decide_is_none_that_failed():
+    """Forty records of two people, as in TOFU's forget01: the target, too, may be told from a model that forgot or not,
+    by chance."""
+    two = measured(0.22, 0.22, subjects=["Ann" if i % 2 else "Bob" for i in range(N)])
+    verdicts, controls = judge([two], POLICY)
+    assert [one["verdict"] for one in verdicts] == ["INCONCLUSIVE"]
+    assert verdicts[0]["records_needed"] >= N * 20 / 2
+    undecided = [each for each in controls if each["passed"] is None]
+    assert undecided and all(each["passed"] is not False for each in controls)
+    assert {each["found"] for each in undecided if "retain records" not in each["found"]} == {
+        "not decided: there are fewer than 20 subjects"
+    }
+
+
 def test_no_significant_difference_is_no_pass():
     """Equivalence must be shown: wide scores around a small rise neither relapse nor forget."""
     random = np.random.default_rng(0)
