@@ -48,6 +48,10 @@ def snakemake(folder: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
+def rounded(tasks: Any) -> Any:
+    return json.loads(json.dumps(tasks), parse_float=lambda text: round(float(text), 6))
+
+
 def jobs(plan: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE)}
 
@@ -91,7 +95,7 @@ def test_it_measures_the_models_on_disk(tiny, tmp_path, write_battery_data):
         assert (record["model"], record["seed"], record["precision"]) == ("target", 0, precision)
         network = make_quantizer(quantizer).load(results / source, record["device"], params["inference"]["compute"])
         expected = harness.measure(network, load_tokenizer(results / source), questions, TASKS, 4)
-        assert json.loads(json.dumps(expected)) == record["tasks"]
+        assert rounded(expected) == rounded(record["tasks"])  # a sum's last bit goes by where its numbers lie in memory
         (made_with,) = read_provenance([study / name])
         assert {"lm_eval", "nltk", "torch", "transformers"} <= set(made_with["versions"])
         found[precision] = record["tasks"]

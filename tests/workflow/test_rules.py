@@ -51,15 +51,16 @@ ALL_RULES = {name: body for file in RULES for name, body in rules(file.read_text
 
 @pytest.mark.parametrize("study", STUDIES, ids=relative)
 def test_every_study_can_be_planned(study, tmp_path):
-    (tmp_path / "params.yaml").write_bytes(study.read_bytes())
-    done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
     params = expanded(read_params(study))
+    text = re.sub(r"^seeds: .*$", f"seeds: {params['seeds'][:1]}", study.read_text(), flags=re.MULTILINE)
+    (tmp_path / "params.yaml").write_text(text)  # one seed: others would be the same steps again
+    done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
     isolated = [block for block in params["quantizers"].values() if block["backend"] in ("auto-gptq", "autoawq")]
     if isolated and f"3.{sys.version_info.minor}" not in (REPOSITORY / "workflow/envs/archived.txt").read_text():
         assert done.returncode and "were tried on Python" in done.stdout
         return
     assert done.returncode == 0, done.stdout
-    jobs = (len(params["methods"]) + 2) * (len(params["quantizers"]) - 1) * len(params["seeds"])
+    jobs = (len(params["methods"]) + 2) * (len(params["quantizers"]) - 1)
     assert re.search(rf"^quantize +{jobs}$", done.stdout, re.MULTILINE)
     assert "profiles/default" in done.stdout, "the default profile is not found"
     assert [path.name for path in tmp_path.iterdir() if path.name != ".snakemake"] == ["params.yaml"]
