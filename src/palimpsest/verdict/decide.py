@@ -15,6 +15,7 @@ import numpy as np
 from palimpsest.verdict.comparison import Mean, holm, mean_of
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import (
+    BEYOND,
     COLLAPSED,
     EXIT_CODES,
     FORGETS,
@@ -186,7 +187,7 @@ def _share(mean: Mean, span: float, limit: float, confidence: float) -> Share:
 
 def _clip(percent: float) -> float:
     """Scores lie within 0 and 1, so a share or a rise beyond a thousand percent is no estimate but few records."""
-    return float(np.clip(percent, -1000, 1000))
+    return float(np.clip(percent, -BEYOND, BEYOND))
 
 
 def _points(effect: float | None, span: float) -> float | None:

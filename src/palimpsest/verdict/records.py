@@ -26,6 +26,8 @@ MEANINGS = {
     INCONCLUSIVE: "the records do not decide; more of them would",
     NO_VERDICT: "the test itself failed, so it says nothing about the model",
 }
+BEYOND = 1000.0
+"""Percent: an interval that reaches so far has no bound on that side."""
 EXIT_CODES = {FORGETS: 0, RELAPSES: 2, NEVER_FORGOT: 2, COLLAPSED: 2, INCONCLUSIVE: 3, NO_VERDICT: 4}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from palimpsest.verdict.controls import Control
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.records import (
+    BEYOND,
     COLLAPSED,
     FORGETS,
     INCONCLUSIVE,
@@ -49,10 +50,11 @@ def render(verdicts: Sequence[FormatVerdict], controls: Sequence[Control], notes
 
 
 def share(value: Share) -> str:
-    """A percentage, with its interval."""
+    """A percentage, with its interval; of too few records it may have no bound."""
     if value["ci"] is None:
         return f"{value['value']:z.0f}"
-    return f"{value['value']:z.0f} [{value['ci'][0]:z.0f} to {value['ci'][1]:z.0f}]"
+    ends = ["no bound" if abs(end) >= BEYOND else f"{end:z.0f}" for end in value["ci"]]
+    return f"{value['value']:z.0f} [{ends[0]} to {ends[1]}]"
 
 
 def outcome(control: Control) -> str:

@@ -12,6 +12,7 @@ from palimpsest.verdict.controls import SHUFFLED, judge, run_controls
 from palimpsest.verdict.decide import decide, exit_code, worst
 from palimpsest.verdict.policy import read_policy
 from palimpsest.verdict.records import Measured
+from palimpsest.verdict.text import share
 from palimpsest.vocabulary import FULL
 
 POLICY = read_policy()
@@ -75,6 +76,7 @@ def test_a_control_that_two_subjects_do_not_decide_is_none_that_failed():
     verdicts, controls = judge([two], POLICY)
     assert [one["verdict"] for one in verdicts] == ["INCONCLUSIVE"]
     assert verdicts[0]["records_needed"] >= N * 20 / 2
+    assert share(verdicts[0]["retained"]) == "4 [no bound to no bound]"
     undecided = [each for each in controls if each["passed"] is None]
     assert undecided and all(each["passed"] is not False for each in controls)
     assert {each["found"] for each in undecided if "retain records" not in each["found"]} == {
