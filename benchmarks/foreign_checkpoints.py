@@ -162,6 +162,9 @@ def audit(family: str, folder: Path, formats: str) -> None:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         (folder / f"audit-{name}.log").write_text(done.stdout)
         print(f"\n{family}, unlearned in {name}: exit code {done.returncode}, {time.perf_counter() - start:.0f} s")
+        if done.returncode == 1:
+            print(done.stdout)
+            continue
         with open(out / "results/audit.csv", newline="") as file:
             for row in csv.DictReader(file):
                 print("  ".join(f"{row.get(key, '')!s:>12}" for key in ("model", "precision", "knowmem", "utility")))
