@@ -183,8 +183,8 @@ if __name__ == "__main__":
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--unlearning-rate", type=float, default=5e-5)
-    parser.add_argument("--until", type=float, default=4.0)
+    parser.add_argument("--unlearning-rate", type=float, default=1e-5)
+    parser.add_argument("--until", type=float, default=1.0)
     parser.add_argument("--formats", default="bnb-nf4,rtn-int4,gptq,gguf-q4_0")
     given = parser.parse_args()
     for family in given.families:
