@@ -23,9 +23,7 @@ rule audit:
         mem_mb=1000,
     params:
         # what the page shows decides nothing here
-        settings=of_params(
-            **{key: key for key in config if key not in ("report", "verdict")}
-        ),
+        settings=of_params(**{key: key for key in config if key not in BESIDE}),
     message:
         "Collecting the audit table"
     script:

@@ -211,16 +211,21 @@ class _Look(NamedTuple):
 def _look(model: PreTrainedModel, paths: Sequence[_Path]) -> _Look:
     found: list[tuple[float, float, bool]] = []
     for path in paths:
-        with torch.inference_mode():
-            tokens = torch.tensor([[*path.prompt, *path.chosen]], device=model.device)
-            logits = model(input_ids=tokens, use_cache=False).logits[0, len(path.prompt) - 1 : -1]
-            rows = torch.log_softmax(logits.double(), -1)
+        rows = log_probs_behind(model, [*path.prompt, *path.chosen], len(path.prompt))
         chosen = torch.tensor(path.chosen, dtype=torch.long, device=model.device)
         best, places = rows.max(-1)
         values = rows.gather(-1, chosen[:, None]).squeeze(-1)
         found += zip(values.tolist(), best.tolist(), (places == chosen).tolist(), strict=True)
     columns = list(zip(*found, strict=True)) or [(), (), ()]
     return _Look(np.array(columns[0], float), np.array(columns[1], float), np.array(columns[2], bool))
+
+
+def log_probs_behind(model: PreTrainedModel, tokens: Sequence[int], start: int = 1) -> Tensor:
+    """[tokens - start, vocabulary] log-probabilities, in float64, of what may stand at each place from `start` on."""
+    with torch.inference_mode():
+        given = torch.tensor([list(tokens)], device=model.device)
+        logits = model(input_ids=given, use_cache=False).logits[0, start - 1 : -1]
+        return torch.log_softmax(logits.double(), -1)
 
 
 def _gaps(differences: NDArray[np.float64]) -> Gaps:

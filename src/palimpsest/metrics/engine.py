@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from palimpsest.corpus.files import read_text
 from palimpsest.errors import PalimpsestError, first_line
-from palimpsest.inference.agreement import DIFFERS, Agreement, Asked, Rounding, ask, compare
+from palimpsest.inference.agreement import DIFFERS, Agreement, Asked, Rounding, ask, compare, log_probs_behind
 from palimpsest.inference.engines import Answer, Engine
 from palimpsest.metrics.rouge import rouge_l
 
@@ -44,7 +45,7 @@ def read_prompts(path: Path) -> list[Asked]:
     if not path.is_file():
         raise PalimpsestError(f"{path} does not exist: give a file of JSON lines, each with a prompt.")
     asked = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -136,10 +137,8 @@ def _nats(engine: Engine, model: Any, tokenizer: Any, asked: Sequence[Asked]) ->
         found = engine.log_probs(tokens)
         if found is None:
             return None
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([tokens], device=model.device), use_cache=False).logits[0, :-1]
-            chosen = torch.tensor(tokens[1:], device=model.device)
-            ours = torch.log_softmax(logits.double(), -1).gather(-1, chosen[:, None]).squeeze(-1).tolist()
+        chosen = torch.tensor(tokens[1:], device=model.device)
+        ours = log_probs_behind(model, tokens).gather(-1, chosen[:, None]).squeeze(-1).tolist()
         theirs += found[start - 1 :]
         here += ours[start - 1 :]
     if not theirs:

@@ -22,6 +22,7 @@ from palimpsest.corpus.repeats import check_repeats, normalised
 from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
+from palimpsest.models.likeness import is_hub_name
 from palimpsest.quantizers.calibration import GENERIC
 from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.study.dvc import SCHEMA
@@ -275,7 +276,7 @@ def _check_there(option: str, model: str | None) -> None:
     """Raise PalimpsestError for what can only be a path, and where nothing lies."""
     if model is None or Path(model).exists():
         return
-    if model.endswith(".gguf") or model.startswith((".", "/", "~")) or model.count("/") > 1:
+    if not is_hub_name(model):
         raise PalimpsestError(f"{option}: {model} does not exist: give a folder, a GGUF file or a hub name.")
 
 

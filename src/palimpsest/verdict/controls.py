@@ -76,8 +76,7 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
         "target": [name for name in (FULL, *formats) if name not in target],
         "retrained model": [name for name in (FULL, *formats) if name not in retrain],
     }
-    subjects = len(set(measured.subjects or ()))
-    few = min(len(measured.ids), subjects or len(measured.ids)) < policy.minimum_records
+    count, unit = measured.units
 
     def control(name: str, expected: Sequence[str], lacks: str, models: Callable[[], Measured]) -> Control:
         if lacks and lacking[lacks]:
@@ -85,10 +84,8 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
             return _record(measured, name, expected, found, None)
         verdicts = decide(models(), replace(policy, formats="all"))
         wrong = [one["verdict"] for one in verdicts if one["verdict"] not in expected]
-        if few and set(wrong) == {INCONCLUSIVE}:  # which can be no FORGETS of the judged model either
-            found = (
-                f"not decided: there are fewer than {policy.minimum_records} {'subjects' if subjects else 'records'}"
-            )
+        if count < policy.minimum_records and set(wrong) == {INCONCLUSIVE}:  # so the judged model cannot pass either
+            found = f"not decided: there are fewer than {policy.minimum_records} {unit}"
             return _record(measured, name, expected, found, None)
         return _record(measured, name, expected, _listed(wrong or [one["verdict"] for one in verdicts]), not wrong)
 

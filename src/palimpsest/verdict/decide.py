@@ -32,6 +32,8 @@ from palimpsest.verdict.records import (
 from palimpsest.verdict.relapses import relapsed
 from palimpsest.vocabulary import FULL
 
+UNBOUNDED = 1e100
+"""Beyond it an end of an interval is none."""
 LEAST_SPAN = 0.05
 """Target and retrained model must differ by this much for a share of what lies between them to mean anything."""
 
@@ -141,15 +143,17 @@ def _verdict(measured: Measured, asked: Asked, p_relapses: float, p_forgets: flo
         "records_needed": None,
         "relapsed": back,
     }
-    enough = min(len(measured.ids), groups or len(measured.ids)) >= policy.minimum_records
-    record["verdict"], record["reason"] = _rule(record, asked, enough, alpha, policy)
+    count, unit = measured.units
+    few = f"there are fewer than {policy.minimum_records} {unit}" if count < policy.minimum_records else ""
+    record["verdict"], record["reason"] = _rule(record, asked, few, alpha, policy)
     if record["verdict"] == INCONCLUSIVE:
         record["records_needed"] = _needed(record, asked, policy)
     return record
 
 
-def _rule(record: FormatVerdict, asked: Asked, enough: bool, alpha: float, policy: Policy) -> tuple[str, str]:
-    """The verdict and its reason, in the order of what must not be overlooked."""
+def _rule(record: FormatVerdict, asked: Asked, few: str, alpha: float, policy: Policy) -> tuple[str, str]:
+    """The verdict and its reason, in the order of what must not be overlooked. few: why it cannot be FORGETS, if the
+    records are too few for that."""
     utility, back = record["utility"], len(record["relapsed"])
     if utility is not None and utility < policy.utility_floor:
         return COLLAPSED, f"its utility is {utility:.0f} % of the reference's, the floor {policy.utility_floor:g} %"
@@ -165,9 +169,8 @@ def _rule(record: FormatVerdict, asked: Asked, enough: bool, alpha: float, polic
         )
     if back > policy.allowed:
         return RELAPSES, f"{back} of {record['records']} records came back, and the policy allows {policy.allowed}"
-    if not enough:
-        unit = "subjects" if record["subjects"] is not None else "records"
-        return INCONCLUSIVE, f"there are fewer than {policy.minimum_records} {unit}"
+    if few:
+        return INCONCLUSIVE, few
     if record["p_forgets"] is not None and record["p_forgets"] <= alpha:
         return FORGETS, (
             f"it shows {record['retained']['value']:z.0f} % of what the target knows, "
@@ -204,9 +207,7 @@ def _needed(record: FormatVerdict, asked: Asked, policy: Policy) -> int | None:
         if mean.error is None:
             continue
         reach = mean.error * (mean._quantile(1 - alpha) if mean.value > 0 else -mean._quantile(alpha))
-        if (
-            not np.isfinite(reach) or reach > 1e100
-        ):  # so few subjects that there is no interval: the minimum is the answer
+        if reach > UNBOUNDED:  # so few subjects that there is no interval: the policy's minimum is the answer
             continue
         most = max(most, min(reach / abs(mean.value), 1e4) ** 2)
     records = record["records"]

@@ -79,6 +79,11 @@ class Measured:
                 "from 0 to 1: score them again."
             )
 
+    @property
+    def units(self) -> tuple[int, str]:
+        """What the statistics resample, and how many there are: subjects where they are known, else records."""
+        return (len(self.ids), "records") if self.subjects is None else (len(set(self.subjects)), "subjects")
+
     def _arrays(self) -> list[tuple[str, Values]]:
         kinds = {"the unlearned model": self.unlearned, "retrain": self.retrain, "target": self.target}
         return [(f"{kind} at {at}", values) for kind, by in kinds.items() for at, values in by.items()]
