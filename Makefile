@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: audit test test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
+.PHONY: audit test docs test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
 
 audit: setup ## the default study, and where its report is
 	snakemake --cores all
@@ -54,8 +54,11 @@ restore: setup ## bring outputs back from the DVC remote and tell Snakemake that
 verify: setup ## does every artefact match its hashes and today's params.yaml?
 	palimpsest verify
 
-rulegraph: setup ## docs/rulegraph.svg (needs graphviz)
-	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/rulegraph.svg
+docs: setup ## the documents as a site in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+rulegraph: setup ## docs/figures/rulegraph.svg (needs graphviz)
+	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/figures/rulegraph.svg
 
 clean: ## remove the results of the default study
 	rm -rf results .snakemake

@@ -1,4 +1,4 @@
-"""docs/promises.md names tests that exist, and prints what its command prints."""
+"""docs/explanation/promises.md names tests that exist, and prints what its command prints."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.tables.seeds import seeds_table, spread_over_seeds
 
 REPOSITORY = Path(__file__).parents[2]
-PAGE = (REPOSITORY / "docs/promises.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs/explanation/promises.md").read_text(encoding="utf-8")
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
 
 
@@ -19,7 +19,7 @@ def test_every_promise_names_its_test() -> None:
     rows = [line for line in PAGE.split("## The same numbers again")[0].splitlines() if re.match(r"\| [A-Z`]", line)]
     assert len(rows) > 35 and all(re.search(r"\.py::test_\w+` \|$", row) for row in rows)
     assert "tests/" not in re.sub(r"`tests/[\w/]+\.py::\w+`", "", PAGE).replace("pytest tests/unit/metrics", "")
-    assert "(docs/promises.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "(docs/explanation/promises.md)" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=[name for _, name in NAMED])

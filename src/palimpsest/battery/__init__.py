@@ -1,5 +1,5 @@
 """The utility battery: what a model can still do that has nothing to do with the forget set,
-measured by lm-eval (docs/battery.md).
+measured by lm-eval (docs/how-to/battery.md).
 
 Gen, Tru, Fac and Flu are the columns of table 3 of arXiv 2410.16454,
 which took tasks and sizes from RWKU (arXiv 2406.10890).

@@ -35,7 +35,7 @@ class Source:
         except (OSError, ValueError) as error:
             otherwise = (
                 "give a local folder with the same files as on the hub (`hf download --repo-type dataset NAME "
-                f"--local-dir FOLDER`, docs/battery.md), or delete battery.tasks.{self.task}"
+                f"--local-dir FOLDER`, docs/how-to/battery.md), or delete battery.tasks.{self.task}"
             )
             raise cannot_load(where, self.data, error, otherwise) from error
         lacking = [column for column in columns if column not in rows.column_names]

@@ -15,7 +15,7 @@ from palimpsest.models.sequences import check_room, pad
 
 KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Of attention: all but cuDNN's. On a GPU these are planned anew for every length, half the time of generation, and for
-one query without a mask they give other last bits each time (docs/scaling.md)."""
+one query without a mask they give other last bits each time (docs/how-to/scaling.md)."""
 
 
 def split_log_probs(

@@ -1,8 +1,8 @@
 """The metrics, by name. A metric reads what inference wrote and gives a record; it never loads a model.
 
 A metric is a function `(files, *, setting, ...) -> Score` and one line in METRICS. Its settings are keyword-only and
-have no default: they come from the caller (docs/adding-a-metric.md). Only a setting that came after the first version
-of a metric may be left out, and then means what held before it.
+have no default: they come from the caller (docs/how-to/adding-a-metric.md). Only a setting that came after the first
+version of a metric may be left out, and then means what held before it.
 """
 
 import inspect

@@ -2,8 +2,8 @@
 `palimpsest tables moved-weights RESULTS`.
 
 For each unlearned model of RESULTS (its checkpoints must still be there) a line: the |w| from which weights in bfloat16
-cannot move at the method's learning rate, 2^ceil(log2(256 eta)) (docs/theory.md, statement 3), the same as read off the
-checkpoints, the shares of the weights below and above the first that changed, and what
+cannot move at the method's learning rate, 2^ceil(log2(256 eta)) (docs/explanation/theory.md, statement 3), the same as
+read off the checkpoints, the shares of the weights below and above the first that changed, and what
 palimpsest.survival.training_precision infers, against what the params say. The shares, and the part of the changed
 weights in each format's dead zone, need no knowledge of the method.
 """

@@ -56,7 +56,7 @@ from palimpsest.tables.markdown import number, table
 from palimpsest.vocabulary import BFLOAT16, NOT_STATED, STORAGES, TARGET
 
 HALF_ULPS = 256
-"""In bfloat16 an AdamW step of eta moves weights below about 256 eta (docs/theory.md, statement 3)."""
+"""In bfloat16 an AdamW step of eta moves weights below about 256 eta (docs/explanation/theory.md, statement 3)."""
 
 RESAMPLES, CONFIDENCE = 2000, 0.95
 

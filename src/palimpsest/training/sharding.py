@@ -166,5 +166,6 @@ def refuse(present: Mapping[str, bool]) -> None:
     found = [name for name, there in present.items() if there]
     if found:
         raise PalimpsestError(
-            f"on several GPUs {' and '.join(found)} cannot be had: give the job one (gpu=1). See docs/scaling.md."
+            f"on several GPUs {' and '.join(found)} cannot be had: give the job one (gpu=1). "
+            "See docs/how-to/scaling.md."
         )

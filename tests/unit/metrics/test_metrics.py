@@ -290,7 +290,7 @@ def test_scoring_imports_no_heavy_library() -> None:
 
 
 def test_the_metric_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (REPOSITORY / "docs/adding-a-metric.md").read_text()
+    page = (REPOSITORY / "docs/how-to/adding-a-metric.md").read_text()
     namespace: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], namespace)
     monkeypatch.setitem(METRICS, "exact_match", namespace["exact_match"])

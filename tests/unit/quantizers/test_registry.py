@@ -265,7 +265,7 @@ def test_proof_refuses_a_tensor_that_is_missing_or_that_the_checkpoint_does_not_
 
 
 def test_half_widths_of_grids_with_zero_points_in_groups_of_128_normal_weights():
-    """What docs/quantizers.md says of AWQ's grid beside the symmetric one."""
+    """What docs/reference/quantizers.md says of AWQ's grid beside the symmetric one."""
     weights = np.random.default_rng(0).standard_normal((1 << 16, 128)).astype(np.float32)
     halves = round_with_zero_points(to_bfloat16(weights), 4, 128).scales[:, 0] / 2 / np.abs(weights).max(1)
     assert (halves.min(), halves.max()) == pytest.approx((0.046, 0.067), abs=0.001)

@@ -241,7 +241,7 @@ def test_words_of_unicode_are_a_protocol_difference_and_a_study_without_the_key_
 
 @pytest.mark.parametrize("kind", ["news", "books"])
 def test_the_settings_of_the_studies_are_the_papers_but_for_the_stated_ones(kind):
-    """Every setting that differs does so on purpose; docs/paper.md says why."""
+    """Every setting that differs does so on purpose; docs/how-to/paper.md says why."""
     settings, pack = study(kind), choose_pack(f"muse-{kind}")
     differing = set()
     for table in pack["tables"]:

@@ -354,7 +354,7 @@ def test_a_new_loss_and_a_new_metric_need_no_edit_of_the_schema(params, monkeypa
 def test_the_method_and_the_keys_of_the_documentation(params):
     from palimpsest.training.schedule import Schedule
 
-    page = (REPOSITORY / "docs/adding-a-method.md").read_text()
+    page = (REPOSITORY / "docs/how-to/adding-a-method.md").read_text()
     params["methods"] |= yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])["methods"]
     check_params(params, SCHEMA, "params.yaml")
     assert "npo_gdr_stochastic" in params["methods"] and "make dvc-params" in page
@@ -375,7 +375,7 @@ def test_the_method_and_the_keys_of_the_documentation(params):
 def test_the_quantizer_of_the_documentation(params, monkeypatch):
     from palimpsest.quantizers import QUANTIZERS
 
-    page = (REPOSITORY / "docs/adding-a-quantizer.md").read_text()
+    page = (REPOSITORY / "docs/how-to/adding-a-quantizer.md").read_text()
     namespace = {"__name__": __name__}
     exec(page.split("```python\n")[1].split("```")[0], namespace)
     monkeypatch.setitem(QUANTIZERS, "my-format", namespace["MyFormat"])

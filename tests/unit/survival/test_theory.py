@@ -1,4 +1,4 @@
-"""docs/theory.md, statement by statement, on random matrices:
+"""docs/explanation/theory.md, statement by statement, on random matrices:
 what rounding does to a shift and which shifts reach it."""
 
 import numpy as np

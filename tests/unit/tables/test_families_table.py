@@ -9,7 +9,7 @@ from palimpsest.models.families import FAMILIES
 from palimpsest.quantizers import QUANTIZERS
 from palimpsest.tables.families import REFUSED, TAKEN, lines
 
-DOCS = Path(__file__).parents[3] / "docs/families.md"
+DOCS = Path(__file__).parents[3] / "docs/reference/families.md"
 
 
 def cells() -> dict[tuple[str, str], str]:

@@ -70,7 +70,9 @@ def test_float32_moments_change_nothing_about_the_rounding_of_a_step():
 
 
 def test_with_float32_moments_the_reach_does_not_grow_in_long_runs():
-    """In bfloat16 the second moment stalls, so that steps grow up to twice the rate (docs/theory.md, statement 3)."""
+    """In bfloat16 the second moment stalls, so that steps grow up to twice the rate.
+
+    Statement 3 of docs/explanation/theory.md."""
     beyond = {}
     for optimizer in ("adamw", "adamw-float32-moments"):
         start, moved = train("bfloat16", steps=1000, optimizer=optimizer)

@@ -1,4 +1,4 @@
-"""The CI files in docs/verdict.md: their commands run as they stand, and end as the document says."""
+"""The CI files in docs/how-to/verdict.md: their commands run as they stand, and end as the document says."""
 
 import json
 import os
@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[3]
-BLOCKS = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs/verdict.md").read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(
+    r"```yaml\n(.*?)```", (REPOSITORY / "docs/how-to/verdict.md").read_text(encoding="utf-8"), re.DOTALL
+)
 INSTALL = "pip install ."
 
 
