@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import regex
 
-PUBLISHED, UNICODE = TOKENIZERS = ("published", "unicode")
-"""How ROUGE finds words: runs of a-z and 0-9, as rouge_score does and every published number has it; or
-`unicode_words`."""
+PUBLISHED, UNICODE, STEMMED = TOKENIZERS = ("published", "unicode", "stemmed")
+"""How ROUGE finds words: runs of a-z and 0-9, as rouge_score does and every published number of MUSE has it;
+`unicode_words`; or as published and then Porter's stems of words longer than three letters, as TOFU and OpenUnlearning
+have it."""
 
 INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 CUT = "\ufffd"

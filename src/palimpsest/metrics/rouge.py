@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-from palimpsest.corpus.words import DROPPED_AT_MOST, PUBLISHED, TOKENIZERS, UNICODE, reading, unicode_words
+from palimpsest.corpus.words import DROPPED_AT_MOST, PUBLISHED, STEMMED, TOKENIZERS, UNICODE, reading, unicode_words
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles, read_responses
 from palimpsest.metrics.records import RougeScore
@@ -34,7 +34,7 @@ def _scorer(rouge_type: str, tokenizer: str) -> Any:
 
     choose(dict.fromkeys(TOKENIZERS), tokenizer, "setting tokenizer")
     own = UnicodeTokenizer() if tokenizer == UNICODE else None
-    return RougeScorer([rouge_type], use_stemmer=False, tokenizer=own)
+    return RougeScorer([rouge_type], use_stemmer=tokenizer == STEMMED, tokenizer=own)
 
 
 def _rouge(rouge_type: str, answer: str, response: str, tokenizer: str) -> Rouge:
