@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: audit test docs test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
+.PHONY: audit test docs figures test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
 
 audit: setup ## the default study, and where its report is
 	snakemake --cores all
@@ -56,6 +56,10 @@ verify: setup ## does every artefact match its hashes and today's params.yaml?
 
 docs: setup ## the documents as a site in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+figures: setup ## the figures of the documents and the list of counterexamples, from docs/evidence
+	python docs/tools/figures.py
+	python docs/tools/counterexamples.py
 
 rulegraph: setup ## docs/figures/rulegraph.svg (needs graphviz)
 	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/figures/rulegraph.svg

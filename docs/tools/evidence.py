@@ -1,0 +1,146 @@
+"""What the documents say in numbers, read from docs/evidence and from the packaged table of measured pairs.
+
+A *pair* is an unlearned model in a format. *Recovered* is the share of what the model had forgotten in bf16 that is
+back in the format, in percent: (retained there - retained in bf16) / (100 - retained in bf16), over those of VerMem and
+KnowMem that it had forgotten, as `palimpsest.survival.prediction` has it, and so are the outcomes *kept*, *partly* and
+*restored*.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from palimpsest.survival.prediction import forgotten_and_returned, outcome, read_table
+from palimpsest.vocabulary import BFLOAT16, FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / "docs/evidence"
+
+EIGHT_BITS = {"bnb-int8", "rtn-int8", "w8a8", "fp8", "gguf-q8_0", "torchao-int8"}
+SCRATCH, SMOLLM2, PRETRAINED = "from scratch, 13 to 210 M", "SmolLM2, 135 M", "pretrained, 341 M"
+BASES = {"scratch": SCRATCH, "smollm2": SMOLLM2, "pretrained": PRETRAINED}
+SIZES = {SCRATCH: None, SMOLLM2: 134_515_008, PRETRAINED: 341_099_520}
+RULES = {"forgotten_below": 50.0, "negligible": 10.0}
+"""`rules` of every study's params.yaml: what counts as forgotten in bf16, percent; what counts as nothing, points."""
+
+
+@cache
+def scores(study: str) -> pd.DataFrame:
+    """The rows of docs/evidence/STUDY.csv: a model, seed and precision each."""
+    return pd.read_csv(FOLDER / f"{study}.csv")
+
+
+def score(study: str, column: str, model: str, precision: str, seed: int | None = None) -> float:
+    """One column of a model at a precision, mean over seeds. Raises LookupError where there is no such row."""
+    rows = scores(study).query("model == @model and precision == @precision")
+    rows = rows if seed is None else rows[rows.seed == seed]
+    if rows.empty or rows[column].isna().all():
+        raise LookupError(f"docs/evidence/{study}.csv has no {column} of {model} in {precision}")
+    return float(rows[column].mean())
+
+
+def retained(study: str, model: str, precision: str, seed: int | None = None) -> float:
+    """Percent of what the equally quantized target knows above the retrained model, mean of VerMem and KnowMem."""
+    return score(study, f"retained_{HEADLINE}_mean", model, precision, seed)
+
+
+def _pretrained_pairs() -> list[dict]:
+    """The pairs of docs/evidence/pretrained.csv, which the packaged table does not hold yet."""
+    rows = {(row["model"], row["precision"]): row for row in scores("pretrained").to_dict("records")}
+    found = []
+    for (model, precision), row in rows.items():
+        if row["kind"] != UNLEARNED or precision == FULL:
+            continue
+        there, before = (
+            {m: None if pd.isna(v := r[f"retained_{HEADLINE}_{m}"]) else v for m in FORGET_METRICS}
+            for r in (row, rows[model, FULL])
+        )
+        if compared := forgotten_and_returned(there, before, RULES["forgotten_below"]):
+            lost, after, earlier = compared
+            found.append(
+                {"study": "pretrained", "parameters": SIZES[PRETRAINED], "model": model, "weights": row["weights"]}
+                | {"seed": row["seed"], "precision": precision, "rho": row["rho"], "forgotten": lost}
+                | {"recovered_share": (after - earlier) / (100 - earlier)}
+                | {"outcome": outcome(after, earlier, RULES["negligible"])}
+            )
+    return found
+
+
+def _broken() -> set[tuple[str, str, int]]:
+    """Study, model and seed of those whose Utility in bf16 is below half of the target's."""
+    found = set()
+    for file in FOLDER.glob("*.csv"):
+        rows = pd.read_csv(file)
+        if {"broken", "kind"} <= set(rows):
+            rows = rows[(rows.kind == UNLEARNED) & (rows.precision == FULL) & (rows.broken.astype(str) == "True")]
+            found |= {(file.stem, model, seed) for model, seed in zip(rows.model, rows.seed, strict=True)}
+    return found
+
+
+@cache
+def pairs() -> pd.DataFrame:
+    """All measured pairs. Columns beside the table's: base, bits (4 or 8), finer (weights stored more finely than
+    bfloat16), broken, recovered (percent)."""
+    table = read_table()
+    assert table is not None, "the package ships its table"
+    rows = pd.DataFrame([*table["measured"], *_pretrained_pairs()])
+    broken = _broken()
+    rows["base"] = [
+        SMOLLM2 if size == SIZES[SMOLLM2] else PRETRAINED if study == "pretrained" else SCRATCH
+        for size, study in zip(rows.parameters, rows.study, strict=True)
+    ]
+    rows["bits"] = rows.precision.isin(EIGHT_BITS).map({True: 8, False: 4})
+    rows["finer"] = rows.weights != BFLOAT16
+    rows["broken"] = [key in broken for key in zip(rows.study, rows.model, rows.seed, strict=True)]
+    rows["recovered"] = 100 * rows.recovered_share
+    return rows
+
+
+def count(query: str = "index >= 0", **equal: object) -> int:
+    """How many pairs a pandas query (see `share`) and equal columns leave."""
+    rows = pairs().query(query, local_dict=BASES)
+    for name, value in equal.items():
+        rows = rows[rows[name] == value]
+    return len(rows)
+
+
+def share(outcome_: str, query: str) -> str:
+    """How many percent of the pairs that a pandas query leaves came out so; @scratch, @smollm2 and @pretrained are the
+    bases in it."""
+    rows = pairs().query(query, local_dict=BASES)
+    return f"{100 * (rows.outcome == outcome_).mean():.0f} %"
+
+
+@cache
+def format_costs() -> pd.DataFrame:
+    """The table of a 1 B model in quantizers-cost.txt: seconds of two cores, MiB on disk, bits a weight, by format."""
+    text = (FOLDER / "quantizers-cost.txt").read_text(encoding="utf-8").split("\n\n")[0]
+    found = re.findall(r"^([a-z]\S+)((?: +[\d.]+){8})$", text, re.MULTILINE)
+    rows = [(name, *map(float, numbers.split())) for name, numbers in found]
+    columns = ["precision", "seconds", "quantize", "prove", "peak", "above", "mapped", "disk", "bits"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def prediction(name: str) -> float:
+    """A number of the packaged table: "restored_below", "kept_from", "pairs", "errors", "auc_returned" and others."""
+    table = read_table()
+    assert table is not None
+    return table[name]
+
+
+def pairs_wrong(**equal: object) -> str:
+    """What the thresholds get wrong, in percent of the pairs with these columns, chosen without the same corpus."""
+    rows = pairs()
+    rows = rows[rows.study != "pretrained"]
+    for name, value in equal.items():
+        rows = rows[rows[name] == value]
+    return f"{100 * (rows.foretold != rows.outcome).mean():.0f} %"
+
+
+def moved(precision: str, finer: bool) -> str:
+    """Of the weights that unlearning moved in the default study, the least share (percent) in a format's dead zone,
+    over the models with finer weights or the others."""
+    rows = pd.read_csv(FOLDER / "moved-weights.csv")
+    return f"{rows[(rows.weights != BFLOAT16) == finer][f'in the dead zone of {precision} (%)'].min():.0f}"

@@ -1,0 +1,365 @@
+"""The figures of the documents, each in two files for light and dark pages: `make figures`.
+
+A figure is a function that gives a chart and its message. The message stands as alt text wherever the figure does, so
+its numbers, too, come from docs/evidence.
+"""
+
+from collections.abc import Callable
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import vl_convert
+
+import evidence
+from evidence import PRETRAINED, SCRATCH, SMOLLM2, count, pairs, retained, scores
+from palimpsest.vocabulary import BFLOAT16, FLOAT32, FULL, STOCHASTIC
+
+FOLDER = evidence.REPOSITORY / "docs/figures"
+THEMES = {"": ("#24292f", "#d0d7de"), "-dark": ("#e6edf3", "#484f58")}
+"""Suffix of the file: colours of text and of lines. The ground is transparent."""
+OUTCOMES = {"kept": "#2a9d8f", "partly": "#e9a23b", "restored": "#d1495b"}
+STORAGES = {BFLOAT16: "#d1495b", STOCHASTIC: "#2a9d8f", FLOAT32: "#4a86e8"}
+STORAGE_TITLE = "weights while unlearning"
+
+TOP = alt.Header(labelAngle=0, labelOrient="top", labelAnchor="start")
+
+Figure = tuple[alt.TopLevelMixin, str]
+
+
+def coloured(column: str, names: dict[str, str], title: str | None) -> alt.Color:
+    return alt.Color(column, title=title, scale=alt.Scale(domain=list(names), range=list(names.values())))
+
+
+def answers() -> Figure:
+    """The share of questions on the forgotten text that are answered, before and after rounding to int4."""
+    stages = (
+        ("before unlearning", "target", FULL),
+        ("unlearned", None, FULL),
+        ("unlearned, in 4 bits", None, "rtn-int4"),
+    )
+    models = {"unlearned in bfloat16 weights": "npo_gdr", "unlearned in float32 weights": "npo_gdr_float32"}
+    rows = [
+        {"stage": stage, "storage": storage, "percent": evidence.score("pretrained", "knowmem", model or of, precision)}
+        for storage, of in models.items()
+        for stage, model, precision in stages
+    ]
+    data = pd.DataFrame(rows)
+    base = alt.Chart(data).encode(
+        x=alt.X(
+            "percent:Q", title="questions on the forgotten text that it answers (%)", scale=alt.Scale(domain=[0, 105])
+        ),
+        y=alt.Y("stage:N", title=None, sort=[stage for stage, *_ in stages]),
+    )
+    fill = alt.Color(
+        "stage:N",
+        legend=None,
+        scale=alt.Scale(domain=[stage for stage, *_ in stages], range=["#8b949e", "#4a86e8", "#d1495b"]),
+    )
+    bars = base.mark_bar(height=22).encode(color=fill)
+    labels = base.mark_text(align="left", dx=4, fontSize=14, fontWeight="bold").encode(
+        text=alt.Text("percent:Q", format=".0f")
+    )
+    chart = (
+        alt.layer(bars, labels)
+        .properties(width=300, height=105)
+        .facet(column=alt.Column("storage:N", title=None, sort=list(models)))
+    )
+    back = {storage: [row["percent"] for row in rows if row["storage"] == storage] for storage in models}
+    (_, before, after), (_, before_finer, after_finer) = back.values()
+    return chart, (
+        f"A model that had forgotten a text answers {before:.0f} % of the questions on it, and {after:.0f} % after "
+        f"rounding to 4 bits. Unlearned with float32 weights, it answers {before_finer:.0f} % and {after_finer:.0f} %."
+    )
+
+
+def outcomes() -> Figure:
+    """Of the pairs at 4 bits: how many kept their forgetting, by model and by storage."""
+    rows = pairs().query("bits == 4 and not broken")
+    counted = rows.groupby(["base", "weights", "outcome"]).size().rename("pairs").reset_index()
+    counted["order"] = counted.outcome.map({name: i for i, name in enumerate(OUTCOMES)})
+    bars = (
+        alt.Chart(counted)
+        .mark_bar()
+        .encode(
+            x=alt.X("pairs:Q", stack="normalize", axis=alt.Axis(format="%"), title="models x 4-bit formats"),
+            y=alt.Y("weights:N", title=None, sort=list(STORAGES)),
+            color=coloured("outcome:N", OUTCOMES, "the forgetting is"),
+            order="order:Q",
+        )
+    )
+    labels = bars.mark_text(color="white", fontWeight="bold").encode(
+        x=alt.X("pairs:Q", stack="normalize", bandPosition=0.5), text="pairs:Q", color=alt.value("white")
+    )
+    chart = (
+        alt.layer(bars, labels)
+        .properties(width=480, height=78)
+        .facet(row=alt.Row("base:N", title=None, sort=[SCRATCH, SMOLLM2, PRETRAINED], header=TOP))
+    )
+    share = {
+        finer: 100
+        * count("bits == 4 and not broken and outcome == 'kept'", finer=finer)
+        / count("bits == 4 and not broken", finer=finer)
+        for finer in (False, True)
+    }
+    return chart, (
+        f"With weights stored more finely than bfloat16 while unlearning, {share[True]:.0f} % of the models keep their "
+        f"forgetting in a 4-bit format; with bfloat16 weights {share[False]:.0f} % do. SmolLM2 is the exception."
+    )
+
+
+def smollm2() -> Figure:
+    """Recovered by format and storage on SmolLM2, a dot for each model and seed."""
+    rows = pairs().query("base == @SMOLLM2 and bits == 4 and not broken").copy()
+    rows["seed"] = rows.seed.astype(str)
+    chart = (
+        alt.Chart(rows)
+        .mark_circle(size=55, opacity=0.75)
+        .encode(
+            x=alt.X("recovered:Q", title="share of what had been forgotten that is back (%)"),
+            y=alt.Y("weights:N", title=None, sort=list(STORAGES), axis=alt.Axis(labels=False, ticks=False)),
+            yOffset="seed:N",
+            color=coloured("weights:N", STORAGES, STORAGE_TITLE),
+            row=alt.Row("precision:N", title=None, header=alt.Header(labelAngle=0, labelAlign="left")),
+        )
+        .properties(width=420, height=48)
+    )
+    fine, coarse = (rows[rows.finer == finer].recovered.median() for finer in (True, False))
+    broad = rows[rows.finer & rows.precision.isin(["hqq-int4", "bnb-fp4"])].recovered.median()
+    return chart, (
+        f"On SmolLM2 a 4-bit format brings back {coarse:.0f} % of what was forgotten with bfloat16 weights (median), "
+        f"and {fine:.0f} % with finer weights. HQQ and FP4 bring back {broad:.0f} % even with finer weights."
+    )
+
+
+CURES = {
+    "ga_gdr": "bfloat16",
+    "ga_gdr_float32_moments": "bfloat16, float32 moments",
+    "ga_gdr_float32": "float32",
+    "ga_gdr_stochastic": "stochastic rounding",
+    "ga_gdr_large": "rate x 10",
+    "ga_gdr_sure_module_90": "SURE",
+    "ga_gdr_lora_small": "LoRA",
+    "ga_gdr_qlora": "QLoRA",
+    "uniform_kl_gdr": "KL to uniform",
+    "quail_gdr": "QUAIL",
+    "rmu": "RMU",
+    "simnpo_gdr": "SimNPO",
+    "ga_gdr_sharpness": "sharpness",
+    "whp": "WHP",
+}
+
+
+def cures() -> Figure:
+    """Retained knowledge in bf16 and in int4 for what was proposed as a cure."""
+    back, left = "int4 brings it back", "int4 leaves it"
+    rows = []
+    for model, name in CURES.items():
+        ends = {
+            label: retained("cures", model, precision) for label, precision in (("bf16", FULL), ("int4", "rtn-int4"))
+        }
+        group = back if ends["int4"] - ends["bf16"] > evidence.RULES["negligible"] else left
+        rows += [{"cure": name, "precision": label, "retained": value, "group": group} for label, value in ends.items()]
+    data = pd.DataFrame(rows)
+    base = alt.Chart(data).encode(
+        x=alt.X("precision:N", title=None, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("retained:Q", title="retained of the forgotten text (%)"),
+        color=coloured("group:N", {back: OUTCOMES["restored"], left: OUTCOMES["kept"]}, None),
+    )
+    lines = base.mark_line(point=True, strokeWidth=2).encode(detail="cure:N")
+    ends = _apart(data[data.precision == "int4"], "retained", 4.5)
+    labels = (
+        alt.Chart(ends)
+        .mark_text(align="left", dx=8)
+        .encode(x="precision:N", y="place:Q", text="cure:N", color=base.encoding.color)
+    )
+    chart = alt.layer(lines, labels).properties(width=260, height=440)
+    helped = sorted(set(data[data.group == left].cure))
+    return chart, (
+        f"Of {len(CURES)} ways to unlearn, int4 leaves the forgetting of {len(helped)}: {', '.join(helped)}. "
+        "Those store the weights more finely or take larger steps; other losses do not help."
+    )
+
+
+def _apart(rows: pd.DataFrame, column: str, gap: float) -> pd.DataFrame:
+    """The rows with a column `place`: the value, moved up as far as `gap` asks for, so that labels do not overlap."""
+    rows = rows.sort_values(column).copy()
+    places: list[float] = []
+    for value in rows[column]:
+        places.append(max(value, places[-1] + gap) if places else value)
+    rows["place"] = places
+    return rows
+
+
+def rho() -> Figure:
+    """rho against what was recovered, 4 bits."""
+    rows = pairs().query("bits == 4 and not broken").copy()
+    rows["recovered"] = rows.recovered.clip(-40, 130)
+    rows = rows[rows.rho.between(-0.05, 1.35)]
+    points = (
+        alt.Chart(rows)
+        .mark_circle(size=34, opacity=0.55)
+        .encode(
+            x=alt.X("rho:Q", title="rho: the part of the update that the format keeps"),
+            y=alt.Y("recovered:Q", title="share of what had been forgotten that is back (%)"),
+            color=coloured("weights:N", STORAGES, STORAGE_TITLE),
+        )
+    )
+    border = (
+        alt.Chart(pd.DataFrame({"rho": [_border()]}))
+        .mark_rule(strokeDash=[5, 4], color="#8b949e", size=2)
+        .encode(x="rho:Q")
+    )
+    odd = rows.query("rho > @_border() and recovered > 45").sort_values("recovered", ascending=False).head(9).copy()
+    odd["label"] = (
+        odd.precision + ", " + odd.base.map({SCRATCH: "13 to 210 M", SMOLLM2: "SmolLM2", PRETRAINED: "341 M"})
+    )
+    odd = _apart(odd, "recovered", 6)
+    labels = alt.Chart(odd).mark_text(align="left", dx=7, fontSize=10).encode(x="rho:Q", y="place:Q", text="label:N")
+    low, high = (rows[rows.rho < _border()], rows[rows.rho >= _border()])
+    wrong = high[high.outcome != "kept"]
+    chart = alt.layer(points, border, labels).properties(width=520, height=340)
+    returned = [100 * (side.outcome != "kept").mean() for side in (low, high)]
+    there = 100 * (wrong.base == SMOLLM2).mean()
+    return chart, (
+        f"Where rho is below {_border():.2f}, {returned[0]:.0f} % of the models get something back. Above it "
+        f"{returned[1]:.0f} % do, {there:.0f} % of those on SmolLM2."
+    )
+
+
+def _border() -> float:
+    table = evidence.read_table()
+    assert table is not None
+    return float(table["kept_from"])
+
+
+def formats() -> Figure:
+    """Seconds to quantize a 1 B model against what the format costs in perplexity."""
+    costs = evidence.format_costs()
+    target = scores("all-quantizers").query("model == 'target'").set_index("precision").perplexity
+    costs = costs[costs.precision.isin(target.index)].copy()
+    costs["perplexity"] = [100 * (target[name] / target[FULL] - 1) for name in costs.precision]
+    costs["width"] = costs.precision.isin(evidence.EIGHT_BITS).map({True: "8 bits", False: "4 bits"})
+    base = alt.Chart(costs).encode(
+        x=alt.X(
+            "seconds:Q",
+            title="seconds to quantize and prove 1.1 B parameters, two cores",
+            scale=alt.Scale(type="log", domain=[14, 260]),
+        ),
+        y=alt.Y("perplexity:Q", title="perplexity above bf16 (%)"),
+    )
+    dots = base.mark_circle(size=90).encode(color=coloured("width:N", {"4 bits": "#d1495b", "8 bits": "#4a86e8"}, None))
+    apart = costs[costs.width == "4 bits"]
+    labels = (
+        alt.Chart(apart)
+        .mark_text(align="left", dx=8, dy=-6)
+        .encode(x="seconds:Q", y="perplexity:Q", text="precision:N")
+    )
+    best = apart.sort_values("perplexity").iloc[0]
+    worst = apart.sort_values("perplexity").iloc[-1]
+    slowest = costs.sort_values("seconds").iloc[-1]
+    return alt.layer(dots, labels).properties(width=480, height=300), (
+        f"Formats of 8 bits cost next to nothing. Of 4 bits {worst.precision} raises the perplexity by "
+        f"{worst.perplexity:.0f} %, {best.precision} by {best.perplexity:.0f} %. The slowest, {slowest.precision}, "
+        f"takes {slowest.seconds:.0f} seconds. Half of all take less than {costs.seconds.median():.0f}."
+    )
+
+
+def dead_zone() -> Figure:
+    """A drawing, not a measurement: which weights an update reaches, and which of them int4 rounds to zero."""
+    half, reach, spread = 0.0067, 2**-8, 0.02
+    at = np.linspace(-0.05, 0.05, 201)
+    height = np.exp(-((at / spread) ** 2) / 2)
+    rows = pd.DataFrame({"weight": at, "height": height})
+    names = ("bfloat16 weights: small steps move only weights next to zero", "float32 weights: every weight moves")
+    charts = []
+    for name, moved in zip(names, (np.abs(at) < reach, np.abs(at) < 1), strict=True):
+        x = alt.X("weight:Q", title=None, axis=alt.Axis(labels=False, ticks=False, grid=False, domain=True))
+        y = alt.Y("height:Q", axis=None, scale=alt.Scale(domain=[0, 1.35]))
+        all_weights = alt.Chart(rows).mark_area(color="#8b949e", opacity=0.35).encode(x=x, y=y)
+        changed = alt.Chart(rows[moved]).mark_area(color="#4a86e8", opacity=0.85).encode(x=x, y=y)
+        zone = (
+            alt.Chart(pd.DataFrame({"a": [-half], "b": [half]}))
+            .mark_rect(color="#d1495b", opacity=0.25)
+            .encode(x="a:Q", x2="b:Q")
+        )
+        ticks = (
+            alt.Chart(pd.DataFrame({"weight": [2 * half * k for k in range(-3, 4)]}))
+            .mark_tick(color="#d1495b", thickness=3, size=16)
+            .encode(x="weight:Q", y=alt.value(150))
+        )
+        said = [{"weight": half * 1.1, "height": 1.27, "text": "dead zone: int4 rounds it all to 0"}]
+        said.append({"weight": -0.05, "height": 0.2, "text": "levels of int4"})
+        said.append(
+            {"weight": 0.0225, "height": 0.62, "text": "moved by unlearning"}
+            if moved.all()
+            else {"weight": 0.0225, "height": 0.62, "text": "not moved"}
+        )
+        labels = (
+            alt.Chart(pd.DataFrame(said))
+            .mark_text(align="left", fontSize=12)
+            .encode(x="weight:Q", y="height:Q", text="text:N")
+        )
+        charts.append(
+            alt.layer(all_weights, changed, zone, ticks, labels).properties(
+                width=520, height=150, title=alt.Title(name, anchor="start")
+            )
+        )
+    return alt.vconcat(*charts), (
+        "A drawing of the weights of one layer. With bfloat16 weights unlearning moves only weights next to zero, and "
+        "int4 rounds all of them to zero. With float32 weights it moves all weights, most of them outside that zone."
+    )
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "answers": answers,
+    "outcomes": outcomes,
+    "smollm2-formats": smollm2,
+    "cures": cures,
+    "rho": rho,
+    "format-costs": formats,
+    "dead-zone": dead_zone,
+}
+
+
+def message(name: str) -> str:
+    return FIGURES[name]()[1]
+
+
+def drawn(chart: alt.TopLevelMixin, theme: str) -> str:
+    """The SVG of a chart for light ("") or dark ("-dark") pages."""
+    text, line = THEMES[theme]
+    words = {"labelColor": text, "titleColor": text, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300}
+    spec = chart.to_dict() | {
+        "background": "transparent",
+        "config": {
+            "aria": False,
+            "view": {"stroke": None},
+            "axis": {
+                **words,
+                "titleFontWeight": "normal",
+                "gridColor": line,
+                "domainColor": line,
+                "tickColor": line,
+                "gridOpacity": 0.5,
+            },
+            "legend": {**words, "orient": "top"},
+            "header": {**words, "labelFontWeight": "bold"},
+            "title": {"color": text, "fontSize": 13},
+            "text": {"color": text},
+            "font": "sans-serif",
+        },
+    }
+    return vl_convert.vegalite_to_svg(spec)
+
+
+def main() -> None:
+    for name, figure in FIGURES.items():
+        chart, said = figure()
+        print(f"{name}: {said}")
+        for theme in THEMES:
+            (FOLDER / f"{name}{theme}.svg").write_text(drawn(chart, theme) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What the pages of the site may ask for: `{{ ... }}` in Markdown, by mkdocs-macros."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import counterexamples
+import evidence
+import figures
+import reference
+
+
+def define_env(env) -> None:
+    """mkdocs-macros calls this with its environment."""
+
+    @env.macro
+    def figure(name: str) -> str:
+        """Both files of a figure, of which the page shows the one for its colours, and the message as alt text."""
+        up = "../" * env.page.file.src_uri.count("/")
+        said = figures.message(name)
+        return "\n".join(
+            f"![{said}]({up}figures/{name}{theme}.svg#only-{scheme})"
+            for theme, scheme in (("", "light"), ("-dark", "dark"))
+        )
+
+    @env.macro
+    def message(name: str) -> str:
+        return figures.message(name)
+
+    @env.macro
+    def percent(part: float, whole: float) -> str:
+        return f"{100 * part / whole:.0f} %"
+
+    env.variables["rules"] = {name: f"{value:g}" for name, value in evidence.RULES.items()}
+    for function in (
+        evidence.count,
+        evidence.share,
+        evidence.moved,
+        evidence.score,
+        evidence.retained,
+        evidence.prediction,
+        evidence.pairs_wrong,
+    ):
+        env.macro(function)
+    env.macro(counterexamples.table, "counterexamples")
+    for function in (
+        reference.command_line,
+        reference.params,
+        reference.losses,
+        reference.metrics,
+        reference.backends,
+        reference.formats_by_families,
+    ):
+        env.macro(function)

@@ -1,0 +1,44 @@
+"""The README is short, its links lead somewhere, and its numbers are those of docs/evidence."""
+
+import re
+from pathlib import Path
+
+import evidence
+import figures
+from prose import NUMBERS, WORDS, counted, sentences
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+TEXT = " ".join(README.split())
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_its_links_and_pictures_exist():
+    targets = [*re.findall(r"\]\(([^)#]+)", README), *re.findall(r'(?:src|srcset)="([^"]+)"', README)]
+    assert len(targets) > 20
+    assert not [target for target in targets if not target.startswith("http") and not (REPOSITORY / target).exists()]
+
+
+def test_its_numbers_are_those_of_the_evidence():
+    answers = evidence.score("pretrained", "knowmem", "npo_gdr", "rtn-int4")
+    finer = "bits == 4 and finer and not broken"
+    said = [
+        f"rounded to 4 bits it answers {answers:.0f} % of the questions on it again",
+        f"nearly all of those, {evidence.moved('rtn-int4', finer=False)} % or more, into zero",
+        f"of such models {evidence.share('kept', finer)} stay unlearned in 4 bits",
+        f"the cure holds in {evidence.share('kept', finer + ' and base == @smollm2')} of the cases",
+        f"nothing above {evidence.SIZES[evidence.PRETRAINED] / 1e6:.0f} M parameters was tested",
+    ]
+    assert not [sentence for sentence in said if sentence not in TEXT]
+    assert f'alt="{figures.message("answers")}"' in README
+
+
+def test_its_sentences_are_short():
+    from markdown import markdown
+
+    page = markdown(README, extensions=["tables", "fenced_code"])
+    count = counted(sentences(f'<html><article class="md-content__inner">{page}</article></html>'))
+    assert count.sentences > 20 and count.mean_words <= WORDS and count.numbers <= NUMBERS
