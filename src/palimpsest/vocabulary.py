@@ -29,6 +29,9 @@ VERBMEM = "verbmem"
 KNOWMEM_FORGET, KNOWMEM_RETAIN = "knowmem_forget", "knowmem_retain"
 """Tasks: questions on the forget set, which the metric KNOWMEM scores, and on the retain set, which UTILITY scores."""
 
+REAL_AUTHORS, WORLD_FACTS = "real_authors", "world_facts"
+"""Tasks: TOFU's questions on what no model was trained on here."""
+
 KNOWMEM, PRIVLEAK, UTILITY, PERPLEXITY = "knowmem", "privleak", "utility", "perplexity"
 """Metrics, beside VERBMEM."""
 

@@ -39,7 +39,7 @@ def check_corpus(
     white space ignored and documents in a row (below 1.0 only for corpora whose prompts were decoded from tokens).
     """
     counts: dict[str, int | float] = {}
-    for split, rows in vars(corpus).items():
+    for split, rows in corpus.parts():
         if not rows:
             raise PalimpsestError(f"corpus split {split} is empty: every split needs at least one entry.")
         counts[split] = len(rows)
@@ -84,7 +84,8 @@ def check_records(
     other. Prompts and passages are cut from the texts, and there are no in-context examples, so two limits have nothing
     to hold to.
     """
-    counts: dict[str, int | float] = {split: len(rows) for split, rows in vars(corpus).items()}
+    counts: dict[str, int | float] = {split: len(rows) for split, rows in corpus.parts()}
+    counts |= {name: len(rows) for name, rows in corpus.others.items()}
     for split in SPLITS:
         counts[f"{split}_words"] = sum(len(units(document)) for document in getattr(corpus, split))
     for first, second in ((FORGET, RETAIN), (FORGET, HOLDOUT), (RETAIN, HOLDOUT)):
@@ -99,7 +100,7 @@ def check_records(
 
 def check_texts_filled(corpus: Corpus) -> None:
     """Raise PalimpsestError at the first empty text."""
-    for split, rows in vars(corpus).items():
+    for split, rows in corpus.parts():
         for number, row in enumerate(rows):
             for field, text in {"text": row}.items() if isinstance(row, str) else stored(row).items():
                 if is_blank(text):

@@ -1,6 +1,7 @@
 """What every source of text becomes: the splits of MUSE, in memory and on disk."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -32,7 +33,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class RecordQuestion(Labels, Question):
-    """A question of the user's own records."""
+    """A question of the user's own records, or of TOFU. paraphrased: the true answer in other words; wrong: answers
+    that are not true; asked: whether it is, for some are trained on alone."""
+
+    paraphrased: str | None = field(default=None, kw_only=True)
+    wrong: tuple[str, ...] = field(default=(), kw_only=True)
+    asked: bool = field(default=True, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,9 @@ class RecordPrompt(Labels, Prompt):
 
 def stored(row: Question | Prompt) -> dict[str, Any]:
     """What is written of a row: its texts, and its labels if it has any."""
-    return {name: value for name, value in vars(row).items() if value is not None and name != "place"}
+    unset = {each.name: each.default for each in fields(row)}
+    kept = {name: value for name, value in vars(row).items() if name != "place" and value != unset[name]}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Corpus:
     """Documents to forget, to retain and never seen (holdout), with the evaluation texts of MUSE (arXiv:2407.06460).
 
     forget_icl and retain_icl are in-context examples, never scored. The privleak lists are the texts whose likelihoods
-    the membership attack compares.
+    the membership attack compares. others: further questions by the name of their set, never trained on.
     """
 
     forget: list[str]
@@ -65,6 +73,17 @@ class Corpus:
     privleak_forget: list[str]
     privleak_retain: list[str]
     privleak_holdout: list[str]
+    others: Mapping[str, list[RecordQuestion]] = field(default_factory=dict)
+
+    def parts(self) -> Iterator[tuple[str, list[Any]]]:
+        """Every list by its name; not the further questions."""
+        return ((name, rows) for name, rows in vars(self).items() if name != "others")
+
+
+def asked_questions(corpus: Corpus, split: str) -> list[tuple[int, Question]]:
+    """Of a split, forget or retain, or a further set, the questions that are asked, each with its place in the set."""
+    rows: Sequence[Question] = corpus.others[split] if split in corpus.others else getattr(corpus, f"{split}_qa")
+    return [(i, each) for i, each in enumerate(rows) if getattr(each, "asked", True)]
 
 
 PARTS = {

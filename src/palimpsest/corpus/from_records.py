@@ -72,6 +72,10 @@ def counts_of(corpus: Corpus) -> dict[str, Any]:
         counts[split] = {"questions": len(questions), "texts": len(texts)}
         if subjects:
             counts[split]["subjects"] = dict(Counter(subjects.values()))
+    for name, rows in corpus.others.items():
+        authors = Counter(row.subject for row in rows if row.subject is not None)
+        found = {"questions": counts.get(name, {}).get("questions", 0) + len(rows), "texts": 0}
+        counts[name] = found | ({"subjects": dict(authors)} if authors else {})
     return counts
 
 

@@ -5,7 +5,7 @@ privleak/{forget,retain,holdout}; in a folder these are .json files (raw may be 
 on the hub configs and splits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from palimpsest.corpus.corpus import Corpus, Prompt, Question, RecordPrompt, Rec
 from palimpsest.corpus.files import cleaned, read_list, read_text
 from palimpsest.corpus.words import is_blank
 from palimpsest.errors import PalimpsestError
-from palimpsest.vocabulary import RETAIN
+from palimpsest.vocabulary import FORGET, RETAIN
 
 Reader = Callable[[str, str], list[Any]]
 """Maps (part, split), as in ("raw", "forget"), to rows: strings, or objects with the columns of the part."""
 
 
-LABELS = ("id", "subject")
+LABELS = ("id", "subject", "paraphrased", "wrong", "asked")
+QUESTIONS = "_qa"
+"""Behind the name of a set of questions, in the names of files."""
 OF_RECORDS: dict[type, type] = {Question: RecordQuestion, Prompt: RecordPrompt}
 """Rows of the user's own records, which have labels."""
 
@@ -47,13 +49,18 @@ def _read_folder(path: str, retain_split: str, labelled: bool) -> Corpus:
         return read_list(file)
 
     held = any((folder / "raw" / f"holdout.{kind}").exists() for kind in ("json", "txt"))
-    return assemble(read, retain_split, "raw" if held else "privleak", path, labelled)
+    others = [file.stem.removesuffix(QUESTIONS) for file in sorted(folder.glob(f"knowmem/*{QUESTIONS}.json"))]
+    further = [name for name in others if labelled and name not in (FORGET, RETAIN)]
+    return assemble(read, retain_split, "raw" if held else "privleak", path, labelled, further)
 
 
-def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str, labelled: bool = False) -> Corpus:
+def assemble(
+    read: Reader, retain_split: str, holdout_part: str, origin: str, labelled: bool = False, others: Sequence[str] = ()
+) -> Corpus:
     """Put the parts of a MUSE corpus together.
 
-    labelled: whether rows may have the labels that `write_corpus` gives those of the user's own records.
+    labelled: whether rows may have the labels that `write_corpus` gives those of the user's own records; others: names
+    of further sets of questions.
 
     The holdout documents come from `holdout_part` (privleak where raw has no holdout).
     Blank texts are left out (MUSE-News has one). Line ends become \\n, and a byte order mark at the start of a text is
@@ -73,6 +80,7 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str, la
                 cleaned(row[column], f"{origin}: {column} of row {number} of {part}/{split}") for column in columns
             ]
             labels = {name: row[name] for name in LABELS if name in row} if labelled else {}
+            labels |= {"wrong": tuple(labels["wrong"])} if "wrong" in labels else {}
             made.append((OF_RECORDS[kind] if labels else kind)(*cells, **labels))
         return made
 
@@ -96,6 +104,7 @@ def assemble(read: Reader, retain_split: str, holdout_part: str, origin: str, la
         privleak_forget=texts("privleak", "forget"),
         privleak_retain=texts("privleak", "retain"),
         privleak_holdout=texts("privleak", "holdout"),
+        others={name: table(Question, "knowmem", f"{name}{QUESTIONS}", "question", "answer") for name in others},
     )
 
 
@@ -113,6 +122,7 @@ def write_corpus(corpus: Corpus, folder: Path, origin: Origin, **fields: Any) ->
         "privleak/forget": corpus.privleak_forget,
         "privleak/retain": corpus.privleak_retain,
         "privleak/holdout": corpus.privleak_holdout,
+        **{f"knowmem/{name}{QUESTIONS}": [stored(each) for each in rows] for name, rows in corpus.others.items()},
     }
     with atomic_directory(folder) as draft:
         for name, rows in parts.items():

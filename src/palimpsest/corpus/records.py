@@ -62,14 +62,14 @@ def record_files(path: Path, key: str) -> list[Path]:
 
 
 def _read_file(file: Path) -> Iterator[Record]:
-    rows = list(_rows(file))
+    rows = list(rows_of_file(file))
     if not rows:
         raise PalimpsestError(f"{file} is empty: give at least one record.")
     for place, row in rows:
         yield _record(place, row)
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Any]]:
+def rows_of_file(file: Path) -> Iterator[tuple[str, Any]]:
     """Place and value of each row: of a JSON list by number, of JSON lines by line; both count from 1."""
     text = read_text(file)
     if text.lstrip().startswith("["):

@@ -1,5 +1,5 @@
 """One loader for every source of text:
-the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub, records of the user's own."""
+the embedded corpus, a local folder in MUSE layout, the MUSE datasets of the hub, TOFU, records of the user's own."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ from palimpsest.corpus.from_records import counts_of, load_records
 from palimpsest.corpus.hub import cannot_load, opened
 from palimpsest.corpus.layout import assemble, load_folder
 from palimpsest.corpus.subset import choose_subset
+from palimpsest.corpus.tofu import load_tofu
 from palimpsest.errors import PalimpsestError, choose, first_line
 
 FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy in MUSE layout (data/README.md)"
@@ -20,7 +21,7 @@ FOLDER = "set corpus.source to folder and corpus.settings.path to a local copy i
 
 def load_corpus(source: str, settings: Mapping[str, Any], subset: Mapping[str, int] | None = None) -> Corpus:
     """The corpus of a source: `embedded` (settings: arguments of generate_corpus),
-    `folder` or `hub` (path, retain_split), `records` (arguments of load_records).
+    `folder` or `hub` (path, retain_split), `records` (arguments of load_records), `tofu` (of load_tofu).
 
     `subset` (arguments of choose_subset) picks a small study out of a big corpus. Raises PalimpsestError for an unknown
     source, settings that do not fit it, and missing or malformed data.
@@ -55,13 +56,14 @@ def checked_corpus(block: Mapping[str, Any], tokenizers: Mapping[str, str]) -> t
     tokenizers: ROUGE's, by metric. Raises PalimpsestError for what the corpus' checks refuse.
     """
     corpus = load_corpus(block["source"], block["settings"], block["subset"])
-    of_records = block["source"] == RECORDS
+    of_records = block["source"] in OF_QUESTIONS
     counts = (check_records if of_records else check_corpus)(corpus, **block["checks"])
     check_answers(corpus, tokenizers)
     return corpus, {"counts": counts, **({"by_split": counts_of(corpus)} if of_records else {})}
 
 
-RECORDS = "records"
+RECORDS, TOFU = OF_QUESTIONS = ("records", "tofu")
+"""Sources of questions, which may lack documents, a retain and a holdout set."""
 PATHS = ("path", "forget", "retain", "holdout")
 """Keys of corpus.settings that name files or folders."""
 
@@ -70,6 +72,7 @@ SOURCES: dict[str, Callable[..., Corpus]] = {
     "folder": load_folder,
     "hub": load_hub,
     RECORDS: load_records,
+    TOFU: load_tofu,
 }
 
 

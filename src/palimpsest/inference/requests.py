@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from palimpsest.corpus.corpus import Corpus
+from palimpsest.corpus.corpus import Corpus, asked_questions
 from palimpsest.corpus.prompts import AS_MUSE, Template
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.asking import Asking
@@ -61,7 +61,7 @@ def corpus_requests(
                 f"the corpus has {len(examples)} for the {split} set."
             )
         shots = [(each.question, each.answer) for each in examples[:in_context_examples]]
-        for i, each in enumerate(getattr(corpus, f"{split}_qa")):
+        for i, each in asked_questions(corpus, split):
             put = asking.prompt(each.question, shots)
             ending = (knowmem_tokens, put.stop, put.tokens, put.ends)
             requests.append(Request(task, i, put.text, each.answer, *ending))

@@ -25,13 +25,13 @@ LEAST_VARIANCE = 1e-6
 class Observed:
     """What a model makes of a text. None: inference did not record it.
 
-    log_probs: [tokens] nats. means, variances: [tokens] of the log-probabilities of the whole vocabulary at each place,
-    weighted by the probabilities; nats, squared nats. reference: [tokens] the log_probs of another model. gradient:
-    the norm of the gradient of the mean loss.
+    size: bytes, of `zlib_size`. log_probs: [tokens] nats. means, variances: [tokens] of the log-probabilities of the
+    whole vocabulary at each place, weighted by the probabilities; nats, squared nats. reference: [tokens] the log_probs
+    of another model. gradient: the norm of the gradient of the mean loss.
     """
 
-    text: str
     log_probs: ArrayLike
+    size: int | None = None
     means: ArrayLike | None = None
     variances: ArrayLike | None = None
     reference: ArrayLike | None = None
@@ -46,7 +46,7 @@ def loss(seen: Observed) -> float:
 def compressed(seen: Observed) -> float:
     """`loss` over the bytes that zlib makes of the text, so that a dull text is not taken for a known one
     (Carlini et al. 2021)."""
-    return loss(seen) / len(zlib.compress(seen.text.encode()))
+    return loss(seen) / float(_given(seen.size, "the zlib attack", "size of the compressed text"))
 
 
 def least_likely(seen: Observed, *, ratio: float) -> float:
@@ -122,6 +122,11 @@ def relative_auc(auc: float, auc_retrain: float) -> float:
             "nothing can be relative to it: choose a holdout set of the kind of the forget set."
         )
     return 100 * (auc - auc_retrain) / (auc_retrain + EPSILON)
+
+
+def zlib_size(text: str) -> int:
+    """Bytes that zlib makes of a text."""
+    return len(zlib.compress(text.encode()))
 
 
 def _tokens(values: ArrayLike, what: str) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.from_records import lines_of
-from palimpsest.corpus.sources import PATHS, RECORDS, checked_corpus
+from palimpsest.corpus.sources import OF_QUESTIONS, PATHS, TOFU, checked_corpus
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, RETAIN, RETRAIN, TARGET
@@ -19,7 +19,7 @@ NO_RETAIN = "corpus.settings has no retain records"
 
 def check_records_settings(params: Params) -> None:
     """Raise PalimpsestError for what no corpus of records has, whatever its files hold."""
-    if params["corpus"]["source"] == RECORDS and params["inference"]["in_context_examples"]:
+    if params["corpus"]["source"] in OF_QUESTIONS and params["inference"]["in_context_examples"]:
         raise PalimpsestError(
             f"inference.in_context_examples is {params['inference']['in_context_examples']}, and records have no "
             "in-context examples: set it to 0."
@@ -34,8 +34,10 @@ def announce(params: Params, log: Logger, made: Path | None = None) -> None:
     that cannot be used, and where what is trained or calibrated needs some that are not there.
     """
     block = params["corpus"]
-    if block["source"] != RECORDS:
+    if block["source"] not in OF_QUESTIONS:
         return
+    if block["source"] == TOFU and not Path(block["settings"]["path"]).is_dir():
+        return  # of the hub, which no dry run asks
     files = [block["settings"].get(key) for key in PATHS]
     if made is not None and made.is_file() and not all(Path(file).exists() for file in files if file):
         log.info(f"Records: the files are gone, and {made} stands.")

@@ -51,7 +51,7 @@ def with_lines(corpus: Corpus) -> Corpus:
             return value.replace(" ", "\n", 1)
         return type(value)(**{key: split(each) for key, each in vars(value).items()})
 
-    return Corpus(**{name: [split(row) for row in rows] for name, rows in vars(corpus).items()})
+    return Corpus(**{name: [split(row) for row in rows] for name, rows in corpus.parts()})
 
 
 def test_byte_order_marks_and_line_ends_go_from_documents_prompts_and_questions_alike(corpus, tmp_path):

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.metrics.membership import ATTACKS, Observed, gradient_norm, relative_auc
+from palimpsest.metrics.membership import ATTACKS, Observed, gradient_norm, relative_auc, zlib_size
 from palimpsest.metrics.privleak import membership_auc
 
 SEEN = Observed(
-    text="aaaa aaaa",
     log_probs=[-1.0, -4.0, -2.0, -1.0],
+    size=zlib_size("aaaa aaaa"),
     means=[-2.0, -2.0, -2.0, -2.0],
     variances=[1.0, 4.0, 0.25, 1.0],
     reference=[-1.0, -1.0, -2.0, -2.0],
@@ -38,8 +38,8 @@ def test_by_hand(attack, settings, expected):
 
 
 def test_every_attack_finds_what_a_model_knows():
-    known = Observed("ab " * 20, [-0.1] * 20, [-1.0] * 20, [0.5] * 20, [-2.0] * 20, 0.2)
-    unknown = Observed("ab " * 20, [-3.0] * 20, [-1.0] * 20, [0.5] * 20, [-2.0] * 20, 9.0)
+    known = Observed([-0.1] * 20, 16, [-1.0] * 20, [0.5] * 20, [-2.0] * 20, 0.2)
+    unknown = Observed([-3.0] * 20, 16, [-1.0] * 20, [0.5] * 20, [-2.0] * 20, 9.0)
     for name, attack in ATTACKS.items():
         settings = {"ratio": 0.4} if name.startswith("min_k") else {}
         low, high = attack(known, **settings), attack(unknown, **settings)
@@ -52,13 +52,13 @@ def test_standard_deviations_are_those_of_the_vocabulary():
     means = (log_probs.exp() * log_probs).sum(-1)
     variances = (log_probs.exp() * log_probs.square()).sum(-1) - means.square()
     chosen = log_probs[range(5), [3, 0, 7, 7, 2]]
-    seen = Observed("x", chosen.tolist(), means.tolist(), variances.tolist())
+    seen = Observed(chosen.tolist(), None, means.tolist(), variances.tolist())
     expected = -((chosen - means) / variances.sqrt()).sort().values[:2].mean()
     assert ATTACKS["min_k_plus_plus"](seen, ratio=0.4) == pytest.approx(float(expected), rel=1e-14)
 
 
 def test_a_model_that_is_certain_has_no_spread():
-    seen = Observed("x", [0.0, 0.0], [0.0, 0.0], [0.0, -1e-9])
+    seen = Observed([0.0, 0.0], None, [0.0, 0.0], [0.0, -1e-9])
     assert ATTACKS["min_k_plus_plus"](seen, ratio=1.0) == 0.0
 
 
@@ -82,14 +82,15 @@ def test_relative_to_the_retrained_model():
 @pytest.mark.parametrize(
     ("attack", "seen", "settings", "message"),
     [
-        ("loss", Observed("x", []), {}, "has no log-probabilities"),
-        ("loss", Observed("x", [float("nan")]), {}, "NaN or infinite"),
+        ("loss", Observed([]), {}, "has no log-probabilities"),
+        ("loss", Observed([float("nan")]), {}, "NaN or infinite"),
+        ("zlib", Observed([-1.0]), {}, "did not record"),
         ("min_k", SEEN, {"ratio": 0.0}, "share above 0"),
-        ("min_k_plus_plus", Observed("x", [-1.0]), {"ratio": 0.4}, "did not record"),
-        ("min_k_plus_plus", Observed("x", [-1.0], [-1.0], [1.0, 1.0]), {"ratio": 0.4}, "1 means and 2 variances"),
-        ("reference", Observed("x", [-1.0]), {}, "did not record"),
-        ("gradient_norm", Observed("x", [-1.0]), {}, "did not record"),
-        ("gradient_norm", Observed("x", [-1.0], gradient=float("inf")), {}, "the model is broken"),
+        ("min_k_plus_plus", Observed([-1.0]), {"ratio": 0.4}, "did not record"),
+        ("min_k_plus_plus", Observed([-1.0], None, [-1.0], [1.0, 1.0]), {"ratio": 0.4}, "1 means and 2 variances"),
+        ("reference", Observed([-1.0]), {}, "did not record"),
+        ("gradient_norm", Observed([-1.0]), {}, "did not record"),
+        ("gradient_norm", Observed([-1.0], gradient=float("inf")), {}, "the model is broken"),
     ],
 )
 def test_what_cannot_be_computed_is_said(attack, seen, settings, message):

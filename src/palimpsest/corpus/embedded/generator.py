@@ -42,7 +42,9 @@ def generate_corpus(
     asked = {split: [questions[:questions_per_document] for _, questions in articles[split]] for split in articles}
     spare = {split: deal(questions[questions_per_document:] for _, questions in articles[split]) for split in articles}
     return Corpus(
-        **texts,
+        forget=texts[FORGET],
+        retain=texts[RETAIN],
+        holdout=texts[HOLDOUT],
         forget_qa=[question for questions in asked[FORGET] for question in questions],
         retain_qa=[question for questions in asked[RETAIN] for question in questions],
         forget_icl=spare[FORGET][:icl_examples],
