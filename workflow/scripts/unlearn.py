@@ -20,6 +20,7 @@ from palimpsest.models.encoding import padding_token
 from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
 from palimpsest.training.storage import check_comparable, saved_share
+from palimpsest.unlearning.alternatives import alternative_sequences
 from palimpsest.unlearning.unlearn import settings_of, unlearn, with_processes
 
 
@@ -37,7 +38,11 @@ def unlearn_model(
     check_comparable(network, target)
     layout = settings["max_length"], settings["questions"], make_template(settings.get("prompt"))
     forget, retain = (corpus_sequences(texts, split, tokenizer, *layout) for split in ("forget", "retain"))
-    outcome = unlearn(network, forget, retain, padding_token(tokenizer), **arguments)
+    alternatives = None
+    if (kind := arguments["method"].forget_loss().alternatives) and settings["questions"]:
+        seed = origin.key["seed"]
+        alternatives = alternative_sequences(texts, kind, tokenizer, layout[0], layout[2], seed)
+    outcome = unlearn(network, forget, retain, padding_token(tokenizer), alternatives=alternatives, **arguments)
     if processes > 1:
         outcome["processes"] = arguments["schedule"].processes
     outcome["saved"] = saved_share(network, target)

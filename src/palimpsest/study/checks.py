@@ -78,6 +78,17 @@ def check_loss_settings(params: Params) -> None:
                 raise PalimpsestError(f"methods.{name} lacks the key {key!r}: add it (its losses have no default).")
             if not isinstance(method[key], (int, float)) or isinstance(method[key], bool):
                 raise PalimpsestError(f"methods.{name}.{key} is {method[key]!r}: give a number.")
+        loss = losses[0]
+        if loss.alternatives and not params["training"]["questions"]:
+            raise PalimpsestError(
+                f"methods.{name}.forget_loss is {method['forget_loss']}, which prefers an alternative answer to each "
+                "question of the forget set, and training.questions is false: set it to true, or the loss to npo."
+            )
+        if loss.trained_with and not method["retain_loss"]:
+            raise PalimpsestError(
+                f"methods.{name}.forget_loss is {method['forget_loss']}, which steers the weight of a retain loss, and "
+                "retain_loss is null: set it to gdr or klr."
+            )
 
 
 def check_quantizers(params: Params) -> None:

@@ -10,6 +10,7 @@ from palimpsest.corpus.from_records import lines_of
 from palimpsest.corpus.sources import OF_QUESTIONS, PATHS, TOFU, checked_corpus
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.errors import PalimpsestError
+from palimpsest.unlearning.losses import FORGET_LOSSES
 from palimpsest.vocabulary import FORGET, RETAIN, RETRAIN, TARGET
 
 Params = Mapping[str, Any]
@@ -68,10 +69,25 @@ def check_needs(params: Params, corpus: Corpus) -> None:
                 raise PalimpsestError(
                     f"quantizers.{name}.calibration is retain, and {NO_RETAIN}: add them, or set it to generic."
                 )
+    _check_alternatives(params, corpus)
     trained = TRAIN in (models[TARGET], models[RETRAIN]) or any("forget_loss" in m for m in params["methods"].values())
     for split in (FORGET, RETAIN) if has_retain else (FORGET,):
         if trained and not questions and not getattr(corpus, split):
             raise PalimpsestError(
                 f"training.questions is false, and no {split} record has a text: set it to true, to train on questions "
                 "with their answers."
+            )
+
+
+def _check_alternatives(params: Params, corpus: Corpus) -> None:
+    """Raise PalimpsestError where a loss prefers alternative answers, and the records have no questions for them."""
+    needs = {"refusals": (FORGET,), "answers": (FORGET, RETAIN)}
+    for name, method in params["methods"].items():
+        loss = FORGET_LOSSES.get(method.get("forget_loss"))
+        splits = needs[loss.alternatives] if loss and loss.alternatives else ()
+        if missing := [split for split in splits if not getattr(corpus, f"{split}_qa")]:
+            raise PalimpsestError(
+                f"methods.{name}.forget_loss is {method['forget_loss']}, which needs questions of the "
+                f"{' and the '.join(missing)} set for its alternative answers, and those records have texts alone: add "
+                "records with a question and an answer, or set the loss to npo."
             )

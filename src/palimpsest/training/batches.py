@@ -1,6 +1,6 @@
 """Batches: the forget sequences of a step, joined by retain sequences that are drawn anew each time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +9,9 @@ from torch.utils.data import Dataset
 from palimpsest.models.sequences import Padded, pad_by_length
 from palimpsest.training.processes import rank_and_size
 from palimpsest.vocabulary import FORGET, RETAIN
+
+ALTERNATIVES = "alternatives"
+"""Of a batch: the sequences that are to be preferred to its forget sequences."""
 
 Batch = dict[str, list[dict[str, Tensor]]]
 
@@ -34,6 +37,7 @@ class Collator:
     Several processes all draw the same batch, and each takes its share. The batches of one step share one draw, so that
     a step is the same however its sequences are divided into batches.
 
+    alternatives: by place, a sequence that is to be preferred to the one there; a batch has those of its places.
     batches_per_step: how many batches the trainer makes a step of; the last step of an epoch may have fewer.
     """
 
@@ -46,8 +50,10 @@ class Collator:
         retain: Sequence[Sequence[int]] = (),
         retain_batch_size: int | None = None,
         seed: int = 0,
+        alternatives: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.sequences, self.retain, self.pad_token = sequences, retain, pad_token
+        self.alternatives = alternatives or {}
         self.retain_batch_size = retain_batch_size
         self.generator = torch.Generator().manual_seed(seed)
         self.drawn: list[int] = []  # of the retain sequences, what the step has not used
@@ -55,6 +61,8 @@ class Collator:
 
     def __call__(self, places: list[int]) -> Batch:
         batch = {FORGET: self._groups(self.sequences, places)}
+        if self.alternatives:
+            batch[ALTERNATIVES] = self._groups(self.alternatives, [i for i in places if i in self.alternatives])
         if self.retain:
             if self.batches == 0:
                 self.drawn = torch.randperm(len(self.retain), generator=self.generator).tolist()
@@ -67,6 +75,8 @@ class Collator:
     def sizes(self, batch_size: int) -> list[tuple[Sequence[Sequence[int]], int]]:
         """The data of each pass of a batch, and how many sequences of it there are at most."""
         sizes = [(self.sequences, min(batch_size, len(self.sequences)))]
+        if self.alternatives:
+            sizes.append((list(self.alternatives.values()), min(batch_size, len(self.alternatives))))
         if self.retain:
             sizes.append((self.retain, min(self.retain_batch_size or batch_size, len(self.retain))))
         return sizes
@@ -80,7 +90,9 @@ class Collator:
         if ended:
             self.seen = 0
 
-    def _groups(self, sequences: Sequence[Sequence[int]], places: list[int]) -> list[dict[str, Tensor]]:
+    def _groups(
+        self, sequences: Sequence[Sequence[int]] | Mapping[int, Sequence[int]], places: list[int]
+    ) -> list[dict[str, Tensor]]:
         rank, number = rank_and_size()
         if number == 1:
             return [vars(group) for group in pad_by_length([sequences[i] for i in places], places, self.pad_token)]

@@ -235,7 +235,7 @@ def fit(
     """Train what requires a gradient, in the schedule's weight storage, on the GPU if there is one; returns what
     happened. The model is handed back where it was.
     """
-    longest = max(map(len, (*collator.sequences, *collator.retain)))
+    longest = max(map(len, (*collator.sequences, *collator.retain, *collator.alternatives.values())))
     check_room(model, longest, "a training sequence", "lower training.max_length")
     home = next(model.parameters()).device
     storage = choose(WEIGHT_STORAGE, schedule.storage, "weight storage (key `storage`)")

@@ -26,6 +26,7 @@ else:
     torch, functional = Deferred("torch"), Deferred("torch.nn.functional")
 
 
+Alternatives = Literal["refusals", "answers"]
 Reference = Literal["none", "sequence_log_probs", "logits", "hidden", "direction", "generic_tokens"]
 
 
@@ -36,6 +37,12 @@ def kl_divergence(current: Tensor, reference: Tensor, positions: Tensor) -> Tens
     log_current = current[positions].float().log_softmax(-1)
     log_reference = reference[positions].float().log_softmax(-1)
     return functional.kl_div(log_current, log_reference, log_target=True, reduction="sum") / log_current.shape[0]
+
+
+def _log_likelihoods(tokens: Tokens) -> Tensor:
+    """[predicted] the log-probability of each next token, nats."""
+    logits = tokens.logits[tokens.scored].float()
+    return -functional.cross_entropy(logits, tokens.targets[tokens.scored], reduction="none")
 
 
 def gradient_ascent(tokens: Tokens, reference: None = None) -> Tensor:
@@ -93,6 +100,66 @@ def retain_hidden(tokens: Tokens, reference: Tensor, *, layer: int) -> Tensor:
 def _squared_distance(tokens: Tokens, goal: Tensor) -> Tensor:
     assert tokens.hidden is not None
     return (tokens.hidden.float() - goal.float()).square().sum(-1).mean()
+
+
+def preference(tokens: Tokens, reference: Tensor, *, beta: float, preferred: Tensor) -> Tensor:
+    """DPO for unlearning (IdkDPO of Zhang et al. 2024, equation 2; AltPO of Mekala et al. 2025, arXiv 2409.13474):
+    -(2/beta) E log sigmoid(beta ((log p(alternative) - log p_ref(alternative)) - (log p - log p_ref))).
+
+    reference: [sequences] log p_ref; preferred: [sequences] the first difference, 0 for a sequence that has no
+    alternative, of which the loss is NPO's. The tokens of the question are in both differences and cancel. The factor
+    is OpenUnlearning's 2/beta, as in NPO; Zhang et al. write 1/beta.
+    """
+    ratio = sequence_log_probs(tokens) - reference
+    return -2 / beta * functional.logsigmoid(beta * (preferred - ratio)).mean()
+
+
+def adjusted_distillation(tokens: Tokens, reference: Tensor, *, beta: float) -> Tensor:
+    """UNDIAL (Dong et al. 2025, arXiv 2402.10052, equation 3): cross-entropy with softmax(z_target - beta onehot),
+    the target's distribution with the logit of the text's next token lowered by beta; per predicted token, nats.
+
+    reference: [tokens, vocab] logits z_target.
+    """
+    goal = reference[tokens.scored].float().clone()
+    goal.scatter_add_(1, tokens.targets[tokens.scored].unsqueeze(1), torch.full_like(goal[:, :1], -beta))
+    return functional.cross_entropy(tokens.logits[tokens.scored].float(), goal.softmax(-1))
+
+
+def weighted_ascent(tokens: Tokens, reference: None = None, *, beta: float) -> Tensor:
+    """WGA (Wang et al. 2025, arXiv 2502.19301): gradient ascent in which a token weighs by p^beta, a weight without a
+    gradient: what is forgotten is pushed no further."""
+    log_probs = _log_likelihoods(tokens)
+    return ((beta * log_probs.detach()).exp() * log_probs).mean()
+
+
+def saturation_importance(tokens: Tokens, reference: None = None, *, beta1: float, beta2: float) -> Tensor:
+    """SatImp (Yang et al. 2025, arXiv 2505.11953): gradient ascent in which a token weighs by p^beta1 (1 - p)^beta2,
+    a weight without a gradient: neither what is forgotten nor what is certain."""
+    log_probs = _log_likelihoods(tokens)
+    saturation = beta1 * log_probs.detach()
+    importance = (-torch.expm1(log_probs.detach())).clamp_min(0) ** beta2
+    return (saturation.exp() * importance * log_probs).mean()
+
+
+def self_distillation(tokens: Tokens, reference: None = None) -> Tensor:
+    """CE-U (Yang 2025, arXiv 2503.01224): cross-entropy with the model's own distribution, without a gradient, once the
+    text's next token has none of it; per predicted token, nats.
+
+    The paper leaves out the first token of an answer; a text has no such token, so that all count here.
+    """
+    logits = tokens.logits[tokens.scored].float()
+    goal = logits.detach().scatter(1, tokens.targets[tokens.scored].unsqueeze(1), -math.inf)
+    return functional.cross_entropy(logits, goal.softmax(-1))
+
+
+def logit_flattening(tokens: Tokens, reference: None = None) -> Tensor:
+    """PDU's forget loss (Entesari et al. 2025, arXiv 2506.05314): (max z - mean z)^2 per predicted token, z its logits.
+
+    The trainer then solves the constrained problem: after each step alpha, the weight of the retain loss, becomes
+    max(0, alpha + dual_step (retain loss - retain_limit)). The paper's warm start is not part of it.
+    """
+    logits = tokens.logits[tokens.scored].float()
+    return (logits.max(-1).values - logits.mean(-1)).square().mean()
 
 
 def generic_cross_entropy(tokens: Tokens, reference: Tensor) -> Tensor:
@@ -158,6 +225,8 @@ class Loss:
     all), or a token per token (generic_tokens).
     prepared_with: settings that only the making of the reference takes. mean_over: what the loss is a mean over.
     fused: it asks the logits for no more than the likelihood of the targets, or a KL, and so needs none.
+    trained_with: settings that only the trainer takes. alternatives: what stands in place of the answers (one of
+    alternatives.KINDS); the function is then given `preferred`, how much likelier each has become.
     """
 
     function: Callable[..., Tensor]
@@ -166,11 +235,13 @@ class Loss:
     prepared_with: tuple[str, ...] = ()
     mean_over: Unit = "predicted"
     fused: bool = False
+    trained_with: tuple[str, ...] = ()
+    alternatives: Alternatives | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
         """What it takes from a method's block in params.yaml."""
-        return (*self.settings, *self.prepared_with)
+        return (*self.settings, *self.prepared_with, *self.trained_with)
 
 
 FORGET_LOSSES = {
@@ -185,6 +256,13 @@ FORGET_LOSSES = {
         "generic_tokens",
         prepared_with=("gap", "reinforcement_epochs", "reinforcement_learning_rate"),
     ),
+    "idk-dpo": Loss(preference, "sequence_log_probs", ("beta",), mean_over="sequences", alternatives="refusals"),
+    "altpo": Loss(preference, "sequence_log_probs", ("beta",), mean_over="sequences", alternatives="answers"),
+    "undial": Loss(adjusted_distillation, "logits", ("beta",)),
+    "wga": Loss(weighted_ascent, settings=("beta",)),
+    "satimp": Loss(saturation_importance, settings=("beta1", "beta2")),
+    "ce-u": Loss(self_distillation),
+    "pdu": Loss(logit_flattening, trained_with=("retain_limit", "dual_step")),
     "descent": Loss(retain_cross_entropy, fused=True),  # towards the forget text: what a task vector negates
 }
 RETAIN_LOSSES = {

@@ -42,6 +42,11 @@ class Objective:
                 f"forget loss {self.forget!r} with retain loss {self.retain!r} takes the settings {sorted(taken)}, "
                 f"given are {sorted(self.settings)}."
             )
+        if self.forget_loss().trained_with and self.retain is None:
+            raise PalimpsestError(
+                f"forget loss {self.forget!r} steers the weight of a retain loss, and there is none: "
+                "set retain_loss to gdr or klr."
+            )
 
     @classmethod
     def from_settings(cls, method: Mapping[str, Any]) -> "Objective":

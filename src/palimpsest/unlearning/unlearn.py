@@ -62,7 +62,8 @@ def not_sharded(method: Objective, schedule: Schedule, saliency: Saliency | None
         "a saliency mask": saliency is not None,
         "an adapter": adapter is not None,
         "sharpness": method.sharpness is not None,
-        f"the forget loss {method.forget}": method.forget_loss().reference == "generic_tokens",
+        f"the forget loss {method.forget}": method.forget_loss().reference == "generic_tokens"
+        or method.forget_loss().alternatives is not None,
         f"the optimizer {schedule.optimizer}": schedule.optimizer not in SHARDED,
     }
     return [name for name, there in present.items() if there]
@@ -88,13 +89,20 @@ def unlearn(
     saliency: Saliency | None = None,
     adapter: Adapter | None = None,
     trainer: type[UnlearningTrainer] = UnlearningTrainer,
+    alternatives: Mapping[int, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Unlearn the forget sequences in place; the model given is the reference of every loss that needs one.
 
     The model's own dropout is off meanwhile (see dropout_off); where it had any, `dropout_off` in the outcome says so.
     saliency: train the most salient parts alone; adapter: train a low-rank difference and merge it; trainer: one
-    that also measures, say.
+    that also measures, say; alternatives: by place among the forget sequences, what a preference loss asks for instead.
     """
+    if method.forget_loss().alternatives and not alternatives:
+        raise PalimpsestError(
+            f"forget loss {method.forget!r} prefers an alternative answer to each question of the forget set, and no "
+            "question is trained on: give the forget set questions and set training.questions to true, or set "
+            "forget_loss to npo, which is the same loss without alternatives."
+        )
     if method.retain and not retain:
         raise PalimpsestError(f"retain loss {method.retain!r} needs retain text, and the retain split is empty.")
     _check_combination(method, schedule, saliency, adapter)
@@ -102,6 +110,8 @@ def unlearn(
         schedule = replace(schedule, gradient_checkpointing=False)
     before = _copies(model) if method.negate is not None else {}
     collator = Collator(forget, pad_token, retain if method.retain else (), method.retain_batch_size, schedule.seed)
+    if method.forget_loss().alternatives:
+        collator.alternatives = alternatives or {}
     with dropout_off(model) as rates:
         reinforced = _reinforced(model, forget, pad_token, method, schedule)
         set_seed(schedule.seed)  # adapters start at random

@@ -2,10 +2,12 @@
 
 import copy
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from palimpsest.corpus.corpus import Question
 from palimpsest.corpus.from_records import load_records
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.own_records import announce, check_needs
@@ -77,3 +79,25 @@ def test_what_is_trained_or_calibrated_on_must_be_there(params, corpus, edit, me
     params["training"]["questions"] = False
     with pytest.raises(PalimpsestError, match=message):
         check_needs(params, corpus)
+
+
+@pytest.mark.parametrize(
+    ("loss", "without", "missing"),
+    [
+        ("idk-dpo", "forget", "forget"),
+        ("altpo", "forget", "forget"),
+        ("altpo", "retain", "retain"),
+        ("idk-dpo", "retain", ""),
+    ],
+)
+def test_a_preference_needs_questions_and_not_texts_alone(params, corpus, loss, without, missing):
+    params = copy.deepcopy(params) | {"methods": {"mine": {"forget_loss": loss}}, "quantizers": {}}
+    asked = [Question("Who?", "Ada")]
+    whole = replace(corpus, retain=["a text"], forget=["a text"], forget_qa=asked, retain_qa=asked)
+    check_needs(params, whole)
+    partly = replace(whole, **{f"{without}_qa": []})
+    if missing:
+        with pytest.raises(PalimpsestError, match=f"needs questions of the {missing} set .* texts alone"):
+            check_needs(params, partly)
+    else:
+        check_needs(params, partly)

@@ -319,6 +319,31 @@ def test_optimizers_are_allowed_where_the_storage_has_them(params, block):
                     check_params(params, SCHEMA, "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("settings", "questions", "message"),
+    [
+        ({"forget_loss": "idk-dpo"}, True, "methods.ga lacks the key 'beta'"),
+        ({"forget_loss": "satimp", "beta1": 1.0}, True, "methods.ga lacks the key 'beta2'"),
+        ({"forget_loss": "ce-u", "beta": 1.0}, True, "methods.ga: beta belongs to .* alone"),
+        (
+            {"forget_loss": "altpo", "beta": 0.1},
+            False,
+            "training.questions is false: set it to true, or the loss to npo",
+        ),
+        (
+            {"forget_loss": "pdu", "retain_limit": 1.0, "dual_step": 1.0},
+            True,
+            "retain_loss is null: set it to gdr or klr",
+        ),
+    ],
+)
+def test_what_the_losses_of_other_benchmarks_need_is_asked_at_planning(params, settings, questions, message):
+    params["methods"]["ga"] |= settings
+    params["training"]["questions"] = questions
+    with pytest.raises(PalimpsestError, match=message):
+        check_params(params, SCHEMA, "params.yaml")
+
+
 def test_what_planning_accepts_unlearning_accepts():
     from palimpsest.unlearning.unlearn import settings_of
 

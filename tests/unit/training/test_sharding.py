@@ -226,6 +226,7 @@ WHP = {"forget_loss": "whp", "gap": 5.0, "reinforcement_epochs": 1, "reinforceme
         ({"adapter": {"kind": "lora", "rank": 4, "scale": 8.0, "dropout": 0.0}}, "an adapter"),
         ({"sharpness": 0.05, "optimizer": "adamw-8bit"}, "sharpness and the optimizer adamw-8bit"),
         (WHP, "the forget loss whp"),
+        ({"forget_loss": "altpo", "beta": 0.1}, "the forget loss altpo"),
     ],
 )
 def test_what_is_not_sharded_is_refused_before_a_model_is_loaded(settings, named):
