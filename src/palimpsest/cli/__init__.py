@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from palimpsest.cli import audit, deployed, verdict
+from palimpsest.cli import audit, deployed, publish, verdict
 from palimpsest.cli.tables import tables
 from palimpsest.errors import PalimpsestError, one_line, printable
 
@@ -30,6 +30,8 @@ app.command()(verdict.check)
 app.command()(verdict.reproduce)
 app.command(epilog=deployed.HELP)(deployed.engine)
 app.command(epilog=deployed.ORIGIN_HELP)(deployed.deployed)
+app.command()(publish.card)
+app.command()(publish.lm_eval_files)
 
 WRONG_USE = 64
 """The exit code of a command line that is no command (EX_USAGE): 2 says that a model failed."""
