@@ -44,6 +44,7 @@ TABLES = {
 }
 COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["families"]]
 COMMANDS += [["audit"], ["new"], ["verdict"], ["policy"], ["sign"], ["check"], ["reproduce"], ["engine"], ["deployed"]]
+COMMANDS += [["card"], ["lm-eval-files"]]
 COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
 
 
