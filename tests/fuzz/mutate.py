@@ -7,22 +7,29 @@ other exception, a hang and a large allocation are findings.
 import json
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1]))  # fuzz.py and guided.py are run by themselves
+
+from packed_folders import as_awq, as_gptq
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.gguf import read_header
 from palimpsest.models.quantized import quantization_of
 from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
-from palimpsest.quantizers.deployed import recognise
+from palimpsest.quantizers.deployed import UNKNOWN, recognise
 from palimpsest.survival.checkpoints import FORMATS as SURVIVE_FORMATS
 from palimpsest.survival.checkpoints import survive
 
 RTN = {"backend": "rtn", "group_size": 32}
 BNB4 = {"backend": "bnb-4bit", "levels": "nf4"}
+GPTQ = {"symmetric": False, "damping": 0.01} | UNKNOWN
 FORMATS: dict[str, dict[str, Any]] = {
     "rtn-int4": RTN | {"bits": 4, "symmetric": True},
     "rtn-int4-zero-points": RTN | {"bits": 4, "symmetric": False},
@@ -37,9 +44,18 @@ FORMATS: dict[str, dict[str, Any]] = {
     "torchao-int8": {"backend": "torchao-int8", "group_size": 32},
     "torchao-intx": {"backend": "torchao-intx", "bits": 4, "group_size": 32, "symmetric": False},
     "hqq": {"backend": "hqq", "bits": 4, "group_size": 32, "device": "cpu"},
+    "auto-gptq": {"backend": "auto-gptq", "bits": 4, "group_size": 32, "desc_act": False} | GPTQ,
+    "auto-gptq-3-bits": {"backend": "auto-gptq", "bits": 3, "group_size": 64, "desc_act": True} | GPTQ,
+    "autoawq": {"backend": "autoawq", "bits": 4, "group_size": 32, "zero_point": True} | UNKNOWN,
     "gguf-q8_0": {"backend": "gguf", "format": "q8_0", "outer": "bfloat16"},
     "gguf-q4_0": {"backend": "gguf", "format": "q4_0", "outer": "bfloat16"},
 }
+LAID_OUT: dict[str, Callable[[Path, Path], None]] = {
+    "auto-gptq": partial(as_gptq, group=32),
+    "auto-gptq-3-bits": partial(as_gptq, group=64, bits=3, desc_act=True),
+    "autoawq": as_awq,
+}
+"""Their packages run in an environment of their own: a folder as they lay it out does for a reader."""
 TARGET = "target"
 CHECKPOINTS = ("checkpoint", "shards")
 ROUNDED = {name: make_quantizer(SURVIVE_FORMATS[name]) for name in ("rtn-int4", "bnb-nf4", "nvfp4", "gguf-q8_0")}
@@ -55,7 +71,10 @@ def build(folder: Path, model: Any, tokenizer: Any) -> None:
     model.save_pretrained(folder / TARGET)
     tokenizer.save_pretrained(folder / TARGET)
     for name, settings in FORMATS.items():
-        make_quantizer(settings).quantize(folder / TARGET, folder / name, [])
+        if name in LAID_OUT:
+            LAID_OUT[name](folder / TARGET, folder / name)
+        else:
+            make_quantizer(settings).quantize(folder / TARGET, folder / name, [])
     for weight in model.parameters():
         weight.data *= 1.01
     for name, size in zip(CHECKPOINTS, ("5GB", "100KB"), strict=True):
@@ -79,8 +98,10 @@ class Case:
         folder, valid = scratch / kind, built / kind
         shutil.copytree(valid, folder, dirs_exist_ok=True)
         looked_at = ("config.json", "model.safetensors.index.json")
-        files = [path for path in valid.iterdir() if path.suffix in (".safetensors", ".gguf") or path.name in looked_at]
-        return cls(kind, built, folder, {path.name: path.read_bytes() for path in sorted(files)})
+        files = [
+            path for path in valid.rglob("*") if path.suffix in (".safetensors", ".gguf") or path.name in looked_at
+        ]
+        return cls(kind, built, folder, {str(path.relative_to(valid)): path.read_bytes() for path in sorted(files)})
 
     def read(self) -> str:
         """`read` or `refused`; what is no PalimpsestError goes on."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import TEXTS
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from packed_folders import as_awq, as_gptq
 from safetensors.numpy import load_file, save_file
 
 from palimpsest import cli
@@ -181,36 +182,40 @@ def test_gptq_of_another_tool_is_read(models, tmp_path):
     assert found.load(None, "cpu", "float32").num_parameters()
 
 
-def as_gptq(checkpoint: Path, folder: Path, group: int = 64) -> None:
-    weights, stored = load_file(checkpoint / "model.safetensors"), {}
-    for name, weight in weights.items():
-        if "proj" not in name:
-            stored[name] = weight.astype(np.float16)
-            continue
-        values = weight.astype(np.float32)
-        rows, columns = values.shape
-        groups = values.reshape(rows, -1, group)
-        scales = ((groups.max(-1) - groups.min(-1)) / 15).astype(np.float16)
-        zeros = np.clip(np.rint(-groups.min(-1) / scales), 1, 15).astype(np.int64)
-        codes = np.clip(np.rint(groups / scales[:, :, None]) + zeros[:, :, None], 0, 15).astype(np.int64)
-        module = name.removesuffix(".weight")
-        stored[f"{module}.qweight"] = packed(codes.reshape(rows, columns)).T.copy()
-        stored[f"{module}.qzeros"] = packed(zeros.T - 1)
-        stored[f"{module}.scales"] = scales.T.copy()
-        stored[f"{module}.g_idx"] = (np.arange(columns) // group).astype(np.int32)
-        stored[f"{module}.bias"] = np.zeros(rows, np.float16)
-    folder.mkdir()
-    save_file(stored, folder / "model.safetensors", {"format": "pt"})
-    grid = {"quant_method": "gptq", "bits": 4, "group_size": group, "sym": False, "desc_act": False}
-    config = json.loads((checkpoint / "config.json").read_text())
-    config["quantization_config"] = grid | {"checkpoint_format": "gptq", "meta": {"damp_percent": 0.05}}
-    (folder / "config.json").write_text(json.dumps(config))
+@pytest.mark.parametrize("desc_act", [False, True], ids=["in order", "by activation"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_every_width_of_gptq_is_read(models, tmp_path, bits, desc_act):
+    """Within half a step of the weights, which no wrong order of bits, columns or groups is."""
+    as_gptq(models["target"], tmp_path / "it", bits=bits, desc_act=desc_act)
+    found = recognise(tmp_path / "it")
+    assert {key: found.settings[key] for key in ("bits", "desc_act")} == {"bits": bits, "desc_act": desc_act}
+    assert_within_half_a_step(found, models["target"])
 
 
-def packed(codes: np.ndarray) -> np.ndarray:
-    """[rows, columns / 8] of eight 4-bit codes to a word, the first one lowest."""
-    words = (codes.reshape(len(codes), -1, 8) << np.arange(0, 32, 4)).sum(-1)
-    return np.ascontiguousarray(words).astype(np.uint32).view(np.int32)
+def test_awq_of_another_tool_is_read(models, tmp_path):
+    """With the factors beside it; norms, which it scaled, too."""
+    as_awq(models["target"], tmp_path / "it")
+    found = recognise(tmp_path / "it")
+    assert found.settings["backend"] == "autoawq" and found.settings["group_size"] == 32
+    assert_within_half_a_step(found, models["target"])
+    assert compare_origin(found, models["attention"], models["target"])["verdict"] == OF_TARGET
+
+
+def assert_within_half_a_step(found: Any, checkpoint: Path) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    matrices = list(found.quantizer.read(found.path))
+    assert len(matrices) == 14
+    for matrix in matrices:
+        weight, groups = weights[f"{matrix.name}.weight"].astype(np.float32), matrix.scales.shape[1]
+        index = (
+            matrix.group_index
+            if matrix.group_index is not None
+            else np.arange(weight.shape[1]) * groups // weight.shape[1]
+        )
+        step = matrix.scales[:, index]
+        if matrix.column_factors is not None:
+            step = step / matrix.column_factors
+        assert (np.abs(matrix.effective - weight) <= 0.502 * step + 2e-3 * np.abs(weight)).all(), matrix.name
 
 
 def as_q4_1(source: Path, checkpoint: Path, target: Path) -> Path:
