@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import yaml
@@ -360,8 +362,9 @@ def test_responses_cut_at_the_end_of_a_line_are_refused(copy):
 
 
 def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_steps):
-    """SIGKILL, which leaves Snakemake no time to clean up:
-    the user types `snakemake --unlock`, then the command as before.
+    """SIGKILL of Snakemake's own process, in the middle of a step, which would go on by itself and then put a model of
+    a setting that is no longer asked for in the place of the next run's. It leaves Snakemake no time to clean up: the
+    user types `snakemake --unlock`, then the command as before. Of that run the warm process is killed.
 
     One method, from the corpus to its scores: that runs every rule up to the audit a second time.
     """
@@ -369,34 +372,68 @@ def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_step
     records = [str(path.relative_to(study.folder)) for folder in made for path in folder.rglob("*.json")]
     assert len(records) == 3 * len(METRICS) + len(QUANTIZERS)
     command = (*SNAKEMAKE, "--", *records)
+    params = (fresh.folder / "params.yaml").read_bytes()
+    fresh.edit("training", "learning_rate", value=2.0e-3)
+    process, said = begin(fresh, command, "Training target")
+    wait_for(lambda: any("train.py" in line for line in of_session(process.pid).values()))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not of_session(process.pid))
+    assert not (fresh.results / "models/target/seed0/manifest.json").exists()
+    (fresh.folder / "params.yaml").write_bytes(params)
+    locked = fresh.run(*command, code=1)
+    assert locked.count("Directory cannot be locked") == 1 and "--unlock" in locked and "Traceback" not in locked
+    fresh.run("snakemake", "--unlock")
+    process, said = begin(fresh, command, "Scoring ")
+    warm = next(pid for pid, line in of_session(process.pid).items() if "palimpsest.runtime.warm" in line)
+    os.kill(warm, signal.SIGKILL)
+    said += process.communicate()[0]
+    assert process.returncode == 0, said
+    resumed = read_steps(said)
+    assert "Training target (seed 0)" in resumed
+    assert not any(step.startswith("Preparing the corpus") for step in resumed)
+    for name in records:
+        assert (fresh.folder / name).read_bytes() == (study.folder / name).read_bytes(), name
+    for folder in ("corpus", "models", "quantized/npo_klr", "infer/npo_klr"):
+        for path in (fresh.results / folder).rglob("manifest.json"):
+            assert (study.folder / path.relative_to(fresh.folder)).read_bytes() == path.read_bytes(), path
+
+
+def begin(tree, command, until):
+    """The process of a command, which leads a session of its own, and what it said up to a line."""
     process = subprocess.Popen(
         command,
-        cwd=fresh.folder,
-        env=fresh.environment,
+        cwd=tree.folder,
+        env=tree.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    try:
-        started = any("Training target" in line for line in process.stdout)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-    assert started
-    assert not (fresh.results / "models/target/seed0/manifest.json").exists()
-    locked = fresh.run(*command, code=1)
-    assert "Directory cannot be locked" in locked and "--unlock" in locked
-    fresh.run("snakemake", "--unlock")
-    resumed = read_steps(fresh.run(*command))
-    assert "Training target (seed 0)" in resumed
-    assert not any(step.startswith("Preparing the corpus") for step in resumed)
-    for name in records:
-        assert (fresh.folder / name).read_bytes() == (study.folder / name).read_bytes(), name
-    for folder in ("corpus", "models/retrain", "models/npo_klr", "quantized/npo_klr", "infer/npo_klr"):
-        for path in (study.results / folder).rglob("manifest.json"):
-            assert (fresh.folder / path.relative_to(study.folder)).read_bytes() == path.read_bytes(), path
+    said = ""
+    for line in process.stdout:
+        said += line
+        if until in line:
+            return process, said
+    raise AssertionError(said)
+
+
+def of_session(leader):
+    """The command lines of a session's processes, without those that wait to be buried."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            after = (folder / "stat").read_text().rpartition(")")[2].split()
+            if after[0] != "Z" and int(after[3]) == leader:
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return found
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_verdict_is_made_on_request_by_a_policy_that_may_not_change(copy, read_steps):

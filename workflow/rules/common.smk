@@ -18,6 +18,7 @@ from palimpsest.runtime.benchmark import count_forks
 from palimpsest.runtime.kernels import choose_kernels
 from palimpsest.runtime.kept import drop, keep, put_back
 from palimpsest.runtime.logs import repeat_errors
+from palimpsest.runtime.run_end import hold_run, release_run
 from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
 from palimpsest.study.shipped import pairs_of
 from palimpsest.study.verify import BESIDE

@@ -3,6 +3,8 @@
 WARM = []
 # What a step made before comes back where the step fails (palimpsest.runtime.kept).
 KEPT = []
+# What says that this run lives: its steps on this machine end with it (palimpsest.runtime.run_end).
+HELD = []
 
 
 onstart:
@@ -12,6 +14,8 @@ onstart:
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]
     runs_here = workflow.local_exec and not workflow.touch
+    if runs_here and workflow.is_main_process:
+        HELD.append(hold_run())
     if runs_here and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
         imports = [
             name
@@ -29,12 +33,16 @@ onstart:
 onsuccess:
     for warm in WARM:
         stop(*warm)
+    for held in HELD:
+        release_run(held)
     drop()
 
 
 onerror:
     for warm in WARM:
         stop(*warm)
+    for held in HELD:
+        release_run(held)
     repeat_errors(file for job in workflow.dag.needrun_jobs() for file in job.log)
     put_back(KEPT, workflow.persistence, logger)
     run_checks.leave(

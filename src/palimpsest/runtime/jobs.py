@@ -10,6 +10,7 @@ from typing import Any
 from palimpsest.artefacts import Origin, check_record, read_json
 from palimpsest.runtime.devices import take_gpus, visible_gpus
 from palimpsest.runtime.logs import start_logging
+from palimpsest.runtime.run_end import end_with_run
 from palimpsest.runtime.warm import hand_over
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,13 @@ class Job:
 def start_job(job: Any) -> Job:
     """From Snakemake's `snakemake`: the step's settings and origin.
 
-    The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one. Its messages go
-    to the rule's log. It takes as many GPUs as the rule's resource `gpu` says, and no other is in sight; the log names
-    them. To be called before heavy imports.
+    The step goes on in a process forked from the warm one (palimpsest.runtime.warm) where there is one, and ends with
+    its run, however that ends (palimpsest.runtime.run_end). Its messages go to the rule's log. It takes as many GPUs as
+    the rule's resource `gpu` says, and no other is in sight; the log names them. To be called before heavy imports.
 
     Raises PalimpsestError for a record among the inputs that was edited, or is another artefact's (`records_of`).
     """
+    end_with_run()
     said = job.resources.get("gpu")
     wanted = said or 0
     if job.threads == 1 and not (wanted and visible_gpus()):

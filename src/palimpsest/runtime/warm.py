@@ -7,7 +7,8 @@ waits, and ends as the fork ends. The fork runs the same script from its first l
 whether it is forked or not.
 
 Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports
-for itself. Steps that hold a GPU or several threads do so too: neither CUDA nor a pool of threads outlives a fork.
+for itself, and a fork whose warm process is killed goes on. Steps that hold a GPU or several threads import for
+themselves, too: neither CUDA nor a pool of threads outlives a fork.
 
 What ends when: the warm process when the run ends, however that ends;
 a fork when its step's process ends, however that ends.
@@ -89,7 +90,7 @@ def hand_over() -> None:
                 return
             _forward_signals(int(worker))
             code = said.readline()
-    # without a code the warm process ended, and the fork with it or not: nobody knows how the step ended
+    # without a code the warm process was killed, and the fork, too: nobody knows how the step ended
     os._exit(int(code) if code else 1)
 
 
@@ -156,12 +157,12 @@ def _fork_for(listener: socket.socket, running: dict[int, tuple[socket.socket, l
         connection.close()
         return
     request = json.loads(line)
-    worker = os.fork()
+    warm, worker = os.getpid(), os.fork()
     if worker == 0:
         listener.close()
         for other, _ in running.values():
             other.close()
-        _work(connection, streams, request)
+        _work(connection, streams, request, warm)
     for stream in streams:
         os.close(stream)
     running[worker] = (connection, request["processes"])
@@ -183,8 +184,8 @@ def _report_ended(running: dict[int, tuple[socket.socket, list[int]]], folder: P
         connection.close()
 
 
-def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, Any]) -> None:
-    """The fork: become the step's process."""
+def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, Any], warm: int) -> None:
+    """The fork: become the step's process. warm: the process that says how it ended, unless that was killed."""
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -209,6 +210,9 @@ def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, 
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        if os.getppid() != warm:
+            with suppress(OSError):
+                connection.sendall(f"{code}\n".encode())
         os._exit(code)
 
 

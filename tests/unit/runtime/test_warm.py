@@ -123,6 +123,20 @@ def test_a_step_that_is_ended_ends_its_fork(folder, tmp_path, number):
     wait(lambda: not alive(worker))
 
 
+@pytest.mark.parametrize(("then", "code"), [("", 0), ("sys.exit(3)", 3), ("1 / 0", 1)])
+def test_a_step_goes_on_when_the_warm_process_is_killed(tmp_path, then, code):
+    folder, process = warm.start(["colorsys"], tmp_path / "warm.log")
+    wait(lambda: (folder / warm.SOCKET).exists())
+    step = start(tmp_path, f"while not os.path.exists('go'): pass\n{then}")
+    assert json.loads(step.stdout.readline())["warm"]
+    process.kill()
+    process.wait()
+    (tmp_path / "go").touch()
+    assert step.wait(60) == code
+    assert run(tmp_path)[0]["warm"] is False  # the next imports for itself
+    warm.stop(folder, process)
+
+
 def test_the_warm_process_ends_with_its_run(tmp_path):
     run_of_a_study = (
         "import sys; from pathlib import Path; from palimpsest.runtime import warm\n"
