@@ -5,6 +5,7 @@ lines of anchors into more values than memory holds. Here each is one line with 
 """
 
 import math
+import re
 from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ MOST_ENTRIES = 1000
 """Of a list or a block: comparing all with all, as a schema does, takes minutes for a few times as many."""
 WHOLE = 2**63
 """Whole numbers below it fit what PyTorch and NumPy count with; the schema has a bound for each key."""
+OTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[0-7]$|[0-9][0-9_]*:)")
+"""Numbers that YAML 1.1 takes for octal ones (010) or for hours and minutes (1:30), and no person means so."""
 MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -94,8 +97,9 @@ def check_keys_and_numbers(value: Any, where: str = "") -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, but for scalars that it takes for a number or a date and then stumbles over, which end in a YAMLError,
-    and for nesting, which its scanner takes minutes over: that ends in a PalimpsestError."""
+    """PyYAML's, but for scalars that it takes for a number or a date and then stumbles over and for numbers of base 8
+    and 60, which end in a YAMLError, and for nesting, which its scanner takes minutes over: that ends in a
+    PalimpsestError."""
 
     depth = 0
     count = 0
@@ -114,7 +118,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            read = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
         except (ValueError, LookupError, AttributeError, OverflowError, TypeError) as error:
             if not isinstance(node, yaml.ScalarNode):
                 raise
@@ -122,6 +126,10 @@ class _Loader(yaml.SafeLoader):
             kind = node.tag.rpartition(":")[2]
             problem = f"{shown!r} is no {kind} that can be read; put text in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+        if isinstance(node, yaml.ScalarNode) and isinstance(read, int | float) and OTHER_BASE.match(node.value):
+            problem = f"YAML reads {node.value[:40]} as {read}, by base 8 or 60; write {read}, or put text in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return read
 
 
 def _children(node: yaml.Node, where: str) -> Iterator[tuple[str, yaml.Node]]:

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from palimpsest.corpus.corpus import Corpus, Prompt, Question, stored
-from palimpsest.corpus.repeats import as_words, check_repeats, long_answer, normalised, place_of
-from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, is_blank, reading, units
+from palimpsest.corpus.repeats import as_words, check_repeats, long_answer, place_of
+from palimpsest.corpus.words import DROPPED_AT_MOST, UNICODE, is_blank, normalised, reading, units
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM, RETAIN, SPLITS, UTILITY, VERBMEM
 

@@ -11,6 +11,7 @@ from palimpsest.corpus.corpus import Corpus, Prompt, Question, RecordPrompt, Rec
 from palimpsest.corpus.cutting import cut_passages, cut_prompts
 from palimpsest.corpus.records import Record, read_records, record_files, with_ids
 from palimpsest.corpus.subset import once
+from palimpsest.corpus.words import normalised
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN, SPLITS
 
@@ -201,7 +202,7 @@ def _check_texts(named: Mapping[str, Named], cut: Mapping[str, int | None]) -> N
             raise PalimpsestError(
                 f"{record.place} has a text, and {KEY} lacks {missing[0]!r}, which says what is cut from it: add it."
             )
-        twin = seen.setdefault(" ".join(record.text.lower().split()), record.place)
+        twin = seen.setdefault(normalised(record.text), record.place)
         if twin != record.place:
             raise PalimpsestError(f"{record.place} has the text of {twin}: remove one.")
 

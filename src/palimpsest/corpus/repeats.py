@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from palimpsest.corpus.corpus import Corpus
-from palimpsest.corpus.words import unicode_words
+from palimpsest.corpus.words import normalised, unicode_words
 from palimpsest.errors import PalimpsestError
 
 SHOWN = 5
@@ -36,9 +36,9 @@ def check_repeats(corpus: Corpus, at_most: int) -> int:
     """How many scored rows repeat another or show their own answer; raises PalimpsestError above `at_most`, which names
     the first and its twin.
 
-    Compared, with white space and case made alike: questions of the forget and the retain set, verbatim prompts, and
-    passages of the three splits of PrivLeak, within a split and between them. A verbatim prompt shows its continuation
-    where that has at least SHOWN words and stands in it.
+    Compared, `normalised`: questions of the forget and the retain set, verbatim prompts, and passages of the three
+    splits of PrivLeak, within a split and between them. A verbatim prompt shows its continuation where that has at
+    least SHOWN words and stands in it.
     """
     found = [*_repeated(corpus), *_shown(corpus)]
     if len(found) > at_most:
@@ -87,8 +87,3 @@ def long_answer(text: str) -> str:
     """`as_words` of an answer of at least SHOWN words, of another nothing."""
     words = as_words(text)
     return words if len(words.split()) >= SHOWN else ""
-
-
-def normalised(text: str) -> str:
-    """The text with white space and case made alike."""
-    return " ".join(text.lower().split())

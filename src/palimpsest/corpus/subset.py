@@ -11,8 +11,7 @@ import regex
 
 from palimpsest.corpus.corpus import Corpus, Prompt, Question
 from palimpsest.corpus.cutting import cut_passages, cut_prompts, require_positive
-from palimpsest.corpus.repeats import normalised
-from palimpsest.corpus.words import by_character_if_unspaced, word_spans
+from palimpsest.corpus.words import by_character_if_unspaced, normalised, word_spans
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
 

@@ -59,6 +59,11 @@ def folded(text: str) -> str:
     return text.replace("\u2019", "'").replace(CUT, " ")
 
 
+def normalised(text: str) -> str:
+    """What two texts have alike that say the same: `folded`, with a blank for white space of any kind."""
+    return " ".join(folded(SEPARATORS.sub(" ", text)).split())
+
+
 def unicode_words(text: str) -> list[str]:
     """The words of a text, `folded`, in order: by the rules of Unicode (UAX #29), and by character (grapheme cluster)
     where a script puts no space between words; a picture and a symbol are words, punctuation is not.
@@ -73,14 +78,11 @@ def unicode_words(text: str) -> list[str]:
 
 
 def units(text: str) -> list[str]:
-    """What overlap is counted in: lower-case words between white space, with their punctuation, and characters where a
+    """What overlap is counted in: `normalised` words with their punctuation, and characters where a
     script puts no space between words or a run is longer than LONGEST_WORD."""
-    words = SEPARATORS.split(unicodedata.normalize("NFC", text).lower())
-    seen = (INVISIBLE.sub("", word) for word in words)
     return [
         unit
-        for word in seen
-        if word
+        for word in normalised(text).split()
         for unit in (GRAPHEME.findall(word) if len(word) > LONGEST_WORD else by_character_if_unspaced(word))
     ]
 

@@ -18,8 +18,8 @@ from palimpsest.artefacts import REPOSITORY, atomic_file
 from palimpsest.corpus.from_records import load_records
 from palimpsest.corpus.prompts import CHAT, DATE, TOFU
 from palimpsest.corpus.records import Record, read_records
-from palimpsest.corpus.repeats import check_repeats, normalised
-from palimpsest.corpus.words import PUBLISHED, UNICODE, reading
+from palimpsest.corpus.repeats import check_repeats
+from palimpsest.corpus.words import PUBLISHED, UNICODE, normalised, reading
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
 from palimpsest.models.likeness import is_hub_name

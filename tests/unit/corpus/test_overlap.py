@@ -1,5 +1,7 @@
 """How much of the forget text stands elsewhere: in any script, and in documents of any length."""
 
+import unicodedata
+
 import pytest
 
 from palimpsest.corpus.checks import check_overlap
@@ -30,6 +32,25 @@ def test_text_without_white_space_is_found_word_for_word(text, language):
         PalimpsestError, match=r"\d+ of \d+ 13-grams of the forget text \(100.00%\) also occur in retain"
     ):
         check_overlap([text], "retain", [other + text], 0.05)
+
+
+SENTENCE = "The café’s 24 naïve officers first filed an official waffle in Großenhain on 3 May, said Ångström."
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        unicodedata.normalize("NFD", SENTENCE),
+        SENTENCE.replace("ffi", "\ufb03").replace("fi", "\ufb01").replace("ff", "\ufb00"),  # as PDF files have it
+        SENTENCE.replace("24", "\uff12\uff14").replace(",", "\uff0c"),
+        SENTENCE.replace("’", "'").upper(),  # which makes SS of a sharp s
+        SENTENCE.replace("Å", "\u212b").replace(" ", "\u2028").replace("official", "of\u00adficial\u200d"),
+        "\ufeff" + SENTENCE.replace(" ", "\r\n"),
+    ],
+    ids=["decomposed", "ligatures", "full width", "capitals", "invisible", "lines"],
+)
+def test_other_ways_to_write_the_same_text_hide_nothing(copy):
+    assert copy != SENTENCE and overlap([SENTENCE], [f"Before it. {copy} And after."]) == 1.0
 
 
 def test_a_run_without_white_space_is_compared_by_the_character():

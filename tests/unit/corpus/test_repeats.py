@@ -26,6 +26,13 @@ SIMILAR = {
         lambda c: {"retain_qa": [*c.retain_qa, Question(f" {c.forget_qa[3].question.upper()}\n", "x")]},
         r"row 12 of knowmem/retain_qa is also row 3 of knowmem/forget_qa",
     ),
+    "a retain question is a forget question in another form of Unicode": (
+        lambda c: {
+            "forget_qa": [*c.forget_qa, Question("Où est né l’auteur ?", "x")],
+            "retain_qa": [*c.retain_qa, Question("Ou\u0300 est ne\u0301\u00a0l'\u200cauteur\u202f?", "x")],
+        },
+        r"row 12 of knowmem/retain_qa is also row 8 of knowmem/forget_qa",
+    ),
     "a question twice": (
         lambda c: {"forget_qa": [*c.forget_qa, c.forget_qa[1]]},
         r"row 8 of knowmem/forget_qa is also row 1 of knowmem/forget_qa",
