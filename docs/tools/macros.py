@@ -41,6 +41,7 @@ def define_env(env) -> None:
         evidence.retained,
         evidence.prediction,
         evidence.pairs_wrong,
+        evidence.public,
     ):
         env.macro(function)
     env.macro(counterexamples.table, "counterexamples")

@@ -59,6 +59,15 @@ def told(comparison: dict, line: dict) -> str:
         ("muse-books", 1, "npo_klr", "full", [22.6, 22.7, -54.9, 50.9, 27.5, 35.0, 7.2, 565.9]),
         ("muse-books", 1, "npo_klr_sure", "full", [17.6, 37.8, -58.0, 49.4, 23.4, 30.2, 7.4, 588.8]),
         ("muse-books", 1, "npo_klr_sure", "4-bit", [16.1, 36.9, -58.9, 34.9, 23.4, 31.1, 8.0, 592.6]),
+        ("tofu-1b", 0, "target", "full", [88.0, 82.0, 47.7, 59.6, -99.98, 70.8]),
+        ("tofu-1b", 0, "ga_gdr", "4-bit", [35.9, 41.4, 53.4, 44.0, -89.2, 10.7]),
+        ("tofu-1b", 0, "ga_gdr+prune_10", "full", [73.7, 58.9, 50.3, 56.6, -98.6, 31.5]),
+        ("tofu-1b", 0, "npo_gdr", "4-bit", [32.5, 38.6, 58.6, 48.5, -83.6, 8.8]),
+        ("tofu-8b", 0, "retrain", "full", [10.4, 39.5, 64.1, 64.8, None, 6.5]),
+        ("tofu-8b", 0, "ga_gdr", "4-bit", [67.2, 58.8, 46.3, 58.9, -98.2, 36.1]),
+        ("tofu-8b", 0, "ga_gdr+prune_30", "full", [93.8, 87.3, 50.6, 63.1, -99.5, 74.0]),
+        ("tofu-phi-1.5", 1, "npo_gdr", "Q4_K_M", [32.1]),
+        ("tofu-llama-2-7b", 0, "npo_gdr", "NF4", [15.3]),
     ],
 )
 def test_numbers_are_those_of_the_tables(pack, table, model, precision, numbers):
@@ -77,7 +86,7 @@ def test_table_1_is_complete_or_says_what_is_absent(pack):
 def test_every_row_has_a_number_per_column_and_every_table_its_source():
     for pack in read_packs()["packs"].values():
         for table in pack["tables"]:
-            assert table["source"].startswith("arXiv 2410.16454, table ")
+            assert table["source"].startswith(("arXiv 2410.16454, table ", "github.com/"))
             width = len(table["columns"])
             assert all(cell is None or len(cell) == width for row in table["rows"].values() for cell in row.values())
 
@@ -115,7 +124,7 @@ def test_every_number_says_which_copy_it_was_read_from(pack):
     for table in (first, *others):
         assert set(table.get("other_copies", {})) <= set(table["rows"])
     comparison = compare(audit(study(pack.removeprefix("muse-")), {}), pack)
-    assert set(comparison["copies"]) == {"v1", "v3", "both"} == set(read_packs()["copies"])
+    assert set(comparison["copies"]) == {"v1", "v3", "both"} == set(read_packs()["copies"]) - {"repository"}
     (nothing,) = lines(comparison, model="retrain", precision="8-bit")
     assert nothing["copy"] is None
     text = markdown(comparison)
@@ -157,7 +166,8 @@ def test_the_studies_measure_every_cell_of_their_pack(kind):
     assert params["battery"]["models"] is None and {"bf16", "bnb-fp4", "rtn-int4"} == set(
         params["battery"]["precisions"]
     )
-    assert {form for group in read_packs()["precisions"].values() for form in group} <= formats
+    named = {precision for table in pack["tables"] for row in table["rows"].values() for precision in row}
+    assert {form for precision in named for form in read_packs()["precisions"][precision]} <= formats
 
 
 def test_differences_are_ours_minus_the_papers():
@@ -270,3 +280,20 @@ def test_the_command_prints_markdown_and_one_line_on_mistakes(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^1$"):
         main(["tables", "known-answers", str(tmp_path)])
     assert "without report.known_answers: name a pack, one of muse-books, muse" in capsys.readouterr().err
+
+
+def test_a_study_of_tofu_prints_published_ours_and_difference():
+    settings = {"prompt": {"template": "chat"}, "quantizers": {"bnb-fp4": {}}, "inference": {"compute": "float32"}}
+    settings |= {"methods": {"ga_gdr": {"checkpoint": "mine"}}, "models": {"target": "train"}}
+    names = ("probability", "knowmem", "truth_ratio", "model_utility", "privleak", "extraction_strength")
+    scores = {(m, p): dict.fromkeys(names, 50.0) for m in ("target", "ga_gdr") for p in ("bf16", "bnb-fp4")}
+    found = compare(audit(settings, scores), "tofu-1b")
+    (line,) = lines(found, model="ga_gdr", precision="4-bit")
+    assert line["format"] == "bnb-fp4" and line["copy"] == "repository"
+    assert line["cells"][0] == {"paper": 35.9, "ours": 50.0, "difference": pytest.approx(14.1)}
+    said = told(found, line)
+    assert "inference.compute: float32 (paper: float16)" in said and "which means FP4" in said
+    assert "GradDiff_lr1e-05_alpha1_epoch10" in said and "prompt.template" not in said
+    (attacked,) = lines(found, model="ga_gdr+prune_30")
+    assert attacked["format"] is None and attacked["cells"][0]["ours"] is None
+    assert "35.9 / 50.0 / +14.1" in markdown(found)
