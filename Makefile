@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: audit test docs figures test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
+.PHONY: audit test docs figures pictures test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
 
 audit: setup ## the default study, and where its report is
 	snakemake --cores all
@@ -60,6 +60,9 @@ docs: setup ## the documents as a site in site/; a broken link is an error
 figures: setup ## the figures of the documents and the list of counterexamples, from docs/evidence
 	python docs/tools/figures.py
 	python docs/tools/counterexamples.py
+
+pictures: setup ## of results/report.html, light and dark, into docs/figures (needs Chromium)
+	python docs/tools/pictures.py
 
 rulegraph: setup ## docs/figures/rulegraph.svg (needs graphviz)
 	snakemake --rulegraph dot 2>/dev/null | dot -Tsvg > docs/figures/rulegraph.svg

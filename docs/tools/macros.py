@@ -25,6 +25,20 @@ def define_env(env) -> None:
         )
 
     @env.macro
+    def report_picture() -> str:
+        """The picture of the default study's report, where `make pictures` made it."""
+        if not (figures.FOLDER / "report.png").is_file():
+            return ""
+        up = "../" * env.page.file.src_uri.count("/")
+        said = (
+            "The first screen of the default study's report: the answer in a sentence, and what each format brings back"
+        )
+        return "\n".join(
+            f"![{said}]({up}figures/{name}#only-{scheme})"
+            for name, scheme in (("report.png", "light"), ("report-dark.png", "dark"))
+        )
+
+    @env.macro
     def message(name: str) -> str:
         return figures.message(name)
 
