@@ -174,3 +174,21 @@ def public_results() -> pd.DataFrame:
 def public(query: str = "index >= 0") -> int:
     """How many public rows with a recovery a pandas query leaves."""
     return len(public_results().dropna(subset="recovered").query(query))
+
+
+def retained_table(study: str, *columns: str) -> str:
+    """Retained knowledge of every unlearned model of a study, mean over its seeds, at some precisions, as Markdown."""
+    rows = scores(study)
+    rows = rows[rows.kind == UNLEARNED]
+    means = rows.groupby(["model", "precision"], sort=False)[f"retained_{HEADLINE}_mean"].mean()
+    storage = rows.groupby("model").weights.first()
+    lines = [f"| method | weights | {' | '.join(columns)} |", "|---|---|" + "---:|" * len(columns)]
+    for model in dict.fromkeys(rows.model):
+        cells = [f"{means[model, name]:.0f}" for name in columns]
+        lines.append(f"| {model} | {storage[model]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean_retained(study: str, models: list[str], precision: str) -> str:
+    """Retained knowledge of some models of a study at a precision, mean over models and seeds, percent."""
+    return f"{sum(retained(study, model, precision) for model in models) / len(models):.0f}"

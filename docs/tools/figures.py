@@ -265,6 +265,27 @@ def formats() -> Figure:
     )
 
 
+SLOW = {"ga_gdr_slow": "#d1495b", "npo_gdr_slow": "#e9a23b"}
+"""Models of studies/all-quantizers-gpu at the smaller rate."""
+
+
+def formats_recovered() -> Figure:
+    """What 4-bit formats bring back at a small learning rate, a dot for each model and seed."""
+    rows = pairs().query("study == 'all-quantizers-gpu' and model in @SLOW").copy()
+    order = list(rows.groupby("precision").recovered.mean().sort_values(ascending=False).index)
+    base = alt.Chart(rows).encode(
+        x=alt.X("recovered:Q", title="share of what had been forgotten that is back (%)"),
+        y=alt.Y("precision:N", title=None, sort=order),
+    )
+    dots = base.mark_circle(size=60, opacity=0.8).encode(color=coloured("model:N", SLOW, None))
+    means = base.mark_tick(thickness=3, size=14, color="#8b949e").encode(x="mean(recovered):Q")
+    mean = rows.groupby("precision").recovered.mean()
+    return alt.layer(means, dots).properties(width=440, height=340), (
+        f"At a learning rate of 4e-6 rounding in groups of 128 brings back {mean['rtn-int4-g128']:.0f} % of what was "
+        f"forgotten, AWQ {mean['awq']:.0f} %, GPTQ {mean['gptq-retain']:.0f} %. Grey: the mean."
+    )
+
+
 def dead_zone() -> Figure:
     """A drawing, not a measurement: which weights an update reaches, and which of them int4 rounds to zero."""
     half, reach, spread = 0.0067, 2**-8, 0.02
@@ -352,6 +373,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "cures": cures,
     "rho": rho,
     "format-costs": formats,
+    "formats-recovered": formats_recovered,
     "dead-zone": dead_zone,
     "public-results": public,
 }

@@ -51,6 +51,8 @@ def define_env(env) -> None:
         evidence.count,
         evidence.share,
         evidence.moved,
+        evidence.retained_table,
+        evidence.mean_retained,
         evidence.score,
         evidence.retained,
         evidence.prediction,
