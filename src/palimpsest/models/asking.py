@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
+from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
 from palimpsest.corpus.prompts import CHAT, OWN, PLAIN, Template, make_template, question_prompt
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Pairs = Sequence[tuple[str, str]]
-PROBES = ("a", "the", "T", "In", "7")
-"""Answers that begin unlike each other: what their tokens share is the prompt's."""
+PROBES = ("the", "In", *ascii_letters, *'7"(')
+"""Answers that begin unlike each other: what their tokens share is the prompt's. Every letter is among them, for a
+small vocabulary may join the blank before an answer with one of them alone."""
 PLACE = "\ue000answer\ue001"
 """Stands for the answer while a chat template is read: characters that are in no text."""
 

@@ -1,10 +1,15 @@
 """Questions under every template: what is asked is the start of what was trained, and a model answers it."""
 
 import copy
+from contextlib import nullcontext
 from datetime import datetime
+from string import ascii_letters
 
 import pytest
 import torch
+from any_text import always, texts
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers_of_families import FAMILIES, llama, qwen2
 
 from palimpsest.corpus.prompts import AS_MUSE, DATE, TEXTS, Template, make_template, question_prompt
@@ -59,6 +64,23 @@ def test_a_prompt_is_the_start_of_the_trained_tokens(tokenizer, tiny, name):
         if name != "chat":
             assert list(put.tokens[: len(start_tokens(tokenizer))]) == start_tokens(tokenizer)
         assert trained[len(trained) - len(end_token(tokenizer)) :] == end_token(tokenizer) or name == "chat"
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "plain"])
+def test_so_it_is_for_any_text(tokenizer, name):
+    """But where a template with control tokens refuses a text that has one in it."""
+    asking = Asking(make_template(SETTINGS[name]), tokenizer)
+    special = [each.content for each in tokenizer.added_tokens_decoder.values() if each.special]
+
+    @always(60)
+    @given(question=texts(), answer=texts(), first=st.sampled_from(["", *ascii_letters, "Anna ", "é", "中", "“", "-5"]))
+    def check(question, answer, first):
+        commands = name != "tofu" and any(each in question + first + answer for each in special)
+        with pytest.raises(PalimpsestError, match="has the special token") if commands else nullcontext():
+            trained, put = asking.sequence(question, first + answer), asking.prompt(question)
+            assert tuple(trained[: len(put.tokens)]) == put.tokens
+
+    check()
 
 
 def test_plain_is_the_published_prompt_with_the_answer_apart(tiny):
