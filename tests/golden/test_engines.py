@@ -302,6 +302,16 @@ def test_tokens_that_come_as_text_are_those_of_the_tokenizer(llamas):
         running._encoded("The", " council met", names[:1])
 
 
+def test_a_prompt_may_have_any_character(tmp_path):
+    """Line separators of Unicode among them, which end no line of JSON."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('\ufeff{"prompt": "a\u2028b\u0085c", "answer": "d\\u2029"}\r\n\n{"text": "e"}', encoding="utf-8")
+    assert read_prompts(path) == [Asked("a\u2028b\u0085c", "d\u2029"), Asked("e", "")]
+    path.write_text('{"prompt": "a"}\n{"prompt": "\\ud800"}')
+    with pytest.raises(PalimpsestError, match="line 2 has half a surrogate pair"):
+        read_prompts(path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "holds no prompt"), ("{", "line 1 is not JSON"), ('{"answer": "x"}', "line 1 has no prompt, question, text")],

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,29 @@ def not_utf8(path: Path, content: bytes) -> str:
         line = content.count(b"\n", 0, content.index(b"\x00")) + 1
         return f"{path}, line {line} holds a zero byte: save the file as UTF-8 (it may be UTF-16), or remove that byte."
     return ""
+
+
+def json_lines(path: Path, remedy: str, text: str | None = None) -> Iterator[tuple[str, Any]]:
+    """Place ("FILE, line N", from 1) and value of each line that is not blank; raises PalimpsestError that names the
+    line that is not JSON.
+
+    Lines end with \\n alone: JSON may have other line separators of Unicode in its strings. remedy: what the message
+    asks for. text: of the file, where it was read already.
+    """
+    for number, line in enumerate((read_text(path) if text is None else text).split("\n"), start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            try:
+                yield place, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise PalimpsestError(f"{place} is not JSON ({reason_of(error)}): {remedy}.") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Why json refuses a text."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, line {error.lineno}, column {error.colno}"
+    return " ".join(str(error).split())[:200]
 
 
 def read_list(path: Path) -> list[Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palimpsest.corpus.files import cleaned, read_text
+from palimpsest.corpus.files import cleaned, json_lines, read_text, reason_of
 from palimpsest.corpus.words import is_blank
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import SPLITS
@@ -76,24 +76,12 @@ def rows_of_file(file: Path) -> Iterator[tuple[str, Any]]:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise PalimpsestError(f"{file} begins as a JSON list and is none ({_reason(error)}): correct it.") from None
+            raise PalimpsestError(
+                f"{file} begins as a JSON list and is none ({reason_of(error)}): correct it."
+            ) from None
         yield from ((f"{file}, record {number}", value) for number, value in enumerate(values, start=1))
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            place = f"{file}, line {number}"
-            try:
-                yield place, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise PalimpsestError(
-                    f"{place} is not JSON ({_reason(error)}): write one record on each line, or a JSON list."
-                ) from None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg}, line {error.lineno}, column {error.colno}"
-    return " ".join(str(error).split())[:200]
+    yield from json_lines(file, "write one record on each line, or a JSON list", text)
 
 
 def _record(place: str, row: Any) -> Record:

@@ -1,12 +1,11 @@
 """The same scores by the engine that ships a file and by its weights in transformers, beside what `agreement` finds."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from palimpsest.corpus.files import read_text
-from palimpsest.errors import PalimpsestError, first_line
+from palimpsest.corpus.files import cleaned, json_lines
+from palimpsest.errors import PalimpsestError
 from palimpsest.inference.agreement import DIFFERS, Agreement, Asked, Rounding, ask, compare, log_probs_behind
 from palimpsest.inference.engines import Answer, Engine
 from palimpsest.metrics.rouge import rouge_l
@@ -45,20 +44,14 @@ def read_prompts(path: Path) -> list[Asked]:
     if not path.is_file():
         raise PalimpsestError(f"{path} does not exist: give a file of JSON lines, each with a prompt.")
     asked = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PalimpsestError(f"{path}, line {number} is not JSON ({first_line(error)}): mend it.") from None
+    for place, row in json_lines(path, "mend it"):
         given = [row[key] for key in PROMPT_KEYS if key in row] if isinstance(row, dict) else []
         if not given or not isinstance(given[0], str) or not given[0].strip():
-            raise PalimpsestError(f"{path}, line {number} has no {', '.join(PROMPT_KEYS)}: give it one, as text.")
+            raise PalimpsestError(f"{place} has no {', '.join(PROMPT_KEYS)}: give it one, as text.")
         answer = row.get("answer", "")
         if not isinstance(answer, str):
-            raise PalimpsestError(f"{path}, line {number} has an answer that is no text: write it as text.")
-        asked.append(Asked(given[0], answer))
+            raise PalimpsestError(f"{place} has an answer that is no text: write it as text.")
+        asked.append(Asked(cleaned(given[0], place), cleaned(answer, place)))
     if not asked:
         raise PalimpsestError(f"{path} holds no prompt: give a file of JSON lines, each with a prompt.")
     return asked

@@ -1,16 +1,18 @@
 """Results of lm-eval: samples_TASK_*.jsonl, a line a document, its metrics beside it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from palimpsest.corpus.files import json_lines
 from palimpsest.errors import PalimpsestError
-from palimpsest.verdict.openunlearning import NO_CONTROL, Files
+from palimpsest.verdict.openunlearning import NO_CONTROL, Files, is_number
 from palimpsest.verdict.records import Measured, Values
 from palimpsest.vocabulary import FULL
+
+GIVEN = "a samples_*.jsonl of lm-eval"
 
 
 def read_samples(files: Files, metrics: Sequence[str], records_per_subject: int | None = None) -> list[Measured]:
@@ -51,21 +53,11 @@ def _measured(files: Files, rows: Mapping[Path, dict[str, Any]], metric: str, ea
 def _rows(path: Path) -> dict[str, Any]:
     """By document; several filters of one document (lm-eval writes a line each) keep the first."""
     found: dict[str, Any] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise PalimpsestError(f"{path} does not exist: give a samples_*.jsonl of lm-eval (--log_samples).") from None
-    except UnicodeDecodeError as error:
-        raise PalimpsestError(f"{path} is no UTF-8 text: give a samples_*.jsonl of lm-eval.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise PalimpsestError(f"{path}, line {number} is no JSON: give a samples_*.jsonl of lm-eval.") from error
+    if not path.is_file():
+        raise PalimpsestError(f"{path} does not exist: give {GIVEN} (--log_samples).")
+    for place, row in json_lines(path, f"give {GIVEN}"):
         if not isinstance(row, dict) or "doc_id" not in row:
-            raise PalimpsestError(f"{path}, line {number} has no doc_id: give a samples_*.jsonl of lm-eval.")
+            raise PalimpsestError(f"{place} has no doc_id: give {GIVEN}.")
         found.setdefault(str(row["doc_id"]), row)
     if not found:
         raise PalimpsestError(f"{path} is empty: run lm-eval with --log_samples.")
@@ -74,13 +66,13 @@ def _rows(path: Path) -> dict[str, Any]:
 
 def _number(row: Mapping[str, Any], metric: str, path: Path, name: str) -> float:
     value = row.get(metric)
-    if not isinstance(value, int | float):
+    if not is_number(value) and not isinstance(value, bool):  # some tasks write true and false
         has = ", ".join(key for key, each in row.items() if isinstance(each, int | float) and key != "doc_id")
         raise PalimpsestError(
             f"{path}: document {name} has no number under {metric!r} (it has: {has or 'none'}): name a column of it in "
             "the policy, metrics.lm-eval."
         )
-    return float(value)
+    return float(value)  # type: ignore[arg-type]  # is_number
 
 
 def _answer(row: Mapping[str, Any]) -> str:

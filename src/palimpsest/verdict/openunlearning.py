@@ -27,7 +27,10 @@ STAND_IN = {"probability": ("forget_Q_A_PARA_Prob", "prob")}
 KEPT = {"probability": ("retain_Q_A_Prob", "prob"), "rouge": ("retain_Q_A_ROUGE", "rougeL_recall")}
 """The same of the retain set, where a file has it."""
 
-UTILITY = "model_utility"
+UTILITY, RATIO = "model_utility", "forget_truth_ratio"
+READ = {UTILITY, RATIO, *(name for names in (METRICS, STAND_IN, KEPT) for name, _ in names.values())}
+"""What is taken from a file; others may be of any shape."""
+LARGEST = 1e300
 
 NO_CONTROL = "No retained control was given: knowledge is counted from 0, and what any model would guess is in it."
 
@@ -134,13 +137,11 @@ def _utility(files: Files, evals: Mapping[Path, Any]) -> tuple[dict[str, float],
 
 def _forget_quality(files: Files, evals: Mapping[Path, Any]) -> list[str]:
     """A note, where the model's files and the retained control's have the truth ratios that it compares."""
-    ratios = {path: (results.get("forget_truth_ratio") or {}).get("value_by_index") for path, results in evals.items()}
+    ratios = {path: (results.get(RATIO) or {}).get("value_by_index") for path, results in evals.items()}
     asked = {FULL: files.before, **files.after}
     if files.retain is None or not all(ratios[path] for path in (files.retain, *asked.values())):
         return []
-    scores = {
-        path: list(_rows(evals[path], path, "forget_truth_ratio", "score").values()) for path in evals if ratios[path]
-    }
+    scores = {path: list(_rows(evals[path], path, RATIO, "score").values()) for path in evals if ratios[path]}
     found = {name: forget_quality(scores[path], scores[files.retain]) for name, path in asked.items()}
     listed = ", ".join(f"{value:.2g} at {name}" for name, value in found.items())
     return [f"Forget quality, the p of truth ratios against the retained control's (small: they differ): {listed}."]
@@ -148,7 +149,8 @@ def _forget_quality(files: Files, evals: Mapping[Path, Any]) -> list[str]:
 
 def _answers(results: Mapping[str, Any], ids: Sequence[str]) -> list[str]:
     rows = results.get("forget_Q_A_ROUGE", {}).get("value_by_index") or {}
-    return [str(rows.get(name, {}).get("generation", "")) for name in ids]
+    found = (rows.get(name) for name in ids)
+    return [str(row.get("generation", "")) if isinstance(row, dict) else "" for row in found]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -156,7 +158,23 @@ def _read(path: Path) -> dict[str, Any]:
     metrics = results.values() if isinstance(results, dict) else ()
     if not any(isinstance(each, dict) and "agg_value" in each for each in metrics):
         raise PalimpsestError(f"{path} is no result of OpenUnlearning: give its TOFU_EVAL.json.")
+    for name in READ & results.keys():
+        _check_entry(results[name], name, path)
     return results
+
+
+def _check_entry(entry: Any, name: str, path: Path) -> None:
+    """Raise PalimpsestError for a metric whose rows or mean are not what they are named."""
+    rows, mean = (entry.get(key) for key in ("value_by_index", "agg_value")) if isinstance(entry, dict) else (0, 0)
+    if not isinstance(rows, dict | None):
+        raise PalimpsestError(f"{path}: {name} is no metric with rows by index: evaluate it again.")
+    if mean is not None and not is_number(mean):
+        raise PalimpsestError(f"{path}: the agg_value of {name} is no finite number: evaluate it again.")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a file of another tool is a number that a score can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _rows(results: Mapping[str, Any], path: Path, metric: str, key: str) -> dict[str, float]:
@@ -169,7 +187,7 @@ def _rows(results: Mapping[str, Any], path: Path, metric: str, key: str) -> dict
     found = {}
     for name, row in rows.items():
         value = row.get(key) if isinstance(row, dict) else None
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not is_number(value):
             raise PalimpsestError(f"{path}: record {name} of {metric} has no number under {key!r}: evaluate it again.")
-        found[str(name)] = float(value)
+        found[str(name)] = float(value)  # type: ignore[arg-type]  # is_number
     return found

@@ -105,7 +105,19 @@ def test_a_wrong_command_line_is_not_a_failed_model(tmp_path, capsys):
             lambda d: d["forget_Q_A_Prob"]["value_by_index"]["3"].pop("prob"),
             "record 3 of forget_Q_A_Prob has no number",
         ),
-        (lambda d: d["forget_Q_A_Prob"]["value_by_index"]["3"].update(prob=float("nan")), "no number from 0 to 1"),
+        (
+            lambda d: d["forget_Q_A_Prob"]["value_by_index"]["3"].update(prob=float("nan")),
+            "record 3 of forget_Q_A_Prob has no",
+        ),
+        (
+            lambda d: d["forget_Q_A_Prob"]["value_by_index"]["3"].update(prob=10**400),
+            "record 3 of forget_Q_A_Prob has no number",
+        ),
+        (lambda d: d["forget_Q_A_Prob"]["value_by_index"]["3"].update(prob=1.5), "no number from 0 to 1"),
+        (lambda d: d["forget_Q_A_Prob"].update(value_by_index=[1]), "forget_Q_A_Prob is no metric with rows by index"),
+        (lambda d: d.update(forget_Q_A_ROUGE="x"), "forget_Q_A_ROUGE is no metric with rows by index"),
+        (lambda d: d.update(model_utility={"agg_value": "0.5"}), "the agg_value of model_utility is no finite number"),
+        (lambda d: d.update(model_utility={"agg_value": float("inf")}), "the agg_value of model_utility is no finite"),
         (lambda d: d.pop("forget_Q_A_Prob"), "has no rows of forget_Q_A_Prob"),
         (lambda d: d.clear(), "is no result of OpenUnlearning"),
     ],
@@ -142,7 +154,12 @@ def test_samples_of_lm_eval(tmp_path, capsys):
     Path(nf4).write_text('{"doc_id": 0, "acc": 1}\nnonsense\n')
     with pytest.raises(SystemExit):
         main(command)
-    assert "nf4.jsonl, line 2 is no JSON" in capsys.readouterr().err
+    assert "nf4.jsonl, line 2 is not JSON" in capsys.readouterr().err
+    for wrong in ("NaN", "1e999", "1" + "0" * 400, '"1"', "null"):
+        Path(nf4).write_text('{"doc_id": 0, "acc": %s}\n' % wrong)  # noqa: UP031 - braces
+        with pytest.raises(SystemExit):
+            main(command)
+        assert len((told := capsys.readouterr().err).splitlines()) == 1 and "nf4.jsonl" in told
 
 
 def test_a_policy_is_written_before_the_run(tmp_path, capsys):
