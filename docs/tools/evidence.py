@@ -46,22 +46,22 @@ def retained(study: str, model: str, precision: str, seed: int | None = None) ->
     return score(study, f"retained_{HEADLINE}_mean", model, precision, seed)
 
 
-def _pretrained_pairs() -> list[dict]:
-    """The pairs of docs/evidence/pretrained.csv, which the packaged table does not hold yet."""
-    rows = {(row["model"], row["precision"]): row for row in scores("pretrained").to_dict("records")}
+def pairs_of(study: str) -> list[dict]:
+    """The pairs of docs/evidence/STUDY.csv. The packaged table has each pair once, whatever studies it is part of."""
+    rows = {(row["model"], row["seed"], row["precision"]): row for row in scores(study).to_dict("records")}
     found = []
-    for (model, precision), row in rows.items():
+    for (model, seed, precision), row in rows.items():
         if row["kind"] != UNLEARNED or precision == FULL:
             continue
         there, before = (
             {m: None if pd.isna(v := r[f"retained_{HEADLINE}_{m}"]) else v for m in FORGET_METRICS}
-            for r in (row, rows[model, FULL])
+            for r in (row, rows[model, seed, FULL])
         )
         if compared := forgotten_and_returned(there, before, RULES["forgotten_below"]):
             lost, after, earlier = compared
             found.append(
-                {"study": "pretrained", "parameters": SIZES[PRETRAINED], "model": model, "weights": row["weights"]}
-                | {"seed": row["seed"], "precision": precision, "rho": row["rho"], "forgotten": lost}
+                {"study": study, "model": model, "weights": row["weights"]}
+                | {"seed": seed, "precision": precision, "rho": row["rho"], "forgotten": lost}
                 | {"recovered_share": (after - earlier) / (100 - earlier)}
                 | {"outcome": outcome(after, earlier, RULES["negligible"])}
             )
@@ -85,7 +85,7 @@ def pairs() -> pd.DataFrame:
     bfloat16), broken, recovered (percent)."""
     table = read_table()
     assert table is not None, "the package ships its table"
-    rows = pd.DataFrame([*table["measured"], *_pretrained_pairs()])
+    rows = pd.DataFrame([*table["measured"], *pairs_of("pretrained")])
     broken = _broken()
     rows["base"] = [
         SMOLLM2 if size == SIZES[SMOLLM2] else PRETRAINED if study == "pretrained" else SCRATCH

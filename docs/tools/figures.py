@@ -265,6 +265,79 @@ def formats() -> Figure:
     )
 
 
+def default_study() -> Figure:
+    """Retained knowledge of every method of the default study, by format."""
+    rows = scores("default").query("kind == 'unlearned'").copy()
+    rows["retained"] = rows.retained_same_precision_mean
+    order = ["bf16", "bnb-int8", "gptq", "bnb-nf4", "bnb-fp4", "rtn-int4"]
+    base = alt.Chart(rows).encode(
+        x=alt.X("retained:Q", title="of the forgotten text it retains (%)", scale=alt.Scale(domain=[0, 105])),
+        y=alt.Y("precision:N", title=None, sort=order),
+        color=coloured("weights:N", {name: STORAGES[name] for name in (BFLOAT16, FLOAT32)}, STORAGE_TITLE),
+    )
+    chart = base.mark_circle(size=70, opacity=0.8).properties(width=480, height=190)
+    low, high = (rows[(rows.precision == at) & (rows.weights == BFLOAT16)].retained.mean() for at in (FULL, "rtn-int4"))
+    finer = rows[(rows.precision == "rtn-int4") & (rows.weights == FLOAT32)].retained.mean()
+    return chart, (
+        f"In the default study the models with bfloat16 weights retain {low:.0f} % of the text in bf16 and "
+        f"{high:.0f} % in int4, the one with float32 weights {finer:.0f} % in int4. A dot is a method."
+    )
+
+
+def default_rho() -> Figure:
+    """rho against what came back, in the default study."""
+    rows = scores("default").query("kind == 'unlearned' and precision != 'bf16'").copy()
+    chart = (
+        alt.Chart(rows)
+        .mark_point(filled=True, size=70, opacity=0.85)
+        .encode(
+            x=alt.X("rho:Q", title="rho: the part of the update that the format keeps"),
+            y=alt.Y("recovery:Q", title="recovery (points of retained knowledge)"),
+            color=alt.Color("precision:N", title="format"),
+            shape=alt.Shape("weights:N", title=STORAGE_TITLE),
+        )
+        .properties(width=440, height=280)
+    )
+    low, high = (rows[side].recovery.mean() for side in (rows.rho < 0.5, rows.rho >= 0.5))
+    return chart, (
+        f"In the default study formats that keep less than half of the update bring back {low:.0f} points of retained "
+        f"knowledge on average, the others {high:.0f}."
+    )
+
+
+def learning_rates() -> Figure:
+    """What came back by learning rate, format and storage, mean of three seeds."""
+    rows = pd.DataFrame(evidence.pairs_of("phase-diagram"))
+    rows["recovered"] = 100 * rows.recovered_share
+    rows["rate"] = rows.model.str.split("-", n=1).str[1]
+    rates = sorted(rows.rate.unique(), key=float)
+    cells = rows.groupby(["weights", "rate", "precision"]).agg(recovered=("recovered", "mean"), rho=("rho", "mean"))
+    cells = cells.reset_index()
+    cells["shown"] = cells.recovered.clip(0, 100)
+    shade = alt.Scale(domain=[0, 100], range=["#f2f0e6", "#e9a23b", "#a01830"])
+    parts = []
+    for storage in STORAGES:
+        part = cells[cells.weights == storage]
+        base = alt.Chart(part).encode(
+            x=alt.X("rate:N", title="learning rate", sort=rates, axis=alt.Axis(labelAngle=-60)),
+            y=alt.Y("precision:N", title=None, sort=["bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4"]),
+        )
+        boxes = base.mark_rect().encode(color=alt.Color("shown:Q", title="share that is back (%)", scale=shade))
+        words = base.mark_text(fontSize=10).encode(
+            text=alt.Text("rho:Q", format=".2f"),
+            color=alt.condition("datum.shown > 65", alt.value("white"), alt.value("#24292f")),
+        )
+        width = 32 * part.rate.nunique()
+        parts.append(alt.layer(boxes, words).properties(width=width, height=120, title=storage))
+    chart = alt.hconcat(*parts)
+    slow = cells[(cells.weights == BFLOAT16) & (cells.rate == "4.0e-6")].set_index("precision").recovered
+    finer = cells[cells.weights != BFLOAT16].recovered.max()
+    return chart, (
+        f"At 4e-6 with bfloat16 weights int4 brings back {slow['rtn-int4']:.0f} % of what was forgotten, "
+        f"and nothing at large rates. With finer weights no format brings back more than {finer:.0f} % (mean of seeds)."
+    )
+
+
 SLOW = {"ga_gdr_slow": "#d1495b", "npo_gdr_slow": "#e9a23b"}
 """Models of studies/all-quantizers-gpu at the smaller rate."""
 
@@ -373,6 +446,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "cures": cures,
     "rho": rho,
     "format-costs": formats,
+    "default-study": default_study,
+    "default-rho": default_rho,
+    "learning-rates": learning_rates,
     "formats-recovered": formats_recovered,
     "dead-zone": dead_zone,
     "public-results": public,

@@ -26,6 +26,7 @@ def command_line() -> str:
     """Every command with its arguments and options, as typer documents itself."""
     command = get_command(app)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="palimpsest")
+    text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", text).replace("\b", "")  # cut short; the page lists them
     text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
     return re.sub(r"(?<!`)<([^>\n]+)>", r"&lt;\1&gt;", text.split("\n", 1)[1])
 
