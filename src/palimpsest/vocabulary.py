@@ -35,6 +35,9 @@ REAL_AUTHORS, WORLD_FACTS = "real_authors", "world_facts"
 KNOWMEM, PRIVLEAK, UTILITY, PERPLEXITY = "knowmem", "privleak", "utility", "perplexity"
 """Metrics, beside VERBMEM."""
 
+PROBABILITY, EXTRACTION, MEMORIZATION = ANSWER_METRICS = ("probability", "extraction_strength", "exact_memorization")
+"""Metrics of the tokens of true answers, where a study asks for them."""
+
 FORGET_METRICS = (VERBMEM, KNOWMEM)
 REQUIRED_METRICS = (*FORGET_METRICS, PRIVLEAK, UTILITY, PERPLEXITY)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from palimpsest.inference.files import ANSWERS, AnswerTokens, write_answers
 from palimpsest.metrics import score
 from palimpsest.report.figures import draw_retained, draw_survival
 from palimpsest.report.page import render
@@ -80,7 +81,18 @@ def write_inference(folder: Path, model: str, precision: str, seed: int, know: d
         ),
     }
     pyarrow.parquet.write_table(pyarrow.table(table), folder / "logprobs.parquet")
+    write_answers(
+        [made_answer(rng, task, index, know[task]) for task in list(TASKS)[1:] for index in range(TASKS[task])],
+        folder / ANSWERS,
+    )
     return {"responses": folder / "responses.jsonl", "logprobs": folder / "logprobs.parquet"}
+
+
+def made_answer(rng: random.Random, task: str, index: int, known: float) -> AnswerTokens:
+    """Four tokens, as probable as the model knows them, and one that ends the answer."""
+    true, predicted = [10, 11, 12, 13, 1], [token if rng.random() < known else 0 for token in (10, 11, 12, 13)]
+    log_probs = [float(np.log(max(known, 0.01))) - rng.random() / 10 for _ in predicted]
+    return AnswerTokens(task, index, [*log_probs, -0.001], [*predicted, 1], true, 1)
 
 
 def make_study(folder: Path, know: Any = knowledge, models: Any = tuple(WEIGHTS), seeds: Any = (1,)) -> dict[str, Any]:

@@ -15,6 +15,7 @@ rule infer:
         manifest="results/infer/{model}/seed{seed}/{precision}/manifest.json",
         responses="results/infer/{model}/seed{seed}/{precision}/responses.jsonl",
         logprobs="results/infer/{model}/seed{seed}/{precision}/logprobs.parquet",
+        answers="results/infer/{model}/seed{seed}/{precision}/answers.parquet",
     log:
         "results/logs/infer/{model}/seed{seed}/{precision}.log",
     benchmark:

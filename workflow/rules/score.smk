@@ -22,7 +22,7 @@ rule score:
             "results/infer/{model}/seed{{seed}}/{precision}/{file}",
             model=["{model}", *CONTROLS],
             precision=PRECISIONS,
-            file=["responses.jsonl", "logprobs.parquet"],
+            file=["responses.jsonl", "logprobs.parquet", "answers.parquet"],
         ),
         code=code_of("score.py"),
     output:

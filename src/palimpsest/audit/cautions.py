@@ -11,12 +11,15 @@ from typing import Any
 
 from palimpsest.audit.shapes import AuditTable
 from palimpsest.vocabulary import (
+    EXTRACTION,
     HEADLINE,
     KNOWMEM,
+    MEMORIZATION,
     NO_RETRAIN,
     OK,
     PERPLEXITY,
     PRIVLEAK,
+    PROBABILITY,
     RETRAIN,
     UNDEFINED,
     UTILITY,
@@ -31,6 +34,9 @@ NAMES = {
     PRIVLEAK: "PrivLeak",
     UTILITY: "Utility",
     PERPLEXITY: "Perplexity",
+    PROBABILITY: "Probability",
+    EXTRACTION: "Extraction strength",
+    MEMORIZATION: "Exact memorization",
 }
 FAR = 0.2
 """From 0.5, an AUC of the retrained model that this far off makes PrivLeak doubtful. The published ones of MUSE are

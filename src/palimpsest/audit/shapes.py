@@ -24,7 +24,8 @@ class AveragedCell(Cell):
 class MetricCell(TypedDict):
     """What a row shows of a score record: see palimpsest.metrics.records.Score.
 
-    auc_retrain, n_forget, n_holdout: of PrivLeak alone, see palimpsest.metrics.records.PrivLeakScore.
+    auc_retrain, n_forget, n_holdout: of PrivLeak alone, see palimpsest.metrics.records.PrivLeakScore. shuffled: of
+    ROUGE alone, see palimpsest.metrics.records.RougeScore.
     """
 
     score: float | None
@@ -34,6 +35,7 @@ class MetricCell(TypedDict):
     auc_retrain: NotRequired[float]
     n_forget: NotRequired[int]
     n_holdout: NotRequired[int]
+    shuffled: NotRequired[float]
 
 
 class SurvivalCell(TypedDict):
@@ -41,7 +43,7 @@ class SurvivalCell(TypedDict):
 
     rho: float | None
     rho_status: str
-    same_code_share: float
+    same_code_share: float | None
     changed_share: float | None
     relative_update_norm: float | None
     scale_drift: float | None
@@ -197,7 +199,7 @@ class Reach(TypedDict):
 class DeployedFile(TypedDict):
     """A precision that is a file which was quantized elsewhere. model: that it is of, by params.yaml; path: there;
     format: what it is; verdict, reasons: of palimpsest.quantizers.origin, on whether it is that model's; codes_sha256:
-    of its codes and scales."""
+    of its codes and scales; None where these have no reader, which is `not_proven`, why not."""
 
     precision: str
     model: str
@@ -205,7 +207,8 @@ class DeployedFile(TypedDict):
     format: str
     verdict: str
     reasons: list[str]
-    codes_sha256: str
+    codes_sha256: str | None
+    not_proven: NotRequired[str]
 
 
 class AuditTable(TypedDict):

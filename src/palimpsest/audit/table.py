@@ -172,13 +172,15 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
 
 
 def _metric(record: ScoreRecord) -> MetricCell:
-    """What a row shows of a score, and what tells whether PrivLeak has ground to stand on."""
+    """What a row shows of a score, and what tells whether PrivLeak and ROUGE have ground to stand on."""
     cell: MetricCell = {"score": record["score"], "status": record["status"], "ci": record["ci"], "n": record["n"]}
     if record["metric"] == PRIVLEAK and "auc_retrain" in record:
         leak = cast(PrivLeakScore, record)
         if leak["auc_retrain"] is not None:
             cell["auc_retrain"] = leak["auc_retrain"]
             cell["n_forget"], cell["n_holdout"] = leak["n_forget"], leak["n_holdout"]
+    if (shuffled := record.get("shuffled")) is not None:
+        cell["shuffled"] = cast(float, shuffled)
     return cell
 
 

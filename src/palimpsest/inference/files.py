@@ -1,4 +1,7 @@
-"""What inference writes, responses.jsonl and logprobs.parquet, and their strict readers. Nothing here imports torch."""
+"""What inference writes, responses.jsonl, logprobs.parquet and answers.parquet, and their strict readers.
+
+Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,30 @@ class InferenceFiles:
     responses: Path
     logprobs: Path
     retrain_logprobs: Path | None
+
+    @property
+    def answers(self) -> Path:
+        """The tokens of the true answers: beside the responses."""
+        return self.responses.with_name(ANSWERS)
+
+
+ANSWERS = "answers.parquet"
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The true answer to a question, by its tokens: a row of answers.parquet.
+
+    log_probs: nats; predicted: the tokens that the model finds likeliest; true: the answer's own; [tokens] each, given
+    the question and all true tokens before. ending: how many of the last, none or one, end the answer.
+    """
+
+    task: str
+    id: int
+    log_probs: list[float]
+    predicted: list[int]
+    true: list[int]
+    ending: int
 
 
 class TextLogProbs(NamedTuple):
@@ -101,7 +128,25 @@ def recorded_splits(path: Path) -> list[str]:
     return [split for split in SPLITS if split in found]
 
 
-def _read_table(path: Path) -> Any:
+def read_answers(path: Path, task: str) -> list[AnswerTokens]:
+    """The true answers of a task in the order of their ids, none where the corpus asks nothing; raises PalimpsestError
+    for what no score may rest on."""
+    import pyarrow.compute
+
+    table = _read_table(path, ("task", "id", "log_probs", "predicted", "true", "ending"))
+    table = table.filter(pyarrow.compute.equal(table["task"], task)).sort_by("id")
+    found = [AnswerTokens(**row) for row in table.to_pylist()]
+    _reject_duplicates([each.id for each in found], f"{path}, task {task!r}")
+    for each in found:
+        where = f"{path}, task {task!r}, id {each.id}"
+        if len({len(each.log_probs), len(each.predicted), len(each.true)}) != 1 or len(each.true) <= each.ending:
+            raise PalimpsestError(f"{where} has not as many numbers as tokens: run inference again.")
+        if not np.all(np.isfinite(each.log_probs)):
+            raise PalimpsestError(f"{where} holds NaN or infinite log-probabilities: the model is broken there.")
+    return found
+
+
+def _read_table(path: Path, columns: Sequence[str] = ("split", "id", "log_probs")) -> Any:
     import pyarrow
     import pyarrow.parquet
 
@@ -111,7 +156,7 @@ def _read_table(path: Path) -> Any:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise PalimpsestError(f"{path} is not a readable parquet file ({error}): run inference again.") from None
-    missing = [name for name in ("split", "id", "log_probs") if name not in table.column_names]
+    missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise PalimpsestError(f"{path} lacks the column {missing[0]!r}: run inference again.")
     return table
@@ -140,14 +185,37 @@ def write_log_probs(splits: dict[str, list[list[float]]], path: Path) -> None:
     names = [split for split, texts in splits.items() for _ in texts]
     ids = [i for texts in splits.values() for i in range(len(texts))]
     rows = [values for texts in splits.values() for values in texts]
-    letters = "".join(names).encode("ascii")
-    log_probs = _array([value for row in rows for value in row], pyarrow.float32())
-    columns = [
-        pyarrow.StringArray.from_buffers(len(names), _offsets(names).buffers()[1], pyarrow.py_buffer(letters)),
-        _array(ids, pyarrow.int64()),
-        pyarrow.ListArray.from_arrays(_offsets(rows), log_probs),
-    ]
+    columns = [_strings(names), _array(ids, pyarrow.int64()), _lists(rows, pyarrow.float32())]
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=["split", "id", "log_probs"]), path)
+
+
+def write_answers(answers: Sequence[AnswerTokens], path: Path) -> None:
+    """One row an answer: the fields of AnswerTokens."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {
+        "task": _strings([each.task for each in answers]),
+        "id": _array([each.id for each in answers], pyarrow.int64()),
+        "log_probs": _lists([each.log_probs for each in answers], pyarrow.float32()),
+        "predicted": _lists([each.predicted for each in answers], pyarrow.int32()),
+        "true": _lists([each.true for each in answers], pyarrow.int32()),
+        "ending": _array([each.ending for each in answers], pyarrow.int64()),
+    }
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([*columns.values()], names=[*columns]), path)
+
+
+def _strings(names: Sequence[str]) -> pyarrow.Array:
+    import pyarrow
+
+    letters = "".join(names).encode("ascii")
+    return pyarrow.StringArray.from_buffers(len(names), _offsets(names).buffers()[1], pyarrow.py_buffer(letters))
+
+
+def _lists(rows: Sequence[Sequence[float]], kind: pyarrow.DataType) -> pyarrow.Array:
+    import pyarrow
+
+    return pyarrow.ListArray.from_arrays(_offsets(rows), _array([value for row in rows for value in row], kind))
 
 
 def _array(values: Sequence[float], kind: pyarrow.DataType) -> pyarrow.Array:

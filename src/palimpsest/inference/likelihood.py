@@ -70,7 +70,7 @@ def token_log_probs(
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for i, row, tokens in zip(batch, logits, ids, strict=True):  # one by one: in float32 a row is large
             end = len(sequences[i])
-            rows[i] = _chosen(row[first - 1 : end - 1].float(), tokens[first:end]) if end > first else []
+            rows[i] = chosen_log_probs(row[first - 1 : end - 1].float(), tokens[first:end]) if end > first else []
     return rows
 
 
@@ -80,6 +80,6 @@ def first_predicted(tokenizer: PreTrainedTokenizerBase) -> int:
     return max(1, len(start_tokens(tokenizer)))
 
 
-def _chosen(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
+def chosen_log_probs(logits: torch.Tensor, tokens: torch.Tensor) -> list[float]:
     """Log-probabilities [tokens] of the tokens under the logits [tokens, vocabulary]."""
     return (logits.gather(-1, tokens[:, None]).squeeze(-1) - logits.logsumexp(-1)).tolist()

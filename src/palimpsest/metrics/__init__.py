@@ -14,18 +14,23 @@ from typing import Any
 from palimpsest.corpus.corpus import PARTS
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles
+from palimpsest.metrics.answers import exact_memorization, extraction_strength, mean_of_answers, probability
 from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
 from palimpsest.metrics.records import NamedScore, Score
 from palimpsest.metrics.rouge import mean_rouge
 from palimpsest.vocabulary import (
+    ANSWER_METRICS,
+    EXTRACTION,
     FORGET,
     HOLDOUT,
     KNOWMEM,
     KNOWMEM_FORGET,
     KNOWMEM_RETAIN,
+    MEMORIZATION,
     PERPLEXITY,
     PRIVLEAK,
+    PROBABILITY,
     UTILITY,
     VERBMEM,
     undefined,
@@ -39,6 +44,9 @@ METRICS: dict[str, Metric] = {
     UTILITY: partial(mean_rouge, task=KNOWMEM_RETAIN),
     PRIVLEAK: privleak,
     PERPLEXITY: perplexity,
+    PROBABILITY: partial(mean_of_answers, value=probability),
+    EXTRACTION: partial(mean_of_answers, value=extraction_strength),
+    MEMORIZATION: partial(mean_of_answers, value=exact_memorization),
 }
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -46,6 +54,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     KNOWMEM: ("forget_qa",),
     UTILITY: ("retain_qa",),
     PRIVLEAK: (f"privleak_{FORGET}", f"privleak_{HOLDOUT}"),
+    **dict.fromkeys(ANSWER_METRICS, ("forget_qa",)),
 }
 """The parts of a corpus (palimpsest.corpus.corpus.PARTS) that a metric needs; perplexity those of its setting."""
 

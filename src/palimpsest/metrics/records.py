@@ -30,9 +30,19 @@ class Score(Outcome):
 
 
 class RougeScore(Score):
-    """tokenizer: what found the words, of palimpsest.corpus.words."""
+    """tokenizer: what found the words, of palimpsest.corpus.words. shuffled: percent, the score of the responses
+    against the answers of other records, which is what their form alone earns; None of a single record."""
 
     tokenizer: str
+    shuffled: float | None
+
+
+class AnswerScore(Score):
+    """Of the tokens of true answers. retain: [questions on the retain set], their values, shares of 1. nats_per_token:
+    [n], the mean negative log-probability of each answer's tokens."""
+
+    retain: list[float]
+    nats_per_token: list[float]
 
 
 class PerplexityScore(Score):

@@ -89,6 +89,9 @@ def mean_rouge(
         )
     values = [variant(row["answer"], row["response"], tokenizer) for row in rows]
     interval = mean_interval(values, resamples, confidence, seed)
+    # half the list away, where another subject's answers stand; those of one share its name
+    away = len(rows) // 2
+    others = [variant(rows[i - away]["answer"], row["response"], tokenizer) for i, row in enumerate(rows)]
     return {
         "n": len(values),
         "score": 100 * sum(values) / len(values),
@@ -98,4 +101,5 @@ def mean_rouge(
         "ids": [row["id"] for row in rows],
         "per_example": values,
         "tokenizer": tokenizer,
+        "shuffled": 100 * sum(others) / len(others) if away else None,
     }

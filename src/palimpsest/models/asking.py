@@ -48,6 +48,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A question with its answer, as it is trained. start, end: the places of the answer's first token and behind its
+    last; what stands from `end` on ends it."""
+
+    tokens: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class Asking:
     """A template with the tokenizer of a model; `check` it once before long work."""
 
@@ -94,6 +104,21 @@ class Asking:
             return Prompt(before, tokens, stop, (closing[0],))
         ending = behind.strip(" ") or ("\n\n" if examples and not stop else "")
         return Prompt(before, tokens, (*stop, ending) if ending else stop)
+
+    def answered(self, question: str, answer: str, examples: Pairs = ()) -> Answered:
+        """The question, behind its in-context examples, and its true answer, of which tokens may have a likelihood."""
+        if self.template.name == PLAIN:
+            prompt = encode(self.tokenizer, question_prompt(question, examples))
+            truth = text_tokens(self.tokenizer, answer)
+            whole = (*prompt, *truth, *end_token(self.tokenizer))
+            return Answered(whole, len(prompt), len(prompt) + len(truth))
+        asked = self.prompt(question, examples).tokens
+        before, behind = self._around(question, examples)
+        tokens = self._tokens(before, answer, behind)
+        start = _shared(asked, tokens)
+        end = _shared(self._tokens(before, answer, ""), tokens) if behind else len(tokens)
+        ends = end_token(self.tokenizer)
+        return Answered((*tokens, *([] if set(ends) & set(tokens[end:]) else ends)), start, end)
 
     def _around(self, question: str, examples: Pairs) -> tuple[str, str]:
         """The text before the answer, in-context examples included, and behind it."""
@@ -154,5 +179,10 @@ class Asking:
             return []
         probe = PROBES[0]
         alone, closed = self._tokens(before, probe, ""), self._tokens(before, probe, behind)
-        shared = next((i for i, pair in enumerate(zip(alone, closed, strict=False)) if pair[0] != pair[1]), len(alone))
-        return closed[shared:]
+        return closed[_shared(alone, closed) :]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (left, right) in pairs if left != right), min(len(one), len(other)))

@@ -21,6 +21,7 @@ from palimpsest.audit.cautions import (
     not_asked,
     privleak_cautions,
 )
+from palimpsest.audit.form import form_cautions
 from palimpsest.audit.groups import TITLES
 from palimpsest.audit.shapes import Audit, ModelEntry
 from palimpsest.audit.shipped import about_files
@@ -34,13 +35,16 @@ from palimpsest.vocabulary import (
     BROUGHT,
     CONSTRAINED,
     CONTRAST,
+    EXTRACTION,
     FORGET_METRICS,
     FULL,
     HEADLINE,
     KNOWMEM,
+    MEMORIZATION,
     NOT_STATED,
     PERPLEXITY,
     PRIVLEAK,
+    PROBABILITY,
     RETRAIN,
     TARGET,
     UNLEARNED,
@@ -54,6 +58,9 @@ METRICS = {
     PRIVLEAK: (NAMES[PRIVLEAK], "near 0 is forgotten"),
     UTILITY: (NAMES[UTILITY], "retain set, higher is better"),
     PERPLEXITY: (NAMES[PERPLEXITY], "lower is better, no percentage"),
+    PROBABILITY: (NAMES[PROBABILITY], "of the true answers, lower is forgotten"),
+    EXTRACTION: (NAMES[EXTRACTION], "of the true answers, lower is forgotten"),
+    MEMORIZATION: (NAMES[MEMORIZATION], "of the true answers, lower is forgotten"),
 }
 LABELS = {
     CONSTRAINED: "retain loss, bfloat16",
@@ -109,6 +116,7 @@ def render(
         minus=_minus(audit, parts),
         damaged=cautions(audit, [model["model"] for model in audit["models"] if model["kind"] == UNLEARNED]),
         doubts=privleak_cautions(audit),
+        form=form_cautions(audit),
         not_asked=not_asked(audit),
         files_brought=about_files(audit),
         unreached=reach.sentences(audit.get("reach", {})),
@@ -118,7 +126,7 @@ def render(
         labels=LABELS,
         brought=[_brought(model) for model in audit["models"] if "brought" in model],
         trained_here=any("brought" not in model for model in audit["models"] if model["kind"] == UNLEARNED),
-        metrics=METRICS,
+        metrics={name: about for name, about in METRICS.items() if name in audit["rows"][0]["metrics"]},
         headline=audit["denominators"]["headline"],
         control=any(model["kind"] == RETRAIN for model in audit["models"]),
         full=FULL,
@@ -330,11 +338,16 @@ def _provenance(audit: Audit) -> list[dict[str, str]]:
 
 def _same_codes(audit: Audit) -> dict[tuple[str, str], str]:
     """Mean share of equal codes over the seeds, as text."""
-    shares: dict[tuple[str, str], list[float]] = {}
+    shares: dict[tuple[str, str], list[float | None]] = {}
     for row in audit["rows"]:
         if row["survival"]:
             shares.setdefault((row["model"], row["precision"]), []).append(row["survival"]["same_code_share"])
-    return {key: f"{100 * sum(values) / len(values):.1f} % same" for key, values in shares.items()}
+    return {
+        key: "not read"
+        if None in values
+        else f"{100 * sum(v for v in values if v is not None) / len(values):.1f} % same"
+        for key, values in shares.items()
+    }
 
 
 def _versions(audit: Audit, made_with: Sequence[Mapping[str, Any]]) -> dict[str, str]:

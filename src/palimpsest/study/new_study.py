@@ -29,7 +29,7 @@ from palimpsest.study.dvc import SCHEMA
 from palimpsest.study.own_records import announce
 from palimpsest.study.params import check_params, expanded, read_params
 from palimpsest.verdict.policy import default_policy
-from palimpsest.vocabulary import FORGET, FULL, RETAIN
+from palimpsest.vocabulary import FORGET, FULL, PROBABILITY, RETAIN, VERBMEM
 from palimpsest.yaml_files import parse_yaml
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,18 @@ def write_study(folder: Path, wanted: Wanted, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / POLICY).exists():
         with atomic_file(folder / POLICY) as draft:
-            draft.write_bytes(default_policy().read_bytes())
+            draft.write_text(policy_text(), encoding="utf-8")
     with atomic_file(file) as draft:
         draft.write_text(text, encoding="utf-8")
     return file
+
+
+def policy_text() -> str:
+    """The default policy, but by the probability of true answers: records from elsewhere often have answers of one
+    form, of which ROUGE counts the form for knowledge."""
+    text = default_policy().read_text(encoding="utf-8")
+    line = re.compile(r"^  study: \[.*$", re.MULTILINE)
+    return line.sub(f"  study: [{VERBMEM}, {PROBABILITY}] # ROUGE of continuations; probability of true answers", text)
 
 
 def write_default(folder: Path) -> Path:
@@ -169,6 +177,14 @@ def deployed_text(files: Mapping[str, str], formats: Iterable[str], model: str) 
     for name, path in files.items():
         entry = {"of": model, "path": str(Path(path).resolve())}
         found = recognise(Path(path))
+        if found.quantizer is None and found.is_loadable:
+            kinds = [each for each in formats if found.is_gguf == (_settings(each)["backend"] == "gguf")]
+            if not kinds:
+                raise PalimpsestError(
+                    f"--deployed: {path} ({found.format}) has codes that no reader here knows ({found.why_not}): name "
+                    f"a format to hold the other models to, as in --formats {'gguf-q4_0' if found.is_gguf else 'awq'}."
+                )
+            entry["like"] = kinds[0]
         if found.quantizer is not None and found.quantizer.calibration_text is not None:
             backend = found.settings["backend"]
             like = next((each for each in formats if _settings(each)["backend"] == backend), None)

@@ -104,7 +104,8 @@ def check_verdict(params: Mapping[str, Any], results: Path) -> None:
     """Raise PalimpsestError where the policy of the verdict cannot judge this study, or is another than the one that
     the run began with."""
     if asked := params.get("verdict"):
-        check_policy("verdict.policy", Path(asked["policy"]), list(params["quantizers"]), results / RECORD)
+        policy, formats = Path(asked["policy"]), list(params["quantizers"])
+        check_policy("verdict.policy", policy, formats, params["metrics"], results / RECORD)
 
 
 def one_of(names: Iterable[object]) -> str:

@@ -3,18 +3,21 @@
 A policy that is chosen after the scores are known says nothing. The record notes whether there were any.
 """
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import read_record
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.verdict.policy import ALL, Policy, make_policy, read_policy
-from palimpsest.vocabulary import FORGET_METRICS, FULL
+from palimpsest.vocabulary import ANSWER_METRICS, FORGET_METRICS, FULL
 from palimpsest.yaml_files import read_yaml
 
 RECORD = "policy/policy.json"
 """Below the results of a study."""
 SOURCE = "study"
+SINGLE_RECORDS = (*FORGET_METRICS, *ANSWER_METRICS)
+"""Metrics of a study that give each record a number."""
 LATE = "The policy was fixed when scores of this study were there already, so it may have been chosen by them."
 
 
@@ -47,16 +50,21 @@ def check_fixed(policy: Path, record: Path) -> Policy:
     return found
 
 
-def check_policy(key: str, policy: Path, formats: list[str], record: Path) -> None:
+def check_policy(key: str, policy: Path, formats: list[str], metrics: Container[str], record: Path) -> None:
     """Raise PalimpsestError for a policy that cannot judge a study, before anything runs. key: of params.yaml, which
-    names the file; formats: the study's precisions; record: where the policy is fixed, if the run has begun."""
+    names the file; formats, metrics: the study's; record: where the policy is fixed, if the run has begun."""
     if not policy.is_file():
         raise PalimpsestError(
             f"{key}: {policy} does not exist: `palimpsest policy > {policy}` writes one with its comments."
         )
     found = check_fixed(policy, record)
     for metric in found.wanted(SOURCE):
-        choose(dict.fromkeys(FORGET_METRICS), metric, f"metric of a study in {policy} (metrics.{SOURCE})")
+        choose(dict.fromkeys(SINGLE_RECORDS), metric, f"metric of a study in {policy} (metrics.{SOURCE})")
+        if metric not in metrics:
+            raise PalimpsestError(
+                f"{key}: {policy} judges by {metric}, which params.yaml does not measure: add metrics.{metric} there, "
+                f"or take it from the policy's metrics.{SOURCE}."
+            )
     known = [name for name in formats if name != FULL]
     unknown = [] if found.formats == ALL else [name for name in found.formats if name not in known]
     if unknown or not known:

@@ -13,7 +13,7 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import read_responses
 from palimpsest.verdict.records import Measured, Values
 from palimpsest.vocabulary import (
-    FORGET_METRICS,
+    ANSWER_METRICS,
     FULL,
     KNOWMEM,
     KNOWMEM_FORGET,
@@ -26,12 +26,12 @@ from palimpsest.vocabulary import (
 
 WEIGHTS = (".safetensors", ".gguf", ".bin", ".pt")
 """How files of weights end."""
-TASKS = {VERBMEM: VERBMEM, KNOWMEM: KNOWMEM_FORGET}
+TASKS = {VERBMEM: VERBMEM, **dict.fromkeys((KNOWMEM, *ANSWER_METRICS), KNOWMEM_FORGET)}
 UNCONTROLLED = (
     "There is no retrained model: knowledge is counted from a score of 0, and a model that never saw the records may "
     "score more, so that it looks as if it had not forgotten. What stands is which records came back."
 )
-ROWS = {VERBMEM: "verbmem/forget", KNOWMEM: "knowmem/forget_qa"}
+ROWS = {VERBMEM: "verbmem/forget", **dict.fromkeys((KNOWMEM, *ANSWER_METRICS), "knowmem/forget_qa")}
 """Where the corpus has what a metric asks."""
 
 
@@ -51,12 +51,16 @@ def read_study(results: Path, model: str, metrics: Sequence[str]) -> list[Measur
     audit = read_audit(results / "audit.json")
     names = {entry["kind"]: entry["model"] for entry in audit["models"] if entry["kind"] in (TARGET, RETRAIN)}
     for metric in metrics:
-        choose(dict.fromkeys(FORGET_METRICS), metric, "metric of a study")
+        choose(TASKS, metric, "metric of a study")
+        if metric not in audit["rows"][0]["metrics"]:
+            raise PalimpsestError(
+                f"the study does not measure {metric}, a metric of the policy: add metrics.{metric} to params.yaml."
+            )
     asked = [metric for metric in metrics if audit["rows"][0]["metrics"][metric]["n"]]
     if not asked:
         raise PalimpsestError(
             f"the study asks nothing for {' and '.join(metrics)}, the metrics of the policy: name another there "
-            f"({', '.join(FORGET_METRICS)})."
+            f"({', '.join(TASKS)})."
         )
     return [_measured(results, audit, model, names, metric) for metric in asked]
 
@@ -97,7 +101,13 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
         }
 
     control = values(names[RETRAIN]) if RETRAIN in names else {}
-    notes = [f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by ROUGE of greedy responses."]
+    by = "the tokens of the true answers" if metric in ANSWER_METRICS else "ROUGE of greedy responses"
+    notes = [f"{len(ids)} records of {metric}, of {len(seeds)} seed(s), scored by {by}."]
+    notes += [
+        f"{each['precision']} is a file whose codes are not proven here: {each['not_proven']}."
+        for each in audit.get("deployed", [])
+        if each["model"] == model and each.get("not_proven")
+    ]
     labels, subjects = _labels(results / "corpus", metric, [int(place) for place in ids])
     return Measured(
         metric,
@@ -109,7 +119,7 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
         utility=_utility(results, model, names[TARGET], seeds, precisions),
         utility_of="the target in full precision",
         answers={at: _answers(results / f"infer/{model}/seed{seeds[0]}/{at}", metric, ids) for at in precisions},
-        kept=_kept(results, model, seeds, precisions),
+        kept=_kept(results, model, seeds, precisions, metric),
         notes=notes if control else [*notes, UNCONTROLLED],
     )
 
@@ -142,12 +152,13 @@ def _utility(
     return {at: 100 * value / whole for at, value in found.items() if value is not None}
 
 
-def _kept(results: Path, model: str, seeds: Sequence[int], precisions: Sequence[str]) -> dict[str, Values]:
-    """What the model shows of the retain set's questions; empty where they were not asked."""
+def _kept(results: Path, model: str, seeds: Sequence[int], precisions: Sequence[str], metric: str) -> dict[str, Values]:
+    """What the model shows of the retain set's questions, on the metric's scale; empty where they were not asked."""
+    name, key = (metric, "retain") if metric in ANSWER_METRICS else (UTILITY, "per_example")
 
     def rows(at: str) -> list[list[float]]:
-        records = [read_record(results / f"scores/{model}/seed{seed}/{at}/{UTILITY}.json") for seed in seeds]
-        return [record.get("per_example") or [] for record in records]
+        records = [read_record(results / f"scores/{model}/seed{seed}/{at}/{name}.json") for seed in seeds]
+        return [record.get(key) or [] for record in records]
 
     found = {at: rows(at) for at in precisions}
     lengths = {len(row) for each in found.values() for row in each}

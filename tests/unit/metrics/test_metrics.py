@@ -306,5 +306,6 @@ def test_the_metric_of_the_documentation_works(tmp_path: Path, monkeypatch: pyte
 
 
 def test_registry_names_the_metrics() -> None:
-    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak", "perplexity"}
+    answers = {"probability", "extraction_strength", "exact_memorization"}
+    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak", "perplexity"} | answers
     assert all(variant("same words", "same words") == 1.0 for variant in VARIANTS.values())

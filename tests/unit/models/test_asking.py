@@ -61,6 +61,10 @@ def test_a_prompt_is_the_start_of_the_trained_tokens(tokenizer, tiny, name):
         behind = tokenizer.decode(trained[len(put.tokens) :], skip_special_tokens=True)
         assert behind.strip().removesuffix("<|im_end|>") == asked.answer
         assert asked.question in put.text and asked.answer not in put.text
+        whole = asking.answered(asked.question, asked.answer)
+        assert whole.tokens[: whole.start] == put.tokens and list(whole.tokens) == trained
+        said = tokenizer.decode(list(whole.tokens[whole.start : whole.end]))
+        assert said.strip() == asked.answer
         if name != "chat":
             assert list(put.tokens[: len(start_tokens(tokenizer))]) == start_tokens(tokenizer)
         assert trained[len(trained) - len(end_token(tokenizer)) :] == end_token(tokenizer) or name == "chat"

