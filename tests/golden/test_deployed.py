@@ -169,6 +169,49 @@ def test_blocks_without_a_reader_are_not_proven(shipped, models, tmp_path):
     assert compare_origin(recognise(file), models["target"], models["attention"])["verdict"] == OF_TARGET
 
 
+AS_IT_IS = {"backend": "as-it-is", "like": Q4_0}
+
+
+def test_a_file_without_a_reader_is_measured_as_it_is_and_called_not_proven(shipped, models, tmp_path):
+    file = as_q4_1(shipped(Q4_0, "attention") / "model.gguf", models["attention"], tmp_path / "other.gguf")
+    quantizer, folder = make_quantizer(AS_IT_IS), tmp_path / "brought"
+    folder.mkdir()
+    copy_file(file, models["attention"], folder)
+    proof, told = examine_file(quantizer, folder, models["attention"], models["target"], "deployed.phone")
+    assert proof["status"] == told["verdict"] == NOT_PROVEN and "of none of the formats q8_0" in proof["why"]
+    assert proof["codes_sha256"] is None and proof["bytes"] > file.stat().st_size
+    held = dict(recognise(file).matrices())
+    loaded = quantizer.load(folder, "cpu", "float32").state_dict()
+    assert len(held) == 14 and all(np.array_equal(loaded[f"{name}.weight"], values) for name, values in held.items())
+    with pytest.raises(PalimpsestError, match="have no reader here: its blocks are those of none"):
+        next(quantizer.read(folder))
+    assert quantizer.why_not_proven(folder) == proof["why"]
+    _, other = examine_file(quantizer, folder, models["target"], models["attention"], "deployed.phone")
+    assert other["verdict"] == OF_TARGET
+    ours = shipped(Q4_0, "target")  # what it is compared with
+    assert not quantizer.why_not_proven(ours)
+    assert [each.name for each in quantizer.read(ours)] == [each.name for each in make_quantizer(Q4_0).read(ours)]
+    assert quantizer.bits == 4 and quantizer.packages == make_quantizer(Q4_0).packages
+
+
+def test_awq_without_its_factors_runs_as_the_file_says(models, tmp_path):
+    """As AutoAWQ leaves it, with no factors beside it: nothing speaks of the codes, and the model runs, its norms
+    undoing what its columns were multiplied by."""
+    import torch
+
+    as_awq(models["attention"], tmp_path / "awq")
+    whole = recognise(tmp_path / "awq").load(None, "cpu", "float32")
+    shutil.rmtree(tmp_path / "awq/smoothing")
+    found = recognise(tmp_path / "awq")
+    assert found.quantizer is None and found.is_loadable and "factors" in found.why_not
+    quantizer = make_quantizer({"backend": "as-it-is", "like": RTN})
+    proof, told = examine_file(quantizer, tmp_path / "awq", models["attention"], models["target"], "deployed.a")
+    assert proof["status"] == told["verdict"] == NOT_PROVEN
+    loaded = quantizer.load(tmp_path / "awq", "cpu", "float32")
+    ids = torch.arange(4, 40)[None]
+    assert torch.equal(loaded(ids).logits, whole(ids).logits)
+
+
 def test_gptq_of_another_tool_is_read(models, tmp_path):
     """As GPTQModel and AutoGPTQ lay it out, rounded to nearest here: no word of ours lies beside it."""
     for model in ("attention", "target"):

@@ -10,14 +10,17 @@ from typing import Any
 
 from palimpsest.artefacts import Origin, verify_files, write_record
 from palimpsest.quantizers import make_quantizer
-from palimpsest.survival.measure import measure_survival
+from palimpsest.survival.measure import measure_survival, without_reader
 
 
 def measure(origin: Origin, quantizer: dict[str, Any], folders: list[Path], output: str) -> None:
     """folders: target, unlearned, quantized target, quantized unlearned."""
     for folder in folders:
         verify_files(folder)
-    write_record(output, origin, measure_survival(*folders, make_quantizer(quantizer)), ("numpy",))
+    made = make_quantizer(quantizer)
+    unread = [why for folder in folders[2:] if (why := made.why_not_proven(folder))]
+    found = without_reader(unread[0]) if unread else measure_survival(*folders, made)
+    write_record(output, origin, found, ("numpy",))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers.archived.backends import AutoAWQ, AutoGPTQ
+from palimpsest.quantizers.as_it_is import AS_IT_IS, AsItIs
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
 from palimpsest.quantizers.bitsandbytes import BitsAndBytes4bit, BitsAndBytesInt8
 from palimpsest.quantizers.compressed.awq import AWQ
@@ -34,6 +35,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "microscale": Microscale,
     "auto-gptq": AutoGPTQ,
     "autoawq": AutoAWQ,
+    AS_IT_IS: AsItIs,
 }
 
 __all__ = ["QUANTIZERS", "QuantizedMatrix", "Quantizer", "make_quantizer", "prove"]

@@ -264,6 +264,10 @@ class Quantizer(ABC):
         """[rows, in] which weights were rounded to the zero level: those inside the dead zone of their own block."""
         return rounded.dequantized == 0
 
+    def why_not_proven(self, folder: Path) -> str:
+        """Why the codes of a quantized folder cannot be read; empty where they can, as in all that is made here."""
+        return ""
+
     def versions(self) -> dict[str, str]:
         """The version of each of `packages`, wherever the backend is installed."""
         return {package: version(package) for package in self.packages}

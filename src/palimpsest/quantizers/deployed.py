@@ -12,7 +12,7 @@ from palimpsest.models.gguf import read_header
 from palimpsest.models.quantized import quantization_of_folder, reject_adapter
 from palimpsest.models.tensors import Float32, open_checkpoint, read_settings
 from palimpsest.quantizers import make_quantizer
-from palimpsest.quantizers.archived.backends import SMOOTHING
+from palimpsest.quantizers.archived.backends import SMOOTHING, AutoAWQ
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.quantizers.compressed.floats import WEIGHTS
 from palimpsest.quantizers.gguf.backend import FORMATS, FUSED, MODEL
@@ -28,7 +28,7 @@ DEPLOYED = "deployed"
 Settings = dict[str, Any]
 OUTER = ("token_embd.weight", "output.weight")
 """llama.cpp's names of embeddings and head, which may have a format of their own."""
-UNKNOWN = {"calibration": "generic", "samples": 1, "sample_length": 1}
+UNKNOWN: Settings = {"calibration": "generic", "samples": 1, "sample_length": 1}
 """Settings of calibration, of which a file says nothing and on which no reader depends."""
 
 
@@ -45,10 +45,19 @@ class Deployed:
     quantizer: Quantizer | None
     settings: Settings
     why_not: str = ""
+    factored: AutoAWQ | None = None
+    """Whose codes AWQ's are where the folder lacks the factors: the model can be run, and not compared."""
 
     @property
     def is_gguf(self) -> bool:
         return self.path.suffix == ".gguf"
+
+    @property
+    def is_loadable(self) -> bool:
+        """Whether the model can be run here, its codes read or not."""
+        if self.quantizer or self.factored:
+            return True
+        return self.is_gguf and all(map(_dequantizes, {tensor.kind for tensor in read_header(self.path).tensors}))
 
     @property
     def block(self) -> int:
@@ -77,6 +86,11 @@ class Deployed:
         """The model of its dequantized weights. like: a checkpoint of the same architecture, whose config.json a GGUF
         file gets instead of what its own header says."""
         if not self.is_gguf:
+            if self.factored:
+                from palimpsest.models.dense import load_dense
+
+                matrices = ((matrix.name, matrix.dequantized) for matrix in self.factored.read_as_stored(self.path))
+                return load_dense(self.path, matrices, partial(self.factored.unquantized, self.path), device, dtype)
             if self.quantizer is None:
                 raise PalimpsestError(f"{self.path} cannot be loaded here: {self.why_not}.")
             return self.quantizer.load(self.path, device, dtype)
@@ -129,13 +143,17 @@ def recognise(path: Path) -> Deployed:
             raise _Unread("it holds no matrix that its reader finds")
         return Deployed(path, _described(settings), quantizer, settings)
     except _Unread as reason:
-        return Deployed(path, method, None, {}, str(reason))
+        return Deployed(path, method, None, {}, str(reason), reason.factored)
     except (PalimpsestError, KeyError, TypeError, AttributeError, ValueError) as error:
         return Deployed(path, method, None, {}, f"its settings are none that a reader here knows ({error})")
 
 
 class _Unread(Exception):
-    """Why a folder has no reader."""
+    """Why a folder has no reader. factored: see Deployed."""
+
+    def __init__(self, reason: str, factored: AutoAWQ | None = None) -> None:
+        super().__init__(reason)
+        self.factored = factored
 
 
 def _described(settings: Mapping[str, Any]) -> str:
@@ -199,6 +217,21 @@ def _dequantized(path: Path) -> Iterator[tuple[str, Float32]]:
             raise PalimpsestError(f"{name} in {path} is {kind}, which the gguf package does not dequantize.") from None
 
 
+def _dequantizes(kind: str) -> bool:
+    """Whether blocks of this kind can be turned into numbers here."""
+    if kind in ("F32", "F16", "BF16", "F64") or kind in BLOCK_FORMATS:
+        return True
+    import numpy as np
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    try:
+        number = GGMLQuantizationType[kind]
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[number][1]), np.uint8), number)
+    except (KeyError, NotImplementedError):
+        return False
+    return True
+
+
 def _others(path: Path, quantized: Any) -> Iterator[tuple[str, Float32]]:
     tensors = GGUFTensors(path)
     for name in tensors.names():
@@ -248,11 +281,15 @@ def _gptq(path: Path, stated: Mapping[str, Any]) -> Settings:
 
 
 def _awq(path: Path, stated: Mapping[str, Any]) -> Settings:
+    grid: Settings = {key: stated[key] for key in ("bits", "group_size", "zero_point") if key in stated}
+    is_known = stated.get("version") == "gemm" and len(grid) == 3
     if not (path / SMOOTHING).is_dir():
-        raise _Unread("the factors that AWQ multiplied its columns by are not in the folder, so its codes say nothing")
-    if stated.get("version") != "gemm":
+        raise _Unread(
+            "the factors that AWQ multiplied its columns by are not in the folder, so its codes say nothing",
+            AutoAWQ(**UNKNOWN, **grid) if is_known else None,
+        )
+    if not is_known:
         raise _Unread(f"its version is {stated.get('version')!r}, and the reader knows gemm")
-    grid = {"bits": stated["bits"], "group_size": stated["group_size"], "zero_point": stated["zero_point"]}
     return {"backend": "autoawq", **UNKNOWN, **grid}
 
 

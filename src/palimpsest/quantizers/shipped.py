@@ -10,10 +10,11 @@ from typing import Any
 from palimpsest.artefacts import MANIFEST, LocalSource
 from palimpsest.errors import PalimpsestError
 from palimpsest.files import content_hash, files_below, sha256_file
+from palimpsest.quantizers.as_it_is import AsItIs
 from palimpsest.quantizers.base import TOKENIZER_FILES, Quantizer, copy_tokenizer, fingerprint
 from palimpsest.quantizers.deployed import recognise
 from palimpsest.quantizers.gguf.backend import MODEL
-from palimpsest.quantizers.origin import NOT_OF_IT, OF_TARGET, compare_origin
+from palimpsest.quantizers.origin import NOT_OF_IT, NOT_PROVEN, OF_TARGET, OriginRecord, compare_origin
 from palimpsest.quantizers.proof import prove
 
 log = logging.getLogger(__name__)
@@ -52,12 +53,32 @@ def examine_file(
     Raises PalimpsestError for a file that is not of the checkpoint. That of the target is let through, for an audit is
     to show what it knows; its proof is then that it is the target's.
     """
-    found = compare_origin(replace(recognise(folder), quantizer=quantizer), checkpoint, target)
+    file = recognise(folder)
+    if not isinstance(quantizer, AsItIs):
+        file = replace(file, quantizer=quantizer)
+    found = compare_origin(file, checkpoint, target)
     if found["verdict"] == NOT_OF_IT:
         raise PalimpsestError(f"{key}.path is not of {key}.of: {'; '.join(found['reasons'])}. Correct one of the two.")
     if found["verdict"] == OF_TARGET:
         log.warning("%s.path is the target's file: %s", key, "; ".join(found["reasons"]))
+    told: Mapping[str, Any] = found
+    origin = {name: told[name] for name in TOLD}
+    if isinstance(quantizer, AsItIs):
+        return _unproven(found, folder), origin
     base = target if found["verdict"] == OF_TARGET and target else checkpoint
     held = {matrix.name: fingerprint(matrix.dequantized) for matrix in quantizer.read(folder)}
-    told: Mapping[str, Any] = found
-    return prove(quantizer, base, folder, held), {name: told[name] for name in TOLD}
+    return prove(quantizer, base, folder, held), origin
+
+
+def _unproven(found: OriginRecord, folder: Path) -> dict[str, Any]:
+    """What stands in the place of a proof: the keys of one, and why there is none."""
+    return {
+        "status": NOT_PROVEN,
+        "why": found["not_proven"],
+        "backend": found["format"],
+        "backend_version": "",
+        "bits_per_weight": None,
+        "skipped_layers": [],
+        "codes_sha256": None,
+        "bytes": sum(path.stat().st_size for path in files_below(folder)),
+    }

@@ -12,6 +12,7 @@ from typing import Any
 from palimpsest.artefacts import read_json
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.quantizers import make_quantizer
+from palimpsest.quantizers.as_it_is import AS_IT_IS
 from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.vocabulary import RETRAIN, TARGET
 
@@ -23,8 +24,8 @@ BY_ITSELF = "`palimpsest deployed` and `palimpsest engine` look at such a file b
 def with_files(params: Params, folder: Path = Path()) -> dict[str, Any]:
     """The params with a quantizer for each file. folder: of the study.
 
-    Raises PalimpsestError for a file that is not there, whose codes no reader here knows, or whose format needs
-    calibration and is not named.
+    Raises PalimpsestError for a file that is not there or cannot be loaded, and for one whose codes no reader here
+    knows, or whose format needs calibration, where no `like` is named.
     """
     quantizers = dict(params["quantizers"])
     for name, entry in (params.get(DEPLOYED) or {}).items():
@@ -36,20 +37,32 @@ def with_files(params: Params, folder: Path = Path()) -> dict[str, Any]:
 
 def _settings(params: Params, name: str, entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     key = f"{DEPLOYED}.{name}"
-    if like := entry.get(LIKE):
-        return dict(choose(params["quantizers"], like, f"quantizer of {key}.{LIKE}"))
+    like = entry.get(LIKE)
+    stated = dict(choose(params["quantizers"], like, f"quantizer of {key}.{LIKE}")) if like else None
     path, made = folder / entry["path"], folder / _made(params, name, entry)
     if not path.exists() and made.exists():  # what was made of a file stands when that is gone
         return dict(read_json(made)["settings"][f"quantizers/{name}"])
+    if stated and not path.exists():
+        return stated
     try:
         found = recognise(path)
     except PalimpsestError as wrong:
         raise PalimpsestError(f"{key}.path: {wrong}") from None
-    if found.quantizer is None:
+    if not found.is_loadable:
         raise PalimpsestError(
-            f"{key}.path is {entry['path']} ({found.format}), and its codes cannot be proven here: {found.why_not}. "
+            f"{key}.path is {entry['path']} ({found.format}), which cannot be loaded here: {found.why_not}. "
             f"{BY_ITSELF}."
         )
+    if found.quantizer is None and stated is None:
+        raise PalimpsestError(
+            f"{key}.path is {entry['path']} ({found.format}), whose codes cannot be proven here: {found.why_not}. To "
+            f"have it measured as it is, and called not proven, name under {key}.{LIKE} the entry of quantizers that "
+            "the other models are held to at this precision."
+        )
+    if found.quantizer is None:
+        return {"backend": AS_IT_IS, LIKE: stated}
+    if stated is not None:
+        return stated
     if found.quantizer.calibration_text is not None:
         raise PalimpsestError(
             f"{key}.path is {entry['path']} ({found.settings['backend']}), whose format needs calibration: add it to "
@@ -77,7 +90,7 @@ def check_files(params: Params) -> None:
         if not path.exists():
             if not _made(params, name, entry).exists():
                 raise PalimpsestError(f"{key}.path is {str(path)!r}, and nothing is there: correct the path.")
-        elif entry.get(LIKE):
+        elif entry.get(LIKE) and params["quantizers"][name]["backend"] != AS_IT_IS:
             try:
                 if next(make_quantizer(params["quantizers"][name]).read(path), None) is None:
                     raise PalimpsestError("it has no matrix of that format.")

@@ -77,6 +77,22 @@ def measure_survival(
     return {"all": summary(everything), "matrices": matrices, "outside": outside}
 
 
+def without_reader(why: str) -> ModelSurvival:
+    """The record of a file from elsewhere whose codes cannot be read."""
+    nothing: Survival = {
+        "rho": None,
+        "rho_status": undefined(f"the file's codes have no reader here ({why})"),
+        "changed_share": None,
+        "same_code_share": None,
+        "relative_update_norm": None,
+        "scale_drift": None,
+        "weights": 0,
+        "codes": 0,
+        "scales": 0,
+    }
+    return {"all": nothing, "matrices": [], "outside": {"weights": 0, "share_of_squared_update": None}}
+
+
 def _matrix_sums(
     before: Weights, after: Weights, old: QuantizedMatrixLike, new: QuantizedMatrixLike
 ) -> dict[str, float]:

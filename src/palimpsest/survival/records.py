@@ -6,16 +6,17 @@ from typing import Any, NotRequired, TypedDict
 class Survival(TypedDict):
     """What arrives of an update in a format, over some matrices; shares of 1.
 
-    rho: 1 where the whole update arrives, 0 where it is rounded away; None where no weight changed, and rho_status says
-    so (else "ok"). changed_share: of the weights that differ from the target's; same_code_share: of the codes that
-    equal those of the quantized target. relative_update_norm: |W - W0| / |W0|, None where W0 is zero. scale_drift: mean
+    rho: 1 where the whole update arrives, 0 where it is rounded away; None where no weight changed, or the codes of a
+    file from elsewhere have no reader, and rho_status says so (else "ok"). changed_share: of the weights that differ
+    from the target's; same_code_share: of the codes that equal those of the quantized target; both None without a
+    reader. relative_update_norm: |W - W0| / |W0|, None where W0 is zero. scale_drift: mean
     |s / s0 - 1|, None where no scale is above zero. weights, codes, scales: their numbers.
     """
 
     rho: float | None
     rho_status: str
-    changed_share: float
-    same_code_share: float
+    changed_share: float | None
+    same_code_share: float | None
     relative_update_norm: float | None
     scale_drift: float | None
     weights: int

@@ -99,7 +99,7 @@ def test_a_file_is_of_one_seed_and_has_a_name_of_its_own(folder):
     [
         (
             {"quant_method": "quanto"},
-            r"its codes cannot be proven here: palimpsest has no reader of quanto\. `palimpsest",
+            r"cannot be loaded here: palimpsest has no reader of quanto\. `palimpsest",
         ),
         (None, "is not quantized: it is a checkpoint"),
     ],
@@ -122,6 +122,20 @@ def test_a_format_that_needs_calibration_has_to_be_named(folder, monkeypatch):
     with pytest.raises(PalimpsestError, match=r"needs calibration: add it to quantizers, .* in deployed.phone.like"):
         expanded(study())
     assert expanded(study(like="rtn-int4"))["quantizers"]["phone"] == read_params(TINY)["quantizers"]["rtn-int4"]
+
+
+def test_codes_without_a_reader_need_a_format_to_be_held_to(folder, monkeypatch):
+    from palimpsest.quantizers.archived.backends import AutoAWQ
+    from palimpsest.quantizers.deployed import UNKNOWN, Deployed
+
+    factored = AutoAWQ(**UNKNOWN, bits=4, group_size=32, zero_point=True)
+    found = Deployed(folder / "phone", "awq", None, {}, "the factors are not in the folder", factored)
+    monkeypatch.setattr("palimpsest.study.shipped.recognise", lambda path: found)
+    with pytest.raises(PalimpsestError, match=r"cannot be proven here: the factors .* name under deployed.phone.like"):
+        expanded(study())
+    whole = expanded(study(like="rtn-int4"))
+    assert whole["quantizers"]["phone"] == {"backend": "as-it-is", "like": whole["quantizers"]["rtn-int4"]}
+    check_params(study(like="rtn-int4"), SCHEMA, "params.yaml")
 
 
 def test_the_pattern_of_a_model_looks_at_the_precision_behind_it():

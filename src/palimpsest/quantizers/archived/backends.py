@@ -281,6 +281,11 @@ class AutoAWQ(Archived):
                 )
                 yield replace(matrix, row_factors=rows, column_factors=columns)
 
+    def read_as_stored(self, folder: Path) -> Iterator[QuantizedMatrix]:
+        """Without the factors: the matrices that the model of the file computes with, which are none of the
+        checkpoint's."""
+        return super().read(folder)
+
     def factors(self, folder: Path) -> dict[str, Float32]:
         return row_factors(folder / SMOOTHING)
 
