@@ -17,7 +17,6 @@ WIDE = {  # pages with larger tables, which are to become figures; none may be a
     "explanation/promises",
     "reference/families",
     "reference/quantizers",
-    "results/pretrained",
 }
 
 
