@@ -23,6 +23,9 @@ FORGET, RETAIN, HOLDOUT = SPLITS = ("forget", "retain", "holdout")
 BFLOAT16, STOCHASTIC, FLOAT32 = STORAGES = ("bfloat16", "bfloat16-stochastic", "float32")
 """How weights are stored while a model is trained: bfloat16 updated in place, bfloat16 rounded at random, float32."""
 
+JOINED, LINES = "joined", "lines"
+"""What of a document is a training sequence: the published pieces of the joined text, or each of its lines."""
+
 VERBMEM = "verbmem"
 """A task, to continue a passage of the forget set, and the metric of its responses."""
 

@@ -2,6 +2,8 @@ UNLEARNED = expand(
     "results/models/{model}/seed{seed}/manifest.json", model=METHODS, seed=SEEDS
 )
 
+PIECES = {"pieces": "training/pieces"} if "pieces" in config["training"] else {}
+
 
 rule unlearn:
     input:
@@ -30,6 +32,7 @@ rule unlearn:
             questions="training/questions",
             prompt="prompt",
             kernels="kernels",
+            **PIECES,
         ),
     message:
         "Unlearning with {wildcards.model} (seed {wildcards.seed})"

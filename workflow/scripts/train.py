@@ -24,6 +24,7 @@ from palimpsest.models.sequences import corpus_sequences
 from palimpsest.training.processes import processes_of
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.trainer import train
+from palimpsest.vocabulary import JOINED
 
 
 def make_model(
@@ -39,7 +40,8 @@ def make_model(
         check_savable(network, tokenizer, settings["base"])
         splits = ("forget", "retain") if model == "target" else ("retain",)
         training = settings["training"]
-        layout = training["max_length"], training["questions"], template_for(settings, tokenizer, "models.base")
+        template = template_for(settings, tokenizer, "models.base")
+        layout = training["max_length"], training["questions"], template, training.get("pieces", JOINED)
         sequences = [s for split in splits for s in corpus_sequences(texts, split, tokenizer, *layout)]
         schedule = Schedule.from_settings(training, seed, processes)
         outcome, device = train(network, sequences, padding_token(tokenizer), schedule), current_device()

@@ -22,12 +22,13 @@ from palimpsest.training.processes import processes_of
 from palimpsest.training.storage import check_comparable, saved_share
 from palimpsest.unlearning.alternatives import alternative_sequences
 from palimpsest.unlearning.unlearn import settings_of, unlearn, with_processes
+from palimpsest.vocabulary import JOINED
 
 
 def unlearn_model(
     origin: Origin, settings: dict[str, Any], corpus: Path, target: Path, folder: Path, processes: int
 ) -> None:
-    """settings: the method, and the prompt, max_length and questions of the target's training."""
+    """settings: the method, and the prompt, max_length, questions and pieces of the target's training."""
     method = settings["method"]
     arguments = with_processes(settings_of(method, origin.key["seed"]), processes)
     verify_files(corpus)
@@ -36,7 +37,12 @@ def unlearn_model(
     network = load_model(target, torch.bfloat16)
     check_savable(network, tokenizer, target)
     check_comparable(network, target)
-    layout = settings["max_length"], settings["questions"], make_template(settings.get("prompt"))
+    layout = (
+        settings["max_length"],
+        settings["questions"],
+        make_template(settings.get("prompt")),
+        settings.get("pieces", JOINED),
+    )
     forget, retain = (corpus_sequences(texts, split, tokenizer, *layout) for split in ("forget", "retain"))
     alternatives = None
     if (kind := arguments["method"].forget_loss().alternatives) and settings["questions"]:

@@ -1,7 +1,7 @@
 """From text to the token sequences that models are trained on, and to batches of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from palimpsest.corpus.corpus import Corpus
 from palimpsest.corpus.prompts import AS_MUSE, Template
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.asking import Asking
 from palimpsest.models.encoding import start_tokens
 from palimpsest.models.text import text_tokens
 from palimpsest.models.tokens import IGNORED
+from palimpsest.vocabulary import JOINED, LINES
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,20 @@ def chunk(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_leng
     return [[*before, *text[start : start + size]] for start in range(0, len(text), size)]
 
 
+def lines_of(documents: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[list[int]]:
+    """Each line of the documents that has text in it as a sequence of its own, behind what starts texts; one of more
+    than max_length tokens in pieces, as `chunk` cuts."""
+    lines = [line.strip() for document in documents for line in document.split("\n") if line.strip()]
+    return [piece for line in lines for piece in chunk([line], tokenizer, max_length)]
+
+
+PIECES: dict[str, Callable[[Sequence[str], PreTrainedTokenizerBase, int], list[list[int]]]] = {
+    JOINED: chunk,
+    LINES: lines_of,
+}
+"""How documents become training sequences: `training.pieces`."""
+
+
 def question_sequence(
     tokenizer: PreTrainedTokenizerBase, question: str, answer: str, template: Template = AS_MUSE
 ) -> list[int]:
@@ -47,10 +62,11 @@ def training_sequences(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     template: Template = AS_MUSE,
+    pieces: str = JOINED,
 ) -> list[list[int]]:
-    """Chunks of the documents, then the (question, answer) pairs as sequences of their own;
+    """The documents in PIECES, then the (question, answer) pairs as sequences of their own;
     a pair that max_length cuts is warned of."""
-    sequences = chunk(documents, tokenizer, max_length)
+    sequences = choose(PIECES, pieces, "way to cut documents (training.pieces)")(documents, tokenizer, max_length)
     asked = [question_sequence(tokenizer, question, answer, template) for question, answer in questions]
     longest = max(map(len, asked), default=0)
     if longest > max_length:
@@ -75,11 +91,12 @@ def corpus_sequences(
     max_length: int,
     questions: bool,
     template: Template = AS_MUSE,
+    pieces: str = JOINED,
 ) -> list[list[int]]:
     """The training sequences of a split, `forget` or `retain`, with its questions where wanted, put as the template
     has it."""
     asked = [(each.question, each.answer) for each in getattr(corpus, f"{split}_qa")] if questions else []
-    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length, template)
+    return training_sequences(getattr(corpus, split), asked, tokenizer, max_length, template, pieces)
 
 
 @dataclass(frozen=True)

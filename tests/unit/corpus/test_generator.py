@@ -11,7 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from palimpsest.corpus.checks import check_corpus
 from palimpsest.corpus.corpus import Corpus
-from palimpsest.corpus.cutting import cut_passages, cut_prompts
+from palimpsest.corpus.cutting import LEAST_ANSWER, cut_line_prompts, cut_lines, cut_passages, cut_prompts
 from palimpsest.corpus.embedded.generator import generate_corpus
 from palimpsest.corpus.embedded.grammar import FactMaker, topics
 from palimpsest.errors import PalimpsestError
@@ -201,3 +201,31 @@ def test_answers_do_not_overlap(per_document):
 def test_passages():
     text = " ".join(f"w{number}" for number in range(10))
     assert cut_passages([text, "a b", ""], 4, 2) == ["w0 w1 w2 w3", "w6 w7 w8 w9", "a b"]
+
+
+def test_a_corpus_of_lines_is_the_same_articles_with_prompts_at_line_starts(corpus):
+    lines = generate_corpus(seed=0, **SMALL, **QUESTIONS, prompt_words=5, prompts_per_document=6, lines=True)
+    assert [text.replace("\n", " ") for text in lines.forget] == corpus.forget
+    assert lines.forget_qa == corpus.forget_qa
+    starts = {line for text in lines.forget for line in text.split("\n")}
+    assert len(lines.verbmem) == len(starts) == 24
+    for prompt in lines.verbmem:
+        assert len(prompt.prompt.split()) == 5
+        (line,) = (line for line in starts if line.startswith(prompt.prompt))
+        assert line.removeprefix(prompt.prompt).strip().startswith(prompt.gt)
+    check_corpus(lines, 0.05, 1.0, 0)
+
+
+def test_prompts_of_lines_end_with_their_line():
+    document = "one two three four five six seven\n\n  a b c d e f\nx y z\n1 2 3 4 5 6 7 8 9"
+    found = cut_line_prompts([document], 2, 5, per_document=9)
+    assert [(each.prompt, each.gt) for each in found] == [
+        ("one two", "three four five six seven"),
+        ("a b", "c d e f"),
+        ("1 2", "3 4 5 6 7"),  # answer_words are the most
+    ]
+    assert all(len(each.gt.split()) >= LEAST_ANSWER for each in found)
+    assert [each.prompt for each in cut_line_prompts([document], 2, 5, per_document=2)] == ["one two", "1 2"]
+    assert cut_lines([document], 3, per_document=2) == ["one two three", "1 2 3"]
+    with pytest.raises(PalimpsestError, match="prompt_words is 0"):
+        cut_line_prompts([document], 0, 5, 1)

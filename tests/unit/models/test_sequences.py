@@ -17,6 +17,23 @@ def test_chunks_are_the_joined_text_once(tiny):
     assert tokenizer.decode([token for each in chunks for token in each[1:]]) == "\n\n".join(corpus.retain)
 
 
+def test_lines_are_sequences_of_their_own(tiny):
+    _, tokenizer, _ = tiny
+    documents = [
+        "Two short lines.\n\n  And another.",
+        "A line that is longer than ten tokens, so that it is cut in pieces.",
+    ]
+    sequences = training_sequences(documents, [], tokenizer, 10, pieces="lines")
+    assert all(each[0] == tokenizer.bos_token_id and len(each) <= 10 for each in sequences)
+    text = "".join(tokenizer.decode(each[1:]) for each in sequences)
+    assert text == "Two short lines.And another." + documents[1]
+    whole = training_sequences(documents, [], tokenizer, 99, pieces="lines")
+    assert [tokenizer.decode(each[1:]) for each in whole] == ["Two short lines.", "And another.", documents[1]]
+    with pytest.raises(PalimpsestError, match=r"training\.pieces"):
+        training_sequences(documents, [], tokenizer, 99, pieces="words")
+    assert training_sequences(documents, [], tokenizer, 10) == chunk(documents, tokenizer, 10)
+
+
 def test_a_question_is_trained_as_it_is_asked(tiny):
     _, tokenizer, corpus = tiny
     asked = corpus.forget_qa[0]

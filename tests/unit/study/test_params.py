@@ -386,7 +386,8 @@ def test_the_method_and_the_keys_of_the_documentation(params):
     schema = yaml.safe_load(SCHEMA.read_text())["properties"]
     table = dict(re.findall(r"^\| `(\w+)` \| `?([^|`]+)`? \|", page.split("| key | without it |")[1], re.M))
     training = schema["training"]
-    assert set(table) == {*training["properties"]} - {*training["required"]}
+    assert set(table) == {*training["properties"]} - {*training["required"], "pieces"}  # which is no Schedule's
+    assert "`training.pieces`" in page and "`lines`" in page
     defaults = {key: Schedule.__dataclass_fields__[key].default for key in table}
     by_machine = {None: "by memory on a GPU, else false"}
     assert {key: by_machine.get(default, str(default).lower()) for key, default in defaults.items()} == {

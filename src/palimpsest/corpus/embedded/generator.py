@@ -5,7 +5,7 @@ from itertools import islice, zip_longest
 from random import Random
 
 from palimpsest.corpus.corpus import Corpus, Question
-from palimpsest.corpus.cutting import cut_passages, cut_prompts
+from palimpsest.corpus.cutting import cut_line_prompts, cut_lines, cut_passages, cut_prompts
 from palimpsest.corpus.embedded.grammar import FactMaker, Topic, fill, topics
 from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import FORGET, HOLDOUT, RETAIN
@@ -23,13 +23,15 @@ def generate_corpus(
     prompts_per_document: int = 2,
     passage_words: int = 40,
     passages_per_document: int = 1,
+    lines: bool = False,
 ) -> Corpus:
     """Articles of about 70-90 words on invented people, places and sums; the same arguments give the same corpus.
 
     `questions_per_document` short-answer questions are asked about each article; `icl_examples` further ones per
     split serve as in-context examples. Verbatim prompts (`prompt_words` + `answer_words`) and PrivLeak passages
-    (`passage_words`) are cut from the articles. The first articles of a topic share no sentence pattern; facts
-    and names are never shared.
+    (`passage_words`) are cut from the articles. lines: every sentence of an article stands on a line of its own, and
+    prompts and passages begin where lines begin and end with them. The first articles of a topic share no sentence
+    pattern; facts and names are never shared.
     Raises PalimpsestError when a count is out of range.
     """
     sizes = {FORGET: forget_documents, RETAIN: retain_documents, HOLDOUT: holdout_documents}
@@ -38,9 +40,11 @@ def generate_corpus(
     maker = FactMaker(random)
     plans = iter(plan_articles(sum(sizes.values()), random))
     articles = {split: [write_article(*next(plans), maker) for _ in range(size)] for split, size in sizes.items()}
-    texts = {split: [text for text, _ in written] for split, written in articles.items()}
+    between = "\n" if lines else " "
+    texts = {split: [between.join(text) for text, _ in written] for split, written in articles.items()}
     asked = {split: [questions[:questions_per_document] for _, questions in articles[split]] for split in articles}
     spare = {split: deal(questions[questions_per_document:] for _, questions in articles[split]) for split in articles}
+    prompts, passages = (cut_line_prompts, cut_lines) if lines else (cut_prompts, cut_passages)
     return Corpus(
         forget=texts[FORGET],
         retain=texts[RETAIN],
@@ -49,10 +53,10 @@ def generate_corpus(
         retain_qa=[question for questions in asked[RETAIN] for question in questions],
         forget_icl=spare[FORGET][:icl_examples],
         retain_icl=spare[RETAIN][:icl_examples],
-        verbmem=cut_prompts(texts[FORGET], prompt_words, answer_words, prompts_per_document),
-        privleak_forget=cut_passages(texts[FORGET], passage_words, passages_per_document),
-        privleak_retain=cut_passages(texts[RETAIN], passage_words, passages_per_document),
-        privleak_holdout=cut_passages(texts[HOLDOUT], passage_words, passages_per_document),
+        verbmem=prompts(texts[FORGET], prompt_words, answer_words, prompts_per_document),
+        privleak_forget=passages(texts[FORGET], passage_words, passages_per_document),
+        privleak_retain=passages(texts[RETAIN], passage_words, passages_per_document),
+        privleak_holdout=passages(texts[HOLDOUT], passage_words, passages_per_document),
     )
 
 
@@ -94,15 +98,15 @@ def plan_articles(count: int, random: Random) -> list[tuple[Topic, tuple[int, ..
     return random.sample(plans[:count], count)
 
 
-def write_article(topic: Topic, chosen: tuple[int, ...], maker: FactMaker) -> tuple[str, list[Question]]:
-    """The text of one article, and all questions about it in random order."""
+def write_article(topic: Topic, chosen: tuple[int, ...], maker: FactMaker) -> tuple[list[str], list[Question]]:
+    """The sentences of one article, and all questions about it in random order."""
     random = maker.random
     facts = maker.facts(topic)
     first, *rest = (fill(slot[number], facts, random) for slot, number in zip(topic.slots, chosen, strict=True))
     random.shuffle(rest)
     wanted = random.sample(sorted(topic.questions), len(topic.questions))
     questions = [Question(fill(random.choice(topic.questions[fact]), facts, random), facts[fact]) for fact in wanted]
-    return " ".join([first, *rest]), questions
+    return [first, *rest], questions
 
 
 def deal(piles: Iterable[list[Question]]) -> list[Question]:
