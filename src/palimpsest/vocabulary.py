@@ -35,6 +35,17 @@ KNOWMEM_FORGET, KNOWMEM_RETAIN = "knowmem_forget", "knowmem_retain"
 REAL_AUTHORS, WORLD_FACTS = "real_authors", "world_facts"
 """Tasks: TOFU's questions on what no model was trained on here."""
 
+
+def paraphrased_task(task: str) -> str:
+    """That of the true answers to the questions of a task in other words."""
+    return f"{task}/paraphrased"
+
+
+def wrong_task(task: str, number: int) -> str:
+    """That of the wrong answers to the questions of a task, of each the one with this number, from 0."""
+    return f"{task}/wrong{number}"
+
+
 KNOWMEM, PRIVLEAK, UTILITY, PERPLEXITY = "knowmem", "privleak", "utility", "perplexity"
 """Metrics, beside VERBMEM."""
 

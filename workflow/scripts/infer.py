@@ -16,7 +16,7 @@ from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_m
 from palimpsest.corpus.corpus import absent_parts
 from palimpsest.corpus.layout import read_corpus
 from palimpsest.corpus.prompts import make_template, prompts_record
-from palimpsest.inference.answers import answer_tokens, true_answers
+from palimpsest.inference.answers import answer_tokens, true_answers, with_gradients
 from palimpsest.inference.files import ANSWERS, write_answers, write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs
@@ -40,7 +40,11 @@ def infer(
     with atomic_directory(folder) as draft:
         write_responses(generate(network, tokenizer, requests, settings["batch_size"]), draft / "responses.jsonl")
         truths = true_answers(texts, tokenizer, *lengths[1:], template)
-        write_answers(answer_tokens(network, tokenizer, truths, settings["batch_size"]), draft / ANSWERS)
+        spread = settings.get("answer_spread", False)
+        answers = answer_tokens(network, tokenizer, truths, settings["batch_size"], spread)
+        if settings.get("answer_gradients", False):
+            answers = with_gradients(network, truths, answers)
+        write_answers(answers, draft / ANSWERS)
         splits = {split: getattr(texts, f"privleak_{split}") for split in settings.get("logprob_splits", SPLITS)}
         limits = settings["logprob_tokens"], settings["batch_size"]
         write_log_probs(split_log_probs(network, tokenizer, splits, *limits), draft / "logprobs.parquet")

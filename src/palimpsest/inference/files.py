@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
@@ -51,8 +52,17 @@ class InferenceFiles:
         """The tokens of the true answers: beside the responses."""
         return self.responses.with_name(ANSWERS)
 
+    @property
+    def retrain_answers(self) -> Path | None:
+        """Those of the retrained model at this precision, if the study has one."""
+        return self.retrain_logprobs and self.retrain_logprobs.with_name(ANSWERS)
+
 
 ANSWERS = "answers.parquet"
+NOT_ASKED: dict[str, Any] = {"size": -1, "means": [], "variances": [], "gradient": -1.0}
+"""Fields of AnswerTokens that inference records only where it is asked to, and what a column holds where it was not,
+which is no value of theirs."""
+OPTIONAL = tuple(NOT_ASKED)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,10 @@ class AnswerTokens:
 
     log_probs: nats; predicted: the tokens that the model finds likeliest; true: the answer's own; [tokens] each, given
     the question and all true tokens before. ending: how many of the last, none or one, end the answer.
+
+    Only where inference was asked for them: size: bytes that zlib makes of the answer. means, variances: [tokens] of
+    the log-probabilities of the whole vocabulary, weighted by the probabilities; nats, squared nats. gradient: the norm
+    of the gradient of the mean loss of the tokens that do not end the answer.
     """
 
     task: str
@@ -69,6 +83,10 @@ class AnswerTokens:
     predicted: list[int]
     true: list[int]
     ending: int
+    size: int | None = None
+    means: list[float] | None = None
+    variances: list[float] | None = None
+    gradient: float | None = None
 
 
 class TextLogProbs(NamedTuple):
@@ -76,6 +94,11 @@ class TextLogProbs(NamedTuple):
 
     ids: list[int]
     log_probs: list[NDArray[np.float64]]
+
+
+def zlib_size(text: str) -> int:
+    """Bytes that zlib makes of a text."""
+    return len(zlib.compress(text.encode()))
 
 
 def read_responses(path: Path, task: str) -> list[dict[str, Any]]:
@@ -135,7 +158,8 @@ def read_answers(path: Path, task: str) -> list[AnswerTokens]:
 
     table = _read_table(path, ("task", "id", "log_probs", "predicted", "true", "ending"))
     table = table.filter(pyarrow.compute.equal(table["task"], task)).sort_by("id")
-    found = [AnswerTokens(**row) for row in table.to_pylist()]
+    rows: list[dict[str, Any]] = table.to_pylist()
+    found = [AnswerTokens(**_asked(row)) for row in rows]
     _reject_duplicates([each.id for each in found], f"{path}, task {task!r}")
     for each in found:
         where = f"{path}, task {task!r}, id {each.id}"
@@ -144,6 +168,11 @@ def read_answers(path: Path, task: str) -> list[AnswerTokens]:
         if not np.all(np.isfinite(each.log_probs)):
             raise PalimpsestError(f"{where} holds NaN or infinite log-probabilities: the model is broken there.")
     return found
+
+
+def _asked(row: dict[str, Any]) -> dict[str, Any]:
+    """What inference was asked for, of a row of answers.parquet."""
+    return {name: value for name, value in row.items() if name not in NOT_ASKED or value != NOT_ASKED[name]}
 
 
 def _read_table(path: Path, columns: Sequence[str] = ("split", "id", "log_probs")) -> Any:
@@ -202,6 +231,12 @@ def write_answers(answers: Sequence[AnswerTokens], path: Path) -> None:
         "true": _lists([each.true for each in answers], pyarrow.int32()),
         "ending": _array([each.ending for each in answers], pyarrow.int64()),
     }
+    kinds = {"size": pyarrow.int64(), "gradient": pyarrow.float32()}
+    for name in OPTIONAL:
+        values = [getattr(each, name) for each in answers]
+        if any(value is not None for value in values):
+            filled = [NOT_ASKED[name] if value is None else value for value in values]
+            columns[name] = _array(filled, kinds[name]) if name in kinds else _lists(filled, pyarrow.float32())
     pyarrow.parquet.write_table(pyarrow.Table.from_arrays([*columns.values()], names=[*columns]), path)
 
 

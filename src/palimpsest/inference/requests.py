@@ -11,7 +11,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.models.asking import Asking
 from palimpsest.models.encoding import encode
 from palimpsest.models.text import text_tokens
-from palimpsest.vocabulary import FORGET, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
+from palimpsest.vocabulary import FORGET, HOLDOUT, KNOWMEM_FORGET, KNOWMEM_RETAIN, RETAIN, VERBMEM
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,9 +44,10 @@ def corpus_requests(
 ) -> list[Request]:
     """What MUSE asks: to continue the verbatim prompts, and the questions on the forget and the retain set.
 
-    Questions are put as the template has it, by default as MUSE does. A true continuation is cut to as many tokens as
-    may be generated, as MUSE does. Raises PalimpsestError when the
-    corpus has fewer in-context examples than wanted.
+    Sets of further questions (TOFU's on the world) are asked without examples, but for a holdout set, of which only
+    likelihoods are compared. Questions are put as the template has it, by default as MUSE does. A true continuation is
+    cut to as many tokens as may be generated, as MUSE does. Raises PalimpsestError when the corpus has fewer in-context
+    examples than wanted.
     """
     requests = []
     asking = Asking(template, tokenizer)
@@ -65,4 +66,9 @@ def corpus_requests(
             put = asking.prompt(each.question, shots)
             ending = (knowmem_tokens, put.stop, put.tokens, put.ends)
             requests.append(Request(task, i, put.text, each.answer, *ending))
+    for name in (each for each in corpus.others if each != HOLDOUT):
+        for i, each in asked_questions(corpus, name):
+            put = asking.prompt(each.question)
+            ending = (knowmem_tokens, put.stop, put.tokens, put.ends)
+            requests.append(Request(name, i, put.text, each.answer, *ending))
     return requests

@@ -15,6 +15,7 @@ from palimpsest.corpus.corpus import PARTS
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles
 from palimpsest.metrics.answers import exact_memorization, extraction_strength, mean_of_answers, probability
+from palimpsest.metrics.benchmark import forget_quality, membership, membership_of_share, model_utility, truth_ratio
 from palimpsest.metrics.perplexity import perplexity
 from palimpsest.metrics.privleak import privleak
 from palimpsest.metrics.records import NamedScore, Score
@@ -47,6 +48,15 @@ METRICS: dict[str, Metric] = {
     PROBABILITY: partial(mean_of_answers, value=probability),
     EXTRACTION: partial(mean_of_answers, value=extraction_strength),
     MEMORIZATION: partial(mean_of_answers, value=exact_memorization),
+    "truth_ratio": truth_ratio,
+    "forget_quality": forget_quality,
+    "model_utility": model_utility,
+    "mia_loss": partial(membership, attack="loss"),
+    "mia_zlib": partial(membership, attack="zlib"),
+    "mia_min_k": partial(membership_of_share, attack="min_k"),
+    "mia_min_k_plus_plus": partial(membership_of_share, attack="min_k_plus_plus"),
+    "mia_reference": partial(membership, attack="reference"),
+    "mia_gradient_norm": partial(membership, attack="gradient_norm"),
 }
 
 NEEDS: dict[str, tuple[str, ...]] = {

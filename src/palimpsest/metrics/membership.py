@@ -5,7 +5,6 @@ parts the forget set from texts that no model saw, and `relative_auc` how far th
 Numbers are those of OpenUnlearning (arXiv 2506.12618), whose AUC is 1 minus ours.
 """
 
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +24,9 @@ LEAST_VARIANCE = 1e-6
 class Observed:
     """What a model makes of a text. None: inference did not record it.
 
-    size: bytes, of `zlib_size`. log_probs: [tokens] nats. means, variances: [tokens] of the log-probabilities of the
-    whole vocabulary at each place, weighted by the probabilities; nats, squared nats. reference: [tokens] the log_probs
-    of another model. gradient: the norm of the gradient of the mean loss.
+    size: bytes that zlib makes of the text. log_probs: [tokens] nats. means, variances: [tokens] of the
+    log-probabilities of the whole vocabulary at each place, weighted by the probabilities; nats, squared nats.
+    reference: [tokens] the log_probs of another model. gradient: the norm of the gradient of the mean loss.
     """
 
     log_probs: ArrayLike
@@ -122,11 +121,6 @@ def relative_auc(auc: float, auc_retrain: float) -> float:
             "nothing can be relative to it: choose a holdout set of the kind of the forget set."
         )
     return 100 * (auc - auc_retrain) / (auc_retrain + EPSILON)
-
-
-def zlib_size(text: str) -> int:
-    """Bytes that zlib makes of a text."""
-    return len(zlib.compress(text.encode()))
 
 
 def _tokens(values: ArrayLike, what: str) -> NDArray[np.float64]:

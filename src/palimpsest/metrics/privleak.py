@@ -85,7 +85,7 @@ def privleak(
         reason = undefined(NO_RETRAIN if auc_retrain is None else why)
         outcome: Outcome = {"score": None, "status": reason, "ci": None, "ci_note": reason}
     else:
-        ci, note = _interval(values, retrained, auc_retrain, resamples, confidence, seed)
+        ci, note = leak_interval(values, retrained, auc_retrain, resamples, confidence, seed)
         outcome = {"score": relative_leak(auc, auc_retrain), "status": OK, "ci": ci, "ci_note": note}
     source = "retrained model" if reference == RETRAIN else f"published constant ({reference})"
     return {
@@ -101,7 +101,7 @@ def privleak(
     }
 
 
-def _interval(
+def leak_interval(
     values: dict[str, Float64],
     retrained: dict[str, Float64] | None,
     auc_retrain: float,

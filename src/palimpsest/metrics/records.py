@@ -45,6 +45,21 @@ class AnswerScore(Score):
     nats_per_token: list[float]
 
 
+class UtilityScore(Score):
+    """parts: by set of questions (palimpsest.metrics.tofu.SPLITS) its probability, rouge and truth_ratio, shares of 1;
+    empty where there is no score."""
+
+    parts: dict[str, dict[str, float]]
+
+
+class MembershipScore(Score):
+    """auc, auc_retrain: of the model and of the retrained one, 0 to 1, 0.5 for one that cannot tell the sets apart.
+    None where there is no score."""
+
+    auc: float | None
+    auc_retrain: float | None
+
+
 class PerplexityScore(Score):
     """nats_per_token: by split, the mean negative log-probability over all tokens."""
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.metrics.membership import ATTACKS, Observed, gradient_norm, relative_auc, zlib_size
+from palimpsest.inference.files import zlib_size
+from palimpsest.metrics.membership import ATTACKS, Observed, gradient_norm, relative_auc
 from palimpsest.metrics.privleak import membership_auc
 
 SEEN = Observed(
