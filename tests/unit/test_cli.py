@@ -37,6 +37,7 @@ TABLES = {
     "known-answers": ["{}"],
     "phase-diagram": ["{}/figure.svg", "{}"],
     "methods": ["{}"],
+    "metric-quality": ["{}"],
     "moved-weights": ["{}"],
     "metrics": ["{}"],
     "calibration": ["{}/figure.svg", "{}"],

@@ -174,3 +174,15 @@ def known_answers(
     from palimpsest.report.known_answers import comparison
 
     print(comparison(results, pack))
+
+
+@tables.command()
+def metric_quality(results: Several) -> None:
+    """Whether each metric tells targets from retrained models, and stays in every format.
+
+    \b
+    Example: palimpsest tables metric-quality studies/tofu-cpu/results
+    """
+    from palimpsest.tables.metric_quality import quality_table
+
+    print(quality_table(results))

@@ -16,6 +16,7 @@ import yaml
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.metrics import METRICS, score
+from palimpsest.metrics.membership import ATTACKS
 from palimpsest.metrics.privleak import membership_auc, min_k, relative_leak
 from palimpsest.metrics.rouge import VARIANTS, rouge_1, rouge_l
 from palimpsest.metrics.statistics import mean_interval, percentile_interval, resample_counts
@@ -307,5 +308,7 @@ def test_the_metric_of_the_documentation_works(tmp_path: Path, monkeypatch: pyte
 
 def test_registry_names_the_metrics() -> None:
     answers = {"probability", "extraction_strength", "exact_memorization"}
-    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak", "perplexity"} | answers
+    tofu = {"truth_ratio", "forget_quality", "model_utility"}
+    attacks = {f"mia_{name}" for name in ATTACKS}
+    assert set(METRICS) == {"verbmem", "knowmem", "utility", "privleak", "perplexity"} | answers | tofu | attacks
     assert all(variant("same words", "same words") == 1.0 for variant in VARIANTS.values())
