@@ -285,7 +285,7 @@ def test_the_command_prints_markdown_and_one_line_on_mistakes(tmp_path, capsys):
 def test_a_study_of_tofu_prints_published_ours_and_difference():
     settings = {"prompt": {"template": "chat"}, "quantizers": {"bnb-fp4": {}}, "inference": {"compute": "float32"}}
     settings |= {"methods": {"ga_gdr": {"checkpoint": "mine"}}, "models": {"target": "train"}}
-    names = ("probability", "knowmem", "truth_ratio", "model_utility", "privleak", "extraction_strength")
+    names = ("probability", "knowmem", "truth_ratio", "model_utility", "mia_min_k", "extraction_strength")
     scores = {(m, p): dict.fromkeys(names, 50.0) for m in ("target", "ga_gdr") for p in ("bf16", "bnb-fp4")}
     found = compare(audit(settings, scores), "tofu-1b")
     (line,) = lines(found, model="ga_gdr", precision="4-bit")
