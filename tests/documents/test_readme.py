@@ -28,7 +28,7 @@ def test_its_numbers_are_those_of_the_evidence():
     said = [
         f"rounded to 4 bits it answers {answers:.0f} % of the questions on it again",
         f"nearly all of those, {evidence.moved('rtn-int4', finer=False)} % or more, into zero",
-        f"of such models {evidence.share('kept', finer)} stay unlearned in 4 bits",
+        f"in {evidence.share('kept', finer)} of the cases the text stays forgotten in 4 bits",
         f"the cure holds in {evidence.share('kept', finer + ' and base == @smollm2')} of the cases",
         f"nothing above {evidence.SIZES[evidence.PRETRAINED] / 1e6:.0f} M parameters was tested",
     ]
