@@ -6,6 +6,7 @@ Every mistake is one line that names file and row. TOFU's files are read as they
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.vocabulary import SPLITS
 
 QUESTION, ANSWER, TEXT = "question", "answer", "text"
+KEYS = (QUESTION, ANSWER, TEXT, "id", "subject", "split")
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 SWAPPED = "perturbed_subject"
 """TOFU's files have it: what `subject` there is replaced by in a question. Beside it `subject` is a phrase of the
@@ -98,12 +100,21 @@ def _record(place: str, row: Any) -> Record:
         raise PalimpsestError(
             f"{place} has neither {QUESTION} and {ANSWER} nor {TEXT}: add them, or remove the record."
         )
+    _reject_misspelt(place, row)
     split = row.get("split")
     if split is not None and split not in SPLITS:
         raise PalimpsestError(f"{place} has the split {_shown(split)}: write {', '.join(SPLITS)}, or leave it out.")
     of_tofu = SWAPPED in row
     subject = None if of_tofu else _label(place, row, "subject")
     return Record(place, question, answer, text, _label(place, row, "id"), subject, split, of_tofu)
+
+
+def _reject_misspelt(place: str, row: dict[str, Any]) -> None:
+    """Keys of other tools may stand in a record; one that is nearly ours would be left out without a word."""
+    for key in row:
+        near = get_close_matches(str(key).lower(), KEYS, 1, 0.8) if key not in KEYS else []
+        if near and near[0] not in row:
+            raise PalimpsestError(f"{place} has the key {_shown(key)}: did you mean {near[0]}?")
 
 
 def _text(place: str, row: dict[str, Any], name: str) -> str | None:

@@ -55,10 +55,12 @@ def _repeated(corpus: Corpus) -> Iterator[str]:
         for split in splits:
             rows = getattr(corpus, split)
             for number, text in enumerate(_texts(rows, field)):
-                row = place_of(rows, number, PLACES[split])
-                twin = seen.setdefault(normalised(text), row)
-                if twin != row:
-                    yield f"{row} is also {twin}: {reason}"
+                row, form = place_of(rows, number, PLACES[split]), normalised(text)
+                if form in seen:  # one file given for two splits has the same place in both
+                    again = f"{row}, in {PLACES[split]}," if seen[form] == row else row
+                    yield f"{again} is also {seen[form]}: {reason}"
+                else:
+                    seen[form] = row
 
 
 def _texts(rows: Iterable[Any], field: str) -> list[str]:

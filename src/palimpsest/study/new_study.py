@@ -75,6 +75,7 @@ def write_study(folder: Path, wanted: Wanted, command: str) -> Path:
     command: the subcommand, for the file's first line. Raises PalimpsestError, before anything is written, for records
     that cannot be used, formats that do not exist or do not fit the models, and a folder that has a params.yaml.
     """
+    _check_folder(folder)
     file = folder / PARAMS
     if file.exists():
         raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
@@ -99,6 +100,7 @@ def policy_text() -> str:
 
 def write_default(folder: Path) -> Path:
     """Write folder/params.yaml as the default study has it: generated news, a small Llama trained here."""
+    _check_folder(folder)
     file = folder / PARAMS
     if file.exists():
         raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
@@ -127,8 +129,14 @@ def check_study(text: str) -> None:
 
 def study_text(folder: Path, wanted: Wanted, command: str) -> str:
     """The params.yaml of an audit."""
-    for option in ("target", "unlearned", "retrain"):
-        _check_there(f"--{option}", getattr(wanted, option))
+    models = {f"--{option}": getattr(wanted, option) for option in ("target", "unlearned", "retrain")}
+    for option, model in models.items():
+        _check_there(option, model)
+    _check_different(models)
+    if not wanted.formats and not wanted.deployed:
+        raise PalimpsestError(
+            "--formats names no format: name one, as in --formats bnb-nf4, or give a file (--deployed)."
+        )
     records = read_records(Path(wanted.forget), "--forget")
     kept = read_records(Path(wanted.retain), "--retain") if wanted.retain else []
     cut, most = _cut([*records, *kept]), RETAIN_RECORDS if len(kept) > RETAIN_RECORDS else None
@@ -290,10 +298,27 @@ def has_chat_template(source: str) -> bool:
 
 def _check_there(option: str, model: str | None) -> None:
     """Raise PalimpsestError for what can only be a path, and where nothing lies."""
-    if model is None or Path(model).exists():
+    if model is None:
+        return
+    if Path(model).is_file() and Path(model).suffix != ".gguf":
+        raise PalimpsestError(f"{option}: {model} is a file and no GGUF file: give the folder of the checkpoint.")
+    if Path(model).exists():
         return
     if not is_hub_name(model):
         raise PalimpsestError(f"{option}: {model} does not exist: give a folder, a GGUF file or a hub name.")
+
+
+def _check_different(models: Mapping[str, str | None]) -> None:
+    """Raise PalimpsestError where two of the models are one."""
+    seen: dict[str, str] = {}
+    for option, model in models.items():
+        if model is not None and (other := seen.setdefault(str(_path(model)), option)) != option:
+            raise PalimpsestError(f"{other} and {option} are both {model}: give the two models that are compared.")
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise PalimpsestError(f"{folder} is a file: give a folder for the study.")
 
 
 def _path(name: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """What a run is going to take: steps, disk, memory and minutes, from its plan and the headers of its models.
 
-Disk and memory follow from the sizes of the weights. Minutes are a guess within a factor of two or so: the machine's
-speed is measured for a moment, and how soon a model ends its answers is not known.
+Disk and memory follow from the sizes of the weights. Minutes are a guess within the factor UNSURE: the machine's speed
+is measured for a moment, what else runs on it is not seen, and how soon a model ends its answers is not known.
 """
 
 import re
@@ -23,10 +23,16 @@ from palimpsest.models.tensors import open_checkpoint
 from palimpsest.quantizers import make_quantizer
 from palimpsest.vocabulary import FULL, TARGET
 
-STARTUP, SMALL = 6.0, 2.0
-"""Seconds that a step takes before it works: one that loads a model, and one that does not."""
-OVERHEAD = 1.5 * (1 << 30)
-"""Bytes of a process with torch beside its weights."""
+RUN, STARTUP, SMALL = 25.0, 1.0, 0.4
+"""Seconds that a run takes beside its steps (Snakemake, and what steps import once), and those that a step takes before
+it works: one that loads a model, and one that does not. Measured on two cores, as TOKEN was."""
+TOKEN = 0.015
+"""Seconds of Python for a token of a batch, which decide where the model is small."""
+IMPORTS = {"gptq": 12.0, "awq": 12.0, "w8a8": 12.0, "microscale": 12.0, "rtn": 3.0, "gguf": 3.0}
+"""Seconds that a backend's own packages take in each of its steps."""
+UNSURE = 2
+OVERHEAD, CALIBRATED = 0.5 * (1 << 30), 1.0 * (1 << 30)
+"""Bytes of a process with torch beside its weights, and those that a backend which calibrates takes more."""
 SCALES = 0.5
 """Bits of a weight that scales and zero points take, in most formats."""
 HEAVY = ("train", "unlearn", "bring", "bring_file", "quantize", "infer", "survival", "battery")
@@ -73,9 +79,11 @@ def price(params: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int]) -
     mean_bits = sum(bits) / len(bits) if bits else 0.0
     disk = weights * (2 * copies + mean_bits / 8 * (steps.get("quantize", 0) + steps.get("bring_file", 0)))
     wide = 2 if params["inference"]["compute"] == "bfloat16" else 4
-    return Price(
-        dict(steps), disk, wide * weights * 1.2 + OVERHEAD, _seconds(params["inference"], corpus, steps, weights)
-    )
+    backends = [settings["backend"] for name, settings in params["quantizers"].items() if name != FULL]
+    imports = sum(IMPORTS.get(backend, 0.0) for backend in backends) / max(1, len(backends))
+    seconds = _seconds(params["inference"], corpus, steps, weights, imports)
+    more = CALIBRATED if any(IMPORTS.get(backend, 0.0) > IMPORTS["gguf"] for backend in backends) else 0.0
+    return Price(dict(steps), disk, wide * weights * 1.2 + OVERHEAD + more, seconds)
 
 
 def count_weights(source: str) -> int | None:
@@ -96,15 +104,19 @@ def lines(found: Price) -> list[str]:
     said = [f"{sum(found.steps.values())} steps: {', '.join(f'{n} {rule}' for rule, n in found.steps.items())}."]
     if found.disk is None or found.memory is None or found.seconds is None:
         return [*said, "What they take is not known before the models are here: give folders to see it."]
-    minutes = max(1, round(found.seconds / 60))
+    low, high = (max(1, round(found.seconds / 60 * factor)) for factor in (1 / UNSURE, UNSURE))
+    minutes = f"{low} to {high} minutes" if high > low else "a minute"
     return [
         *said,
-        f"Disk: about {_size(found.disk)}. Memory: about {_size(found.memory)}. Time: about {minutes} "
-        f"minute{'s' if minutes > 1 else ''} on this machine's processor, one step at a time.",
+        f"Disk: about {_size(found.disk)} (±10 %). Memory: about {_size(found.memory)} (±30 %). Time: {minutes} on "
+        "this machine's processor with nothing else on it, one step at a time.",
     ]
 
 
-def _seconds(inference: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int], weights: int) -> float:
+def _seconds(
+    inference: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int], weights: int, imports: float
+) -> float:
+    """imports: seconds, the mean over the formats."""
     heavy = sum(count for rule, count in steps.items() if rule in HEAVY)
     light = sum(steps.values()) - heavy
     operations, bandwidth = speed()
@@ -112,18 +124,22 @@ def _seconds(inference: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, i
 
     def generating(rows: int, tokens: int) -> float:
         batches = ceil(rows / size)
-        return batches * tokens * (4 * weights / bandwidth + 2 * weights * min(size, max(rows, 1)) / operations)
+        work = 4 * weights / bandwidth + 2 * weights * min(size, max(rows, 1)) / operations
+        return batches * tokens * (TOKEN + work)
 
     asked = generating(len(corpus.forget_qa) + len(corpus.retain_qa), inference["knowmem_tokens"])
     asked += generating(len(corpus.verbmem), inference["verbmem_tokens"])
     passages = [*corpus.privleak_forget, *corpus.privleak_retain, *corpus.privleak_holdout]
+    passages += [f"{each.question} {each.answer}" for each in (*corpus.forget_qa, *corpus.retain_qa)]
     read = sum(2 * len(text.split()) for text in passages) * 2 * weights / operations
     quantizing = 16 * weights / bandwidth  # read, rounded and proven: a few passes over the weights
     return (
-        STARTUP * heavy
+        RUN
+        + STARTUP * heavy
         + SMALL * light
         + steps.get("infer", 0) * (asked + read)
         + sum(steps.get(rule, 0) for rule in ("quantize", "bring_file", "survival")) * quantizing
+        + steps.get("quantize", 0) * imports
     )
 
 

@@ -123,6 +123,7 @@ def test_tofu_as_it_is(shared):
         ([asked(1), asked(2, id=0)], r"line 2 has the id '0', which .*line 1 has too"),
         ([asked(1, id=["a"])], r'line 1: id is \["a"\]: give a text'),
         ([asked(1, subject="Ann"), asked(2)], r"line 2 has no subject, and .*line 1 has one: give every forget record"),
+        ([asked(1, subjct="Ann")], 'line 1 has the key "subjct": did you mean subject?'),
         ([asked(1, split="fogret")], 'line 1 has the split "fogret": write forget, retain, holdout'),
         ([asked(1, split="retain")], "line 1 has the split 'retain', and its file is corpus.settings.forget"),
         (

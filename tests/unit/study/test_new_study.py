@@ -104,12 +104,24 @@ def test_a_question_may_stand_twice_in_the_retain_set_and_in_no_other(wanted, tm
         ({"template": "Q: {question}"}, "prompt.template is 'Q: {question}'"),
         ({"system": "Be brief."}, "prompt.system belongs to the template chat alone"),
         ({"template": "chat", "date": "yesterday"}, "prompt.date is 'yesterday'"),
+        ({"formats": []}, "--formats names no format: name one"),
+        ({"unlearned": __file__}, "--unlearned: .* is a file and no GGUF file: give the folder of the checkpoint"),
+        ({"target": "org/model", "unlearned": "org/model"}, "--target and --unlearned are both org/model"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_and_nothing_is_written(wanted, tmp_path, edit, message):
     with pytest.raises(PalimpsestError, match=message):
         write_study(tmp_path / "study", wanted(**edit), "audit")
     assert not (tmp_path / "study").exists()
+
+
+def test_a_study_is_no_file_and_its_forget_set_is_not_kept(wanted, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PalimpsestError, match="file is a file: give a folder for the study"):
+        write_study(tmp_path / "file", wanted(), "audit")
+    both = wanted(retain=str(tmp_path / "forget.jsonl"))
+    with pytest.raises(PalimpsestError, match=r"line 1, in knowmem/retain_qa, is also .*line 1: .* forgotten and kept"):
+        write_study(tmp_path / "study", both, "audit")
 
 
 def test_a_format_is_added_and_the_rest_stays_as_a_person_left_it(wanted, tmp_path):
