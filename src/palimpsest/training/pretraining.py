@@ -16,7 +16,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, TrainingArguments, default_data_collator, set_seed
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.head import Unprojected
 from palimpsest.models.pretraining_text import window_starts
+from palimpsest.training.fused import decoder_of, is_fused, kernels
 from palimpsest.training.trainer import NextTokenTrainer
 
 log = logging.getLogger(__name__)
@@ -74,13 +76,23 @@ class PretrainingTrainer(NextTokenTrainer):
         return self.batches, len(self.batches)
 
     def batch_loss(self, model: nn.Module, inputs: Any) -> Tensor:
-        return next_token_loss(model, inputs["input_ids"]) / len(self.batches)
+        if not is_fused(self.model):
+            return next_token_loss(model, inputs["input_ids"]) / len(self.batches)
+        with self.accelerator.autocast():
+            return next_token_loss_without_logits(self.model, inputs["input_ids"]) / len(self.batches)
 
 
 def next_token_loss(model: Any, ids: Tensor) -> Tensor:
     """Mean cross-entropy, nats a predicted token, of windows [batch, time]."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     return nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+
+
+def next_token_loss_without_logits(model: Any, ids: Tensor) -> Tensor:
+    """What `next_token_loss` gives, where training is fused (palimpsest.training.fused)."""
+    states = decoder_of(model)(input_ids=ids, use_cache=False).logits[:, :-1]
+    head = Unprojected.of(states.flatten(0, 1), model.get_output_embeddings().weight)
+    return head.nll(ids[:, 1:].flatten()).mean()
 
 
 def pretrain(model: PreTrainedModel, tokens: NDArray, bos: int, settings: Pretraining) -> dict[str, Any]:
@@ -127,7 +139,8 @@ def pretrain(model: PreTrainedModel, tokens: NDArray, bos: int, settings: Pretra
         trainer = PretrainingTrainer(
             model=model, args=arguments, train_dataset=windows, data_collator=default_data_collator
         )
-        trainer.train()
+        with kernels(model, is_fused(model)):
+            trainer.train()
     nats = held_out_loss(model, Windows(tokens, held_out, length, bos), settings.batch_size)
     seen = settings.steps * settings.gradient_accumulation * settings.batch_size * length
     log.info("%.3f nats a token on %d windows held out", nats, len(held_out))

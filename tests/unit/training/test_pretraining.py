@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.pretraining_text import window_starts
 from palimpsest.models.scratch import build_llama
+from palimpsest.training import pretraining
 from palimpsest.training.pretraining import Pretraining, Windows, held_out_loss, next_token_loss, pretrain
 
 SHAPE = {"hidden_size": 64, "layers": 1, "heads": 2, "mlp_size": 128, "context": 33}
@@ -32,6 +34,32 @@ def model(tiny):
 def test_the_loss_is_that_of_transformers(model):
     ids = torch.randint(0, 300, (3, 33), generator=torch.Generator().manual_seed(0))
     assert next_token_loss(model, ids).item() == pytest.approx(model(input_ids=ids, labels=ids).loss.item(), abs=1e-6)
+
+
+def test_without_logits_the_loss_and_its_gradients_are_the_same(model):
+    ids = torch.randint(0, 300, (3, 33), generator=torch.Generator().manual_seed(0))
+    losses, gradients = [], []
+    for loss_of in (next_token_loss, pretraining.next_token_loss_without_logits):
+        loss = loss_of(model, ids)
+        losses.append(loss.item())
+        gradients.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    for usual, ours in zip(*gradients, strict=True):
+        assert torch.allclose(usual, ours, atol=1e-6)
+
+
+def test_a_base_in_fused_kernels_is_the_usual_one_up_to_rounding(monkeypatch, tiny, text):
+    """On a CPU without the kernels themselves, which need a GPU."""
+    outcomes = []
+    for wanted in (False, True):
+        with monkeypatch.context() as patch:
+            if not (wanted and torch.cuda.is_available()):
+                patch.setattr(pretraining, "is_fused", lambda model, wanted=wanted: wanted)
+                patch.setattr(pretraining, "kernels", lambda model, wanted: nullcontext())
+            outcomes.append(pretrain(build_llama(tiny[1], SHAPE, seed=0), text, 0, SETTINGS))
+    usual, fused = outcomes
+    assert fused["final_loss"] == pytest.approx(usual["final_loss"], abs=0.05)
+    assert fused["held_out_nats"] == pytest.approx(usual["held_out_nats"], abs=0.05)
 
 
 def test_a_window_is_bos_and_the_stretch_of_text(text):
