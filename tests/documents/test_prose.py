@@ -1,8 +1,13 @@
 """How long sentences are and how many numbers they hold, on every page of the site and in the README."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from prose import NUMBERS, WORDS, counted, pages, sentences
+from prose import NAMES, NUMBER, NUMBERS, WORDS, counted, pages, sentences
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_sentences_are_short_and_hold_few_numbers(site):
@@ -30,3 +35,27 @@ def test_what_is_counted(text, expected):
     found = sentences(page)
     assert found == [sentence for sentence, _ in expected]
     assert counted(found).numbers == sum(count for _, count in expected) / len(expected)
+
+
+SETTINGS = (
+    r"groups of \d+|\d(\.\d)?e-\d|\d+ prompts|\d+ questions|questions are \d+|\[claim \d|95 % intervals"
+    r"|near rho 1|rho near 1|all of it is 1|80 % of that|7 points of Utility|Llama-3-\w+|Llama 3"
+)
+"""What a study was given, and what words mean: group sizes, rates, numbers of questions, aims."""
+MEASURED = [
+    "index.md",
+    "explanation/why.md",
+    *sorted(f"results/{file.name}" for file in (DOCS / "results").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", MEASURED)
+def test_no_measured_number_is_typed(page):
+    """Outside tables, folded notes and code all of them come from docs/evidence, by macros."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for taken in (r"^\?\?\?.*\n(?:(?:    .*)?\n)*", r"^[|#].*$|^---$"):
+        text = re.sub(taken, "", text, flags=re.MULTILINE)
+    text = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|```.*?```", "", text, flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`", "", NAMES.sub("", text))
+    text = re.sub(SETTINGS, "", " ".join(text.split()))
+    assert NUMBER.findall(text) == []
