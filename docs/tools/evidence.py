@@ -189,6 +189,21 @@ def retained_table(study: str, *columns: str) -> str:
     return "\n".join(lines)
 
 
+def metric_table(study: str, column: str, *precisions: str, digits: int = 1) -> str:
+    """A column of every model of a study, mean over its seeds, at some precisions, as Markdown."""
+    rows = scores(study)
+    lines = [f"| model | weights | {' | '.join(precisions)} |", "|---|---|" + "---:|" * len(precisions)]
+    for model, weights in dict(zip(rows.model, rows.weights, strict=True)).items():
+        cells = [f"{score(study, column, model, precision):.{digits}f}" for precision in precisions]
+        lines.append(f"| {model} | {weights} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def printed(name: str) -> str:
+    """A table of docs/evidence, as the command of `palimpsest tables` printed it."""
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
 def mean_retained(study: str, models: list[str], precision: str) -> str:
     """Retained knowledge of some models of a study at a precision, mean over models and seeds, percent."""
     return f"{sum(retained(study, model, precision) for model in models) / len(models):.0f}"

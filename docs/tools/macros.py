@@ -53,6 +53,8 @@ def define_env(env) -> None:
         evidence.moved,
         evidence.retained_table,
         evidence.mean_retained,
+        evidence.metric_table,
+        evidence.printed,
         evidence.score,
         evidence.retained,
         evidence.prediction,

@@ -143,5 +143,5 @@ def quality_table(results: Sequence[Path]) -> str:
     ]
     counts = max(((len(each.known), len(each.unknown)) for each in found), default=(0, 0))
     heads = ["metric", "faithfulness, models", "faithfulness, records", *(f"stability, {name}" for name in precisions)]
-    note = f"Models: {counts[0]} targets and {counts[1]} retrained ones, each at every seed and precision."
+    note = f"Models: {counts[0]} targets and {counts[1]} retrained ones, counting every seed and precision."
     return f"{table(heads, lines)}\n\n{note}"
