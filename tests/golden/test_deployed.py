@@ -20,6 +20,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.deployed import recognise
+from palimpsest.quantizers.deployed_file import copy_file, examine_file
 from palimpsest.quantizers.origin import (
     NOT_OF_IT,
     NOT_PROVEN,
@@ -28,7 +29,6 @@ from palimpsest.quantizers.origin import (
     SAME,
     compare_origin,
 )
-from palimpsest.quantizers.shipped import copy_file, examine_file
 from palimpsest.study.sources import digest_of
 
 NF4 = {"backend": "bnb-4bit", "levels": "nf4", "double_quantization": False}
@@ -78,23 +78,25 @@ def moved(source: Path, folder: Path, share: float, ending: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any], str], Path]:
+def deployed(
+    models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any], str], Path]:
     made: dict[str, Path] = {}
 
-    def ship(settings: dict[str, Any], model: str) -> Path:
+    def make(settings: dict[str, Any], model: str) -> Path:
         key = f"{json.dumps(settings)} {model}"
         if key not in made:
-            made[key] = tmp_path_factory.mktemp("shipped") / "model"
+            made[key] = tmp_path_factory.mktemp("deployed") / "model"
             made[key].mkdir()
             make_quantizer(settings).quantize(models[model], made[key], TEXTS * 4)
         return made[key]
 
-    return ship
+    return make
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_file_is_told_by_its_settings_and_is_of_its_checkpoint(name, shipped, models):
-    folder = shipped(OWN[name], "attention")
+def test_a_file_is_told_by_its_settings_and_is_of_its_checkpoint(name, deployed, models):
+    folder = deployed(OWN[name], "attention")
     found = recognise(folder)
     assert found.settings == OWN[name] and found.quantizer == make_quantizer(OWN[name])
     record = compare_origin(found, models["attention"], models["target"])
@@ -110,38 +112,38 @@ def test_hqq_is_told_by_its_settings(checkpoints, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bnb", "nested", "q4_0"])
-def test_a_quantized_target_passed_off_is_flagged(name, shipped, models):
+def test_a_quantized_target_passed_off_is_flagged(name, deployed, models):
     """By the weights alone: embeddings and norms are the same in both."""
-    record = compare_origin(recognise(shipped(OWN[name], "target")), models["attention"], models["target"])
+    record = compare_origin(recognise(deployed(OWN[name], "target")), models["attention"], models["target"])
     assert record["verdict"] == OF_TARGET and "in which the two differ are the target's" in record["reasons"][0]
     assert abs(record["held"]["share"]) < 0.3
 
 
-def test_a_quantized_target_is_flagged_by_what_is_not_quantized(shipped, models):
-    record = compare_origin(recognise(shipped(NF4, "target")), models["unlearned"], models["target"])
+def test_a_quantized_target_is_flagged_by_what_is_not_quantized(deployed, models):
+    record = compare_origin(recognise(deployed(NF4, "target")), models["unlearned"], models["target"])
     assert record["verdict"] == OF_TARGET and "unquantized tensors are the target's alone" in record["reasons"][0]
-    assert compare_origin(recognise(shipped(NF4, "target")), models["unlearned"])["verdict"] == NOT_OF_IT
+    assert compare_origin(recognise(deployed(NF4, "target")), models["unlearned"])["verdict"] == NOT_OF_IT
 
 
-def test_a_file_of_another_model_is_none_of_this(shipped, models):
-    record = compare_origin(recognise(shipped(RTN, "target")), models["stranger"], models["unlearned"])
+def test_a_file_of_another_model_is_none_of_this(deployed, models):
+    record = compare_origin(recognise(deployed(RTN, "target")), models["stranger"], models["unlearned"])
     assert record["verdict"] == NOT_OF_IT and "where this format allows" in record["reasons"][0]
-    other = compare_origin(recognise(shipped(NF4, "target")), models["attention"])
+    other = compare_origin(recognise(deployed(NF4, "target")), models["attention"])
     assert other["verdict"] == NOT_OF_IT and other["reasons"][1] == "its format has no other settings"
 
 
-def test_gptq_has_other_settings_and_holds_the_update(shipped, models):
+def test_gptq_has_other_settings_and_holds_the_update(deployed, models):
     """Its codes depend on the text it saw; which model it is of shows in the sum over all weights."""
-    record = compare_origin(recognise(shipped(GPTQ, "attention")), models["attention"], models["target"])
+    record = compare_origin(recognise(deployed(GPTQ, "attention")), models["attention"], models["target"])
     assert record["verdict"] == OTHER_SETTINGS and 0.5 < record["held"]["share"] < 1.3
     assert 0.3 < record["values"]["of_checkpoint"] / record["values"]["weights"] < 0.99
-    record = compare_origin(recognise(shipped(GPTQ, "target")), models["attention"], models["target"])
+    record = compare_origin(recognise(deployed(GPTQ, "target")), models["attention"], models["target"])
     assert record["verdict"] == OF_TARGET and "of the update" in record["reasons"][-1]
 
 
-def test_scaled_norms_prove_nothing_of_the_codes(shipped, models, tmp_path):
+def test_scaled_norms_prove_nothing_of_the_codes(deployed, models, tmp_path):
     """As AWQ leaves them: what the embeddings say still holds."""
-    folder = shutil.copytree(shipped(RTN, "unlearned"), tmp_path / "scaled")
+    folder = shutil.copytree(deployed(RTN, "unlearned"), tmp_path / "scaled")
     for path in folder.glob("*.safetensors"):
         weights = load_file(path)
         if "model.layers.0.input_layernorm.weight" in weights:
@@ -153,15 +155,15 @@ def test_scaled_norms_prove_nothing_of_the_codes(shipped, models, tmp_path):
     assert compare_origin(recognise(folder), models["target"], models["unlearned"])["verdict"] == OF_TARGET
 
 
-def test_an_update_that_rounding_takes_away_is_the_targets_file(shipped, models, tmp_path):
+def test_an_update_that_rounding_takes_away_is_the_targets_file(deployed, models, tmp_path):
     """No weight leaves its level: the unlearned model's own file is the target's."""
     tiny = moved(models["target"], tmp_path / "tiny", 1e-5, "q_proj.weight")
-    record = compare_origin(recognise(shipped(Q4_0, "target")), tiny, models["target"])
+    record = compare_origin(recognise(deployed(Q4_0, "target")), tiny, models["target"])
     assert record["verdict"] == OF_TARGET and "nothing of the update is in it" in record["reasons"][0]
 
 
-def test_blocks_without_a_reader_are_not_proven(shipped, models, tmp_path):
-    file = as_q4_1(shipped(Q4_0, "attention") / "model.gguf", models["attention"], tmp_path / "other.gguf")
+def test_blocks_without_a_reader_are_not_proven(deployed, models, tmp_path):
+    file = as_q4_1(deployed(Q4_0, "attention") / "model.gguf", models["attention"], tmp_path / "other.gguf")
     record = compare_origin(recognise(file), models["attention"], models["target"])
     assert record["format"] == "GGUF, Q4_1" and record["values"] is None and record["matrices"] == 14
     assert record["verdict"] == NOT_PROVEN and "of none of the formats q8_0" in record["not_proven"]
@@ -291,17 +293,17 @@ def as_q4_1(source: Path, checkpoint: Path, target: Path) -> Path:
     return target
 
 
-def test_the_command(shipped, models, tmp_path, capsys):
+def test_the_command(deployed, models, tmp_path, capsys):
     arguments = ["--of", str(models["attention"]), "--target", str(models["target"])]
     out = tmp_path / "origin.json"
-    assert cli.main(["deployed", str(shipped(NF4, "attention")), *arguments, "--json", str(out)]) == 0
+    assert cli.main(["deployed", str(deployed(NF4, "attention")), *arguments, "--json", str(out)]) == 0
     assert capsys.readouterr().out.endswith("Verdict: same\n") and json.loads(out.read_text())["verdict"] == SAME
-    assert cli.main(["deployed", str(shipped(NF4, "target")), *arguments]) == 2
+    assert cli.main(["deployed", str(deployed(NF4, "target")), *arguments]) == 2
     assert "Verdict: the target's\n- " in capsys.readouterr().out
 
 
-def test_a_file_of_other_shapes_is_none_of_this(shipped, llamas):
-    record = compare_origin(recognise(shipped(Q4_0, "target")), llamas["full"])
+def test_a_file_of_other_shapes_is_none_of_this(deployed, llamas):
+    record = compare_origin(recognise(deployed(Q4_0, "target")), llamas["full"])
     assert record["verdict"] == NOT_OF_IT and record["reasons"][0].startswith("it holds model.layers.")
 
 
@@ -333,13 +335,13 @@ def test_what_is_not_quantized_or_not_there(models, tmp_path):
         recognise(tmp_path)
 
 
-def test_a_file_is_taken_as_it_is_and_proven(shipped, models, tmp_path, caplog):
+def test_a_file_is_taken_as_it_is_and_proven(deployed, models, tmp_path, caplog):
     """Into a study: what lies there is a folder as ours are, and the target's file is let through with a word."""
     quantizer = make_quantizer(Q4_0)
     for model, verdict in (("attention", SAME), ("target", OF_TARGET)):
         folder = tmp_path / model
         folder.mkdir()
-        copy_file(shipped(Q4_0, model) / "model.gguf", models["attention"], folder)
+        copy_file(deployed(Q4_0, model) / "model.gguf", models["attention"], folder)
         proof, told = examine_file(quantizer, folder, models["attention"], models["target"], "deployed.phone")
         assert told["verdict"] == verdict and proof["quantized_layers"] == 14
         assert quantizer.load(folder, "cpu").num_parameters() and load_tokenizer(folder)
@@ -348,8 +350,8 @@ def test_a_file_is_taken_as_it_is_and_proven(shipped, models, tmp_path, caplog):
         examine_file(quantizer, folder, models["stranger"], None, "deployed.phone")
 
 
-def test_a_file_that_changes_after_planning_is_refused(shipped, models, tmp_path):
-    source = shutil.copytree(shipped(NF4, "attention"), tmp_path / "source")
+def test_a_file_that_changes_after_planning_is_refused(deployed, models, tmp_path):
+    source = shutil.copytree(deployed(NF4, "attention"), tmp_path / "source")
     planned = LocalSource(str(source), digest_of(source))
     (tmp_path / "first").mkdir()
     copy_file(planned, models["attention"], tmp_path / "first")

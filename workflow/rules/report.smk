@@ -4,7 +4,7 @@ rule audit:
         survival=SURVIVAL,
         models=TRAINED + UNLEARNED,
         battery=BATTERY_RECORDS,
-        shipped=SHIPPED,
+        deployed=DEPLOYED,
         code=code_of("audit.py"),
     output:
         json="results/audit.json",

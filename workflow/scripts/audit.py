@@ -9,9 +9,9 @@ from pathlib import Path
 
 from palimpsest.artefacts import Origin, files_of, forget_provenance_of_gone, write_json, write_provenance
 from palimpsest.audit.battery import attach
+from palimpsest.audit.deployed import attach_files
 from palimpsest.audit.prompts import check_asked_alike
 from palimpsest.audit.records import read_records
-from palimpsest.audit.shipped import attach_files
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
 
@@ -24,7 +24,7 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
     check_asked_alike(read["scores"])
     table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
     attach(table, read["battery"])
-    attach_files(table, read["shipped"])
+    attach_files(table, read["deployed"])
     write_csv(table, csv)
     made_by["files"] = files_of(json, [csv])
     # as pairs: DVC shows every entry of a mapping as a metric
@@ -37,7 +37,7 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) ->
 if __name__ == "__main__":
     audit(
         job.origin,
-        {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery", "shipped")},
+        {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery", "deployed")},
         snakemake.output.json,
         snakemake.output.csv,
     )

@@ -8,10 +8,9 @@ if __name__ == "__main__":
 from pathlib import Path
 
 from palimpsest.artefacts import Origin, atomic_directory, check_files, verify_files, write_manifest
-from palimpsest.verdict.controls import judge
 from palimpsest.verdict.fixed import SOURCE, check_fixed, fixed_policy
 from palimpsest.verdict.study import deployed_files, read_study
-from palimpsest.verdict.write import Judgement, write_verdict
+from palimpsest.verdict.write import judged, write_verdict
 
 
 def judge_model(
@@ -27,17 +26,7 @@ def judge_model(
     for answers in inferred:
         verify_files(answers)
     measured = read_study(audit.parent, model, rules.wanted(SOURCE))
-    verdicts, controls = judge(measured, rules)
-    made = Judgement(
-        verdicts,
-        controls,
-        {each.metric: each for each in measured},
-        rules,
-        {"audit": audit},
-        deployed_files(audit.parent, model),
-        notes,
-        model,
-    )
+    made = judged(measured, rules, {"audit": audit}, deployed_files(audit.parent, model), notes, model)
     with atomic_directory(folder) as draft:
         write_verdict(draft, made)
         write_manifest(draft, origin, packages=("numpy", "scipy", "jinja2"))

@@ -87,10 +87,10 @@ def audit(
     from palimpsest.study.new_study import PARAMS, Wanted, add_formats, differences, write_study
 
     file = out / PARAMS
-    shipped = {name: str(path) for name, path in named_files(deployed or []).items()}
-    named = _names(formats, "" if file.exists() or shipped else FORMATS)
+    files = {name: str(path) for name, path in named_files(deployed or []).items()}
+    named = _names(formats, "" if file.exists() or files else FORMATS)
     models = str(target or ""), str(unlearned or ""), str(forget or "")
-    wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, shipped)
+    wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, files)
     if not file.exists():
         write_study(out, _complete(wanted), "audit")
         print(f"The study: {file}")
@@ -132,9 +132,9 @@ def new(
 
     models = str(target or ""), str(unlearned or ""), str(forget or "")
     if any(models):
-        shipped = {name: str(path) for name, path in named_files(deployed or []).items()}
-        named = _names(formats, "" if shipped else FORMATS)
-        wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, shipped)
+        files = {name: str(path) for name, path in named_files(deployed or []).items()}
+        named = _names(formats, "" if files else FORMATS)
+        wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, files)
         file = write_study(study, _complete(wanted), "new")
         print(f"The study: {file}\nRun it: palimpsest audit --out {study}")
     else:

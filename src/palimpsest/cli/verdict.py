@@ -146,26 +146,23 @@ def _of_tool(
 
 def _answer(case: Case, rules: "Policy", subject: str | None, folder: Path | None) -> "list[FormatVerdict]":
     """Print the verdicts on one model and write its files."""
-    from palimpsest.verdict.controls import judge
     from palimpsest.verdict.text import about_subject, render
-    from palimpsest.verdict.write import Judgement, write_verdict
+    from palimpsest.verdict.write import judged, write_verdict
 
-    measured = {each.metric: each for each in case.measured}
-    verdicts, controls = judge(case.measured, rules)
+    made = judged(case.measured, rules, case.files, case.deployed, case.notes, case.name)
     if case.name:
         print(f"== {case.name} ==")
     notes = [*case.notes, *(note for each in case.measured for note in each.notes)]
-    print(render(verdicts, controls, notes, rules.hash))
+    print(render(made.verdicts, made.controls, notes, rules.hash))
     if subject is not None:
-        lines = about_subject(verdicts, measured, subject)
+        lines = about_subject(made.verdicts, made.measured, subject)
         if not lines:
             raise PalimpsestError(f"no record and no subject is called {subject}: records.csv of --out lists them.")
         print("\n".join(lines) + "\n")
     if folder:
-        made = Judgement(verdicts, controls, measured, rules, case.files, case.deployed, case.notes, case.name)
         write_verdict(folder, made)
         print(f"The page: {folder / 'verdict.html'}")
-    return verdicts
+    return list(made.verdicts)
 
 
 def policy(

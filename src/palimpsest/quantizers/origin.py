@@ -11,6 +11,7 @@ unlearned model's file and 0 in the target's: the rounding errors of millions of
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict
@@ -18,14 +19,14 @@ from typing import Any, TypedDict
 import numpy as np
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.models.layers import Layers, family_of, is_buffer, layers_of
+from palimpsest.models.layers import Layers, is_buffer, layers_of
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import DENSE, Float32, TensorFiles, open_checkpoint, to_bfloat16
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.quantizers.compressed.floats import shared_scale
 from palimpsest.quantizers.deployed import Deployed
 from palimpsest.quantizers.gguf.backend import GGUF
-from palimpsest.quantizers.proof import LAST_PLACE, Kept
+from palimpsest.quantizers.proof import LAST_PLACE, Kept, Sources
 
 SAME, OTHER_SETTINGS, NOT_PROVEN = "same", "other settings", "not proven"
 NOT_OF_IT, OF_TARGET, UNKNOWN = "not of this checkpoint", "the target's", "cannot be told"
@@ -172,6 +173,10 @@ class _Side:
                     side.largest[key] = max(largest, side.largest.get(key, 0.0))
             yield side
 
+    @cached_property
+    def sources(self) -> Sources:
+        return Sources.of(self.files, self.layers)
+
     @property
     def linear(self) -> dict[str, tuple[int, ...]]:
         return {module: self.layers.shape(self.files, module) for module in self.layers.linear}
@@ -264,13 +269,11 @@ def _held(sums: _Sums) -> Held | None:
 
 def _unquantized(found: Deployed, ours: _Side, theirs: _Side | None, quantized: set[str]) -> Rest:
     rest = Rest(**_NOTHING)
-    family = family_of(ours.files.folder)
     factors = found.quantizer.factors(found.path) if found.quantizer else {}
-    offset = bool(family and family.offset_norms)
-    kept = [Kept(kind, factors, offset) for kind in LAST_PLACE]
+    kept = [Kept(kind, factors, ours.sources.offset_norms) for kind in LAST_PLACE]
     for name, values in _plain(found, quantized):
-        same = _is(name, values, ours, kept)
-        like = theirs is not None and _is(name, values, theirs, kept)
+        same = _is(name, values, ours.sources, kept)
+        like = theirs is not None and _is(name, values, theirs.sources, kept)
         rest["tensors"] += 1
         rest["of_checkpoint"] += same
         rest["of_target"] += like
@@ -291,13 +294,10 @@ def _plain(found: Deployed, quantized: set[str]) -> Iterator[tuple[str, Any]]:
                 yield name, files.load(name)
 
 
-def _is(name: str, values: Any, side: _Side, kept: list[Kept]) -> bool:
+def _is(name: str, values: Any, sources: Sources, kept: list[Kept]) -> bool:
     """Whether a tensor is the checkpoint's, in one of the 16-bit types, or as it is."""
-    family = family_of(side.files.folder)
-    heads = {f"{head}.weight" for head in (*side.layers.heads, *(family.heads if family else ()))}
-    tied = [f"{module}.weight" for module in side.layers.embeddings] if name in heads else []
-    for each in [name] if name in side.files else tied:
-        stored = side.files.stored(each)
+    for each in sources.named(name):
+        stored = sources.files.stored(each)
         if values.shape == stored.shape and np.array_equal(values, stored.astype(np.float32)):
             return True
         if any(one(name, values, stored) for one in kept):

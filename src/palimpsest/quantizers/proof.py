@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,15 +120,13 @@ def _check_rest(
     quantized matrices: that product is rounded, so a unit in the last place is allowed. A tied head may be
     written out, or left out.
     """
-    family = family_of(originals.folder)
-    kept = Kept(quantizer.sixteen_bits, quantizer.factors(folder), bool(family and family.offset_norms))
-    heads = {f"{head}.weight" for head in (*layers.heads, *(family.heads if family else ()))}
-    embeddings = [f"{module}.weight" for module in layers.embeddings]
+    sources = Sources.of(originals, layers)
+    kept = Kept(quantizer.sixteen_bits, quantizer.factors(folder), sources.offset_norms)
     digest, seen = hashlib.sha256(), set()
     for name, values in quantizer.unquantized(folder, quantized):
-        if name not in originals and not (name in heads and embeddings):
+        same = sources.named(name)
+        if not same:
             raise PalimpsestError(f"{folder} holds {name}, which {originals.folder} does not have: {AGAIN}")
-        same = [name] if name in originals else embeddings
         if not any(kept(name, values, originals.stored(each)) for each in same):
             raise PalimpsestError(f"{name} in {folder} was not to be quantized, but is not the checkpoint's: {AGAIN}")
         digest.update(f"{name} {values.shape} ".encode())
@@ -137,12 +136,38 @@ def _check_rest(
         module = name.removesuffix(".weight")
         if name in seen or module in quantized or is_buffer(name, originals.shape(name)):
             continue
-        tied = name in heads and any(
-            np.array_equal(originals.stored(each), originals.stored(name)) for each in embeddings
+        tied = name in sources.heads and any(
+            np.array_equal(originals.stored(each), originals.stored(name)) for each in sources.embeddings
         )
         if not tied:
             raise PalimpsestError(f"{folder} does not hold the checkpoint's {name}: {AGAIN}")
     return {"tensors": len(seen), "sha256": digest.hexdigest()}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A checkpoint's tensors, as what a quantized file holds beside its matrices must be one of.
+
+    heads: tensors that may be tied to one of embeddings, and so be written out or left out; offset_norms: see `Kept`.
+    """
+
+    files: TensorFiles
+    heads: frozenset[str]
+    embeddings: Sequence[str]
+    offset_norms: bool
+
+    @classmethod
+    def of(cls, files: TensorFiles, layers: Layers) -> "Sources":
+        family = family_of(files.folder)
+        heads = frozenset(f"{head}.weight" for head in (*layers.heads, *(family.heads if family else ())))
+        embeddings = [f"{module}.weight" for module in layers.embeddings]
+        return cls(files, heads, embeddings, bool(family and family.offset_norms))
+
+    def named(self, name: str) -> Sequence[str]:
+        """Those that a tensor of this name may be: itself, or what a tied head is tied to."""
+        if name in self.files:
+            return [name]
+        return self.embeddings if name in self.heads else []
 
 
 class Kept(NamedTuple):

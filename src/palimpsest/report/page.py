@@ -21,10 +21,10 @@ from palimpsest.audit.cautions import (
     not_asked,
     privleak_cautions,
 )
+from palimpsest.audit.deployed import about_files
 from palimpsest.audit.form import form_cautions
 from palimpsest.audit.groups import TITLES
 from palimpsest.audit.shapes import Audit, ModelEntry
-from palimpsest.audit.shipped import about_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.report import figures as charts
 from palimpsest.report.known_answers import texts

@@ -19,9 +19,9 @@ from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
 from palimpsest.study.brought import NOTE, check_brought, check_keys_of_checkpoint
+from palimpsest.study.deployed import check_files
 from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
 from palimpsest.study.own_records import check_records_settings
-from palimpsest.study.shipped import check_files
 from palimpsest.unlearning.losses import SETTINGS, VARIANTS
 from palimpsest.vocabulary import CHECKPOINT, FULL, PERPLEXITY, PRETRAINED, RETRAIN, SCRATCH, SPLITS, TARGET
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PARAMS, POLICY = "params.yaml", "policy.yaml"
 SNAKEFILE = REPOSITORY / "Snakefile"
-SHIPPED = ("params.yaml", "studies/all-quantizers/params.yaml", "studies/all-quantizers-gpu/params.yaml")
+STUDIES = ("params.yaml", "studies/all-quantizers/params.yaml", "studies/all-quantizers-gpu/params.yaml")
 """Studies of the repository whose formats an audit may name; the first that has a name decides."""
 RETAIN_RECORDS = 100
 """Of a larger retain set so many are asked: they show damage, and cost as much as those of the forget set."""
@@ -215,7 +215,7 @@ def _settings(name: str) -> dict[str, Any]:
 def known_formats() -> Mapping[str, Mapping[str, Any]]:
     """The formats that an audit may name: those of the repository's studies."""
     found: dict[str, Mapping[str, Any]] = {}
-    for study in reversed(SHIPPED):
+    for study in reversed(STUDIES):
         found |= read_params(repository() / study)["quantizers"]
     return {name: settings for name, settings in found.items() if name != FULL}
 
@@ -227,9 +227,9 @@ def add_formats(file: Path, wanted: Wanted) -> list[str]:
     Raises PalimpsestError, before anything is written, where the file would not be right with them.
     """
     params = read_params(file)
-    there, shipped = params.get("quantizers", {}), params.get(DEPLOYED) or {}
+    there, deployed = params.get("quantizers", {}), params.get(DEPLOYED) or {}
     formats = [name for name in wanted.formats if name not in there]
-    files = {name: path for name, path in wanted.deployed.items() if name not in shipped}
+    files = {name: path for name, path in wanted.deployed.items() if name not in deployed}
     text = file.read_text(encoding="utf-8")
     if formats:
         text = with_entries(text, "quantizers", "".join(map(format_text, formats)), str(file))
@@ -277,11 +277,11 @@ def differences(file: Path, wanted: Wanted) -> list[str]:
         ("prompt.date", prompt.get("date"), wanted.date, "--date"),
         (f"methods.{wanted.name}.note", method.get("note"), wanted.note, "--note"),
     ]
-    shipped = params.get(DEPLOYED) or {}
+    deployed = params.get(DEPLOYED) or {}
     said += [
-        (f"{DEPLOYED}.{name}.path", shipped[name].get("path"), _path(path), f"--deployed {name}")
+        (f"{DEPLOYED}.{name}.path", deployed[name].get("path"), _path(path), f"--deployed {name}")
         for name, path in wanted.deployed.items()
-        if name in shipped
+        if name in deployed
     ]
     return [
         f"{file}: {key} is {there!r}, and {option} is {now!r}"

@@ -13,7 +13,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.brought import NOTE
 from palimpsest.study.checks import CHECKS, check_method_keys
-from palimpsest.study.shipped import with_files
+from palimpsest.study.deployed import with_files
 from palimpsest.unlearning.losses import SETTINGS
 from palimpsest.vocabulary import CHECKPOINT, FULL, UNQUANTIZED
 from palimpsest.yaml_files import check_keys_and_numbers, read_yaml

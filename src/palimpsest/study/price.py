@@ -35,7 +35,7 @@ OVERHEAD, CALIBRATED = 0.5 * (1 << 30), 1.0 * (1 << 30)
 """Bytes of a process with torch beside its weights, and those that a backend which calibrates takes more."""
 SCALES = 0.5
 """Bits of a weight that scales and zero points take, in most formats."""
-HEAVY = ("train", "unlearn", "bring", "bring_file", "quantize", "infer", "survival", "battery")
+HEAVY = ("train", "unlearn", "bring", "deployed", "quantize", "infer", "survival", "battery")
 """Rules that load a model."""
 
 
@@ -77,7 +77,7 @@ def price(params: Mapping[str, Any], corpus: Corpus, steps: Mapping[str, int]) -
     copies = sum(count for rule, count in steps.items() if rule in ("train", "unlearn", "bring"))
     bits = [_bits(settings) for name, settings in params["quantizers"].items() if name != FULL]
     mean_bits = sum(bits) / len(bits) if bits else 0.0
-    disk = weights * (2 * copies + mean_bits / 8 * (steps.get("quantize", 0) + steps.get("bring_file", 0)))
+    disk = weights * (2 * copies + mean_bits / 8 * (steps.get("quantize", 0) + steps.get("deployed", 0)))
     wide = 2 if params["inference"]["compute"] == "bfloat16" else 4
     backends = [settings["backend"] for name, settings in params["quantizers"].items() if name != FULL]
     imports = sum(IMPORTS.get(backend, 0.0) for backend in backends) / max(1, len(backends))
@@ -138,7 +138,7 @@ def _seconds(
         + STARTUP * heavy
         + SMALL * light
         + steps.get("infer", 0) * (asked + read)
-        + sum(steps.get(rule, 0) for rule in ("quantize", "bring_file", "survival")) * quantizing
+        + sum(steps.get(rule, 0) for rule in ("quantize", "deployed", "survival")) * quantizing
         + steps.get("quantize", 0) * imports
     )
 

@@ -24,6 +24,7 @@ from palimpsest.artefacts import (
     wrong_files,
     wrong_files_of,
 )
+from palimpsest.audit.records import has_retrain
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.params import LATER, expanded, setting, with_current_names
 from palimpsest.study.sources import marked
@@ -137,15 +138,11 @@ def _is_of(study: Mapping[str, Any], record: Any) -> bool:
     if not isinstance(record, dict) or not record.keys() & ORIGIN:
         return False
     known = {
-        "model": [TARGET, *([] if _without_retrain(study) else [RETRAIN]), *study["methods"]],
+        "model": [TARGET, *([RETRAIN] if has_retrain(study) else []), *study["methods"]],
         "seed": study["seeds"],
         "precision": list(study["quantizers"]),
     }
     return all(record[name] in known[name] for name in known if name in record)
-
-
-def _without_retrain(study: Mapping[str, Any]) -> bool:
-    return _has(study, "models/retrain") and setting(study, "models/retrain") is None
 
 
 def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 from palimpsest.artefacts import read_json, write_json
 from palimpsest.errors import PalimpsestError
 from palimpsest.files import sha256_file
-from palimpsest.verdict.controls import Control
+from palimpsest.verdict.controls import Control, judge
 from palimpsest.verdict.decide import worst
 from palimpsest.verdict.page import page
 from palimpsest.verdict.policy import Policy
@@ -33,6 +33,21 @@ class Judgement:
     deployed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     model: str = ""
+
+
+def judged(
+    measured: Sequence[Measured],
+    policy: Policy,
+    files: Mapping[str, Path],
+    deployed: Mapping[str, Mapping[str, str]],
+    notes: Sequence[str],
+    model: str,
+) -> Judgement:
+    """The verdict by a policy on what was measured of one model; see `Judgement`."""
+    verdicts, controls = judge(measured, policy)
+    return Judgement(
+        verdicts, controls, {each.metric: each for each in measured}, policy, files, deployed, notes, model
+    )
 
 
 def write_verdict(folder: Path, made: Judgement) -> None:

@@ -1,16 +1,16 @@
-SHIPPED = expand(
+DEPLOYED = expand(
     "results/quantized/{pair[0]}/seed{seed}/{pair[1]}/manifest.json",
     pair=PAIRS,
     seed=SEEDS,
 )
 
 
-rule bring_file:
+rule deployed:
     input:
         checkpoint="results/models/{model}/seed{seed}/manifest.json",
         target="results/models/target/seed{seed}/manifest.json",
         environment=environment_of,
-        code=code_and_backend_of("bring_file.py"),
+        code=code_and_backend_of("deployed.py"),
     output:
         manifest="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
         cost="results/cost/{model}/seed{seed}/{precision}.json",
@@ -34,7 +34,7 @@ rule bring_file:
     message:
         "Bringing the file {wildcards.precision} of {wildcards.model} (seed {wildcards.seed}), which was quantized elsewhere"
     script:
-        "../scripts/bring_file.py"
+        "../scripts/deployed.py"
 
 
-ruleorder: bring_file > quantize
+ruleorder: deployed > quantize

@@ -15,11 +15,11 @@ from palimpsest.artefacts import Origin, atomic_directory, verify_files, write_j
 from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.cost import Cost
 from palimpsest.quantizers.deployed import DEPLOYED
-from palimpsest.quantizers.shipped import copy_file, examine_file
+from palimpsest.quantizers.deployed_file import copy_file, examine_file
 from palimpsest.vocabulary import TARGET
 
 
-def bring_file(
+def take_file(
     origin: Origin, settings: dict[str, Any], checkpoint: Path, target: Path, folder: Path, cost: str
 ) -> None:
     """settings: of the quantizer, and under "file" the entry of the block `deployed`."""
@@ -48,7 +48,7 @@ def bring_file(
 
 if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = str(snakemake.threads)
-    bring_file(
+    take_file(
         job.origin,
         job.settings,
         Path(snakemake.input.checkpoint).parent,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from palimpsest.audit import shipped
-from palimpsest.audit.shipped import about_files, attach_files
+from palimpsest.audit import deployed
+from palimpsest.audit.deployed import about_files, attach_files
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import origin
 
@@ -15,7 +15,7 @@ def manifest(precision: str, verdict: str, reasons: list[str]) -> dict:
 
 
 def test_the_word_for_the_target_is_that_of_who_finds_it():
-    assert shipped.OF_TARGET == origin.OF_TARGET
+    assert deployed.OF_TARGET == origin.OF_TARGET
 
 
 def test_a_target_passed_off_stands_first_and_says_so():

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.study.deployed import check_files, pairs_of, with_files
 from palimpsest.study.dvc import stage_params
 from palimpsest.study.params import check_params, expanded, read_params
 from palimpsest.study.run_checks import one_of_pairs
-from palimpsest.study.shipped import check_files, pairs_of, with_files
 from palimpsest.study.sources import marked
 from palimpsest.study.stages import read_stages
 
@@ -118,7 +118,7 @@ def test_a_format_that_needs_calibration_has_to_be_named(folder, monkeypatch):
     settings = {"backend": "gptq", "bits": 4, "group_size": None, "symmetric": True, "damping": 0.01}
     settings |= {"calibration": "retain", "samples": 1, "sample_length": 8}
     found = Deployed(folder / "phone", "gptq", make_quantizer(settings), settings)
-    monkeypatch.setattr("palimpsest.study.shipped.recognise", lambda path: found)
+    monkeypatch.setattr("palimpsest.study.deployed.recognise", lambda path: found)
     with pytest.raises(PalimpsestError, match=r"needs calibration: add it to quantizers, .* in deployed.phone.like"):
         expanded(study())
     assert expanded(study(like="rtn-int4"))["quantizers"]["phone"] == read_params(TINY)["quantizers"]["rtn-int4"]
