@@ -174,8 +174,8 @@ def test_blocks_without_a_reader_are_not_proven(deployed, models, tmp_path):
 AS_IT_IS = {"backend": "as-it-is", "like": Q4_0}
 
 
-def test_a_file_without_a_reader_is_measured_as_it_is_and_called_not_proven(shipped, models, tmp_path):
-    file = as_q4_1(shipped(Q4_0, "attention") / "model.gguf", models["attention"], tmp_path / "other.gguf")
+def test_a_file_without_a_reader_is_measured_as_it_is_and_called_not_proven(deployed, models, tmp_path):
+    file = as_q4_1(deployed(Q4_0, "attention") / "model.gguf", models["attention"], tmp_path / "other.gguf")
     quantizer, folder = make_quantizer(AS_IT_IS), tmp_path / "brought"
     folder.mkdir()
     copy_file(file, models["attention"], folder)
@@ -190,7 +190,7 @@ def test_a_file_without_a_reader_is_measured_as_it_is_and_called_not_proven(ship
     assert quantizer.why_not_proven(folder) == proof["why"]
     _, other = examine_file(quantizer, folder, models["target"], models["attention"], "deployed.phone")
     assert other["verdict"] == OF_TARGET
-    ours = shipped(Q4_0, "target")  # what it is compared with
+    ours = deployed(Q4_0, "target")  # what it is compared with
     assert not quantizer.why_not_proven(ours)
     assert [each.name for each in quantizer.read(ours)] == [each.name for each in make_quantizer(Q4_0).read(ours)]
     assert quantizer.bits == 4 and quantizer.packages == make_quantizer(Q4_0).packages

@@ -6,20 +6,24 @@ docs/evidence are enough.
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from palimpsest.audit.cautions import BELOW, DAMAGED, is_over_forgotten, join
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, printable
 from palimpsest.survival.prediction import forgotten_and_returned
 from palimpsest.tables.markdown import MISSING, number, table
-from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+from palimpsest.vocabulary import FORGET_METRICS, FULL, HEADLINE, UNLEARNED, UTILITY
 
 Row = Mapping[str, str]
 Key = tuple[str, str, str]
 """model, seed, precision"""
 
 ALL = "what had been forgotten"
+SCORES = (*FORGET_METRICS, UTILITY, "recovery")
+"""Columns of numbers, beside those of what is retained."""
 COLUMNS = {metric: f"retained_{HEADLINE}_{metric}" for metric in FORGET_METRICS}
 
 
@@ -29,20 +33,37 @@ def read_rows(files: Iterable[Path]) -> dict[Key, Row]:
     rows: dict[Key, Row] = {}
     for file in files:
         try:
-            with file.open(newline="") as lines:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
                 found = list(csv.DictReader(lines))
         except (OSError, UnicodeDecodeError) as error:
             raise PalimpsestError(f"{file} cannot be read ({error}): give the audit.csv of a study.") from error
         needed = {"model", "seed", "precision", "kind", "weights", *COLUMNS.values()}
         if not found or not needed <= set(found[0]):
             raise PalimpsestError(f"{file} is no audit.csv (it lacks {', '.join(sorted(needed - set(*found[:1])))}).")
-        for row in found:
+        for line, row in enumerate(found, start=2):
+            _check_cells(row, f"{file}, line {line}")
             key = row["model"], row["seed"], row["precision"]
             if row["kind"] == UNLEARNED and rows.setdefault(key, row) != row:
                 raise PalimpsestError(
                     f"{file} and a file before it have other scores of {', '.join(key)}: give one of them."
                 )
     return rows
+
+
+def _check_cells(row: Mapping[Any, Any], place: str) -> None:
+    """Raise PalimpsestError for a line that has other columns than the head, and a score that is no number."""
+    if None in row or None in row.values():
+        raise PalimpsestError(f"{place} has other columns than the first line: write the file anew.")
+    for name, cell in row.items():
+        if cell and (name in SCORES or name.startswith("retained_")):
+            try:
+                sound = isfinite(float(cell))
+            except ValueError:
+                sound = False
+            if not sound:
+                raise PalimpsestError(
+                    f"{place} has {printable(cell[:40])!r} as {name}: give a number, or leave it empty."
+                )
 
 
 def recovery(rows: Mapping[Key, Row], forgotten_below: float) -> dict[tuple[str, str], dict[str, list[float]]]:

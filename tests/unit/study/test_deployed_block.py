@@ -130,7 +130,7 @@ def test_codes_without_a_reader_need_a_format_to_be_held_to(folder, monkeypatch)
 
     factored = AutoAWQ(**UNKNOWN, bits=4, group_size=32, zero_point=True)
     found = Deployed(folder / "phone", "awq", None, {}, "the factors are not in the folder", factored)
-    monkeypatch.setattr("palimpsest.study.shipped.recognise", lambda path: found)
+    monkeypatch.setattr("palimpsest.study.deployed.recognise", lambda path: found)
     with pytest.raises(PalimpsestError, match=r"cannot be proven here: the factors .* name under deployed.phone.like"):
         expanded(study())
     whole = expanded(study(like="rtn-int4"))

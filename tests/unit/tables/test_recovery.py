@@ -57,6 +57,27 @@ def test_an_undefined_metric_counts_for_the_other_alone(write):
     assert found["bfloat16", "int4"] == {"knowmem": [60.0]}
 
 
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "ok", "1,5", "\x1b[2J", "1e999"])
+def test_a_cell_that_is_no_number_is_named(write, cell):
+    file = write("audit.csv", ("a", "bfloat16", 0, "bf16", 10.0, 10.0), ("a", "bfloat16", 0, "int4", cell, 70.0))
+    with pytest.raises(
+        PalimpsestError, match=r"audit.csv, line 3 has .* as retained_same_precision_verbmem: give"
+    ) as no:
+        read_rows([file])
+    assert str(no.value).isprintable()
+
+
+def test_a_line_with_other_columns_is_named_and_a_byte_order_mark_left_out(write):
+    file = write("audit.csv", ("a", "bfloat16", 0, "bf16", 10.0, 10.0))
+    text = file.read_text()
+    file.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8")
+    assert list(read_rows([file])) == [("a", "0", "bf16")]
+    for wrong in (text.rstrip() + ",5\n", text.rstrip().rpartition(",")[0] + "\n"):
+        file.write_text(wrong)
+        with pytest.raises(PalimpsestError, match=r"audit.csv, line 2 has other columns than the first line"):
+            read_rows([file])
+
+
 def test_seeds_of_several_files_come_together_and_models_can_be_chosen(write):
     files = [
         write(
