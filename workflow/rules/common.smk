@@ -28,7 +28,6 @@ from palimpsest.quantizers.calibration import GENERIC, TEXTS
 from palimpsest.vocabulary import CHECKPOINT, FULL, PRETRAINED, RETRAIN, TARGET
 
 ROOT = Path(workflow.basedir)
-
 # A graph of thousands of steps holds no garbage: looking for it less often is a tenth of the planning.
 gc.set_threshold(200_000, 50, 1000)
 
