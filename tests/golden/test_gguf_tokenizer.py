@@ -25,6 +25,8 @@ from transformers import (
 )
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.models.checkpoint import load_tokenizer
+from palimpsest.models.text import text_tokens
 
 SAMPLES = (
     PROMPT,
@@ -43,8 +45,12 @@ def test_llama_cpp_tokenizes_as_the_checkpoint_does(tmp_path, name):
     model = Model(str(folder / "model.gguf"), verbose=False)
     vocabulary = model.get_vocab()  # lives as long as the model
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    of_the_file = load_tokenizer(folder / "model.gguf")  # what a GGUF file is asked through that has no folder
     for text in SAMPLES:
         tokens = tokenizer(text)["input_ids"]
+        if name in ("gpt-2", "smollm", "llama-3", "qwen-2", "gpt-neox"):
+            assert of_the_file(text, add_special_tokens=False)["input_ids"] == text_tokens(tokenizer, text)
+            assert of_the_file.decode(text_tokens(tokenizer, text)) == text
         assert vocabulary.tokenize(text, True, True) == tokens
         assert "".join(vocabulary.detokenize(tokens).split()) == "".join(text.split())
     # after a special token the pre-tokenizer puts no second space before a space, llama.cpp does

@@ -21,6 +21,7 @@ from palimpsest.artefacts import Origin, atomic_directory, write_manifest
 from palimpsest.errors import PalimpsestError, first_line
 from palimpsest.models.bounds import check_gguf, check_size, check_token_ids
 from palimpsest.models.families import check_known
+from palimpsest.models.gguf_words import cut_as_the_file_says
 from palimpsest.models.layers import BUFFERS
 from palimpsest.models.quantized import already_quantized, quantization_of, reject_adapter
 
@@ -133,6 +134,9 @@ def load_tokenizer(source: str | Path, trust_remote_code: bool = False, key: str
             for role in ("bos", "eos", "pad"):
                 number = getattr(config, f"{role}_token_id")
                 setattr(tokenizer, f"{role}_token", None if number is None else tokenizer.convert_ids_to_tokens(number))
+            cut_as_the_file_says(tokenizer, Path(source))
+    except PalimpsestError:
+        raise
     except Exception as error:  # tokenizers raises no narrower one
         raise PalimpsestError(_cannot_load("tokenizer", source, error, key)) from error
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:

@@ -11,19 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.errors import PalimpsestError
-
-WORDS = (
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    ),
-)
-"""How GPT-2, Llama 3 and Qwen2 cut text into words."""
+from palimpsest.models.gguf_words import GPT2, LLAMA3, QWEN2, SMOLLM, WORDS
 
 SPACE = "▁"
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -104,17 +92,17 @@ def _word_splitter(settings: dict[str, Any], checkpoint: Path) -> str:
             case _:
                 raise _unknown(checkpoint, f"the pre-tokenizer {step}")
     known = {
-        (WORDS[0], "bytes"): "gpt-2",
-        ("digits", WORDS[0], "bytes"): "smollm",
-        (WORDS[1], "bytes"): "llama-bpe",
-        (WORDS[2], "bytes"): "qwen2",
+        (WORDS[0], "bytes"): GPT2,
+        ("digits", WORDS[0], "bytes"): SMOLLM,
+        (WORDS[1], "bytes"): LLAMA3,
+        (WORDS[2], "bytes"): QWEN2,
     }
     name = known.get(tuple(cuts))
     if name is None:
         raise _unknown(checkpoint, f"the pre-tokenizers {cuts}")
     if settings["normalizer"] not in (None, {"type": "NFC"}):
         raise _unknown(checkpoint, f"the normalizer {settings['normalizer']}")
-    _reject_options(settings["model"], {"ignore_merges": name == "llama-bpe"}, checkpoint)
+    _reject_options(settings["model"], {"ignore_merges": name == LLAMA3}, checkpoint)
     return name
 
 
