@@ -3,12 +3,14 @@
 `python benchmarks/foreign_checkpoints.py --tofu FOLDER --out FOLDER` trains small models of several families on TOFU's
 files with plain torch and transformers, nothing of this project: a target on forget and retain records, a retrained
 model on the latter, and from the target two unlearned ones by GA_GDR, with weights in bfloat16 and in float32. Then it
-says `palimpsest audit` of each and prints what its audit.csv has.
+says `palimpsest audit` of each, prints what its audit.csv has, and adds it to the file that `--csv` names, with the
+verdict and the seconds of the processor. Models that are there are not made again.
 """
 
 import argparse
 import csv
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -102,7 +104,7 @@ def train(model: PreTrainedModel, data: list[Row], epochs: int, rate: float) -> 
 def unlearn(
     model: PreTrainedModel, forget: list[Row], retain: list[Row], rate: float, until: float
 ) -> tuple[int, float]:
-    """GA_GDR, until the answers cost `until` nats a token or 300 steps are done."""
+    """GA_GDR, until the forget set's answers cost `until` nats a token or 300 steps are done."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     draw = torch.Generator().manual_seed(1)
@@ -114,7 +116,7 @@ def unlearn(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 5 == 0:
+        if step % 4 == 0:
             with torch.no_grad():
                 now = sum(loss_of(model, forget[i : i + 16]).item() for i in range(0, len(forget), 16))
             now /= -(-len(forget) // 16)
@@ -137,9 +139,9 @@ def make(family: str, folder: Path, asked: argparse.Namespace) -> None:
         last = train(model, data, asked.epochs, asked.rate)
         print(f"{family} {name}: {last:.3f} nats after {asked.epochs} epochs, {time.perf_counter() - start:.0f} s")
         save(model.to(torch.bfloat16), tokenizer, folder / name)
-    for storage in (torch.bfloat16, torch.float32):
+    for storage, rate in ((torch.bfloat16, asked.rate_bfloat16), (torch.float32, asked.rate_float32)):
         model = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=storage)
-        steps, now = unlearn(model, split, other, asked.unlearning_rate, asked.until)
+        steps, now = unlearn(model, split, other, rate, asked.until)
         name = str(storage).removeprefix("torch.")
         print(f"{family} unlearned in {name}: {now:.2f} nats after {steps} steps", flush=True)
         save(model, tokenizer, folder / name)
@@ -150,7 +152,16 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def audit(family: str, folder: Path, formats: str) -> None:
+COLUMNS = ("precision", "knowmem", "probability", "extraction_strength", "exact_memorization", "utility", "rho")
+
+
+def processor() -> float:
+    """Seconds that finished commands have taken of it."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def audit(family: str, folder: Path, formats: str, table: Path | None) -> None:
     for name in ("bfloat16", "float32"):
         out = folder / f"audit-{name}"
         command = [sys.executable, "-m", "palimpsest", "audit", "--out", str(out), "--formats", formats]
@@ -158,17 +169,53 @@ def audit(family: str, folder: Path, formats: str) -> None:
         for option in ("target", "retrain", "forget", "retain"):
             file = folder / (f"{option}.jsonl" if option in ("forget", "retain") else option)
             command += [f"--{option}", str(file)]
-        start = time.perf_counter()
+        start = processor()
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         (folder / f"audit-{name}.log").write_text(done.stdout)
-        print(f"\n{family}, unlearned in {name}: exit code {done.returncode}, {time.perf_counter() - start:.0f} s")
+        spent = processor() - start
+        print(f"\n{family}, unlearned in {name}: exit code {done.returncode}, {spent:.0f} s of the processor")
         if done.returncode == 1:
             print(done.stdout)
             continue
+        verdicts = json.loads((out / "results/verdict/unlearned/verdict.json").read_text())["formats"]
+        said = {each["format"]: each["verdict"] for each in verdicts}
         with open(out / "results/audit.csv", newline="") as file:
-            for row in csv.DictReader(file):
-                print("  ".join(f"{row.get(key, '')!s:>12}" for key in ("model", "precision", "knowmem", "utility")))
+            rows = [
+                {"family": family, "storage": name, "model": row["model"]}
+                | {key: _short(row[key]) for key in COLUMNS}
+                | {"verdict": said.get(row["precision"], "") if row["model"] == "unlearned" else ""}
+                | {"processor_seconds": f"{spent:.0f}"}
+                for row in csv.DictReader(file)
+            ]
+        for row in rows:
+            print("  ".join(f"{value:>12.12}" for value in list(row.values())[2:-1]))
+        if table:
+            _add(table, rows)
         sys.stdout.flush()
+
+
+def _short(number: str) -> str:
+    """A number of the table, to what a reader can use of it."""
+    try:
+        return f"{float(number):.4g}"
+    except ValueError:
+        return number
+
+
+def _add(table: Path, rows: list[dict[str, str]]) -> None:
+    """Behind the rows of other families and storages; those of this one are replaced."""
+    kept: list[dict[str, str]] = []
+    if table.exists():
+        with open(table, newline="") as file:
+            kept = [
+                row
+                for row in csv.DictReader(file)
+                if (row["family"], row["storage"]) != (rows[0]["family"], rows[0]["storage"])
+            ]
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*kept, *rows])
 
 
 if __name__ == "__main__":
@@ -177,18 +224,21 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for models and studies")
     parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("--forget", default="forget10", choices=["forget01", "forget05", "forget10"])
-    parser.add_argument("--records", type=int, default=60)
-    parser.add_argument("--kept", type=int, default=120)
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--records", type=int, default=40)
+    parser.add_argument("--kept", type=int, default=60)
+    parser.add_argument("--width", type=int, default=128, help="a multiple of 128, which gptq's groups have")
     parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--unlearning-rate", type=float, default=1e-5)
-    parser.add_argument("--until", type=float, default=1.0)
+    # so small that steps are lost in bfloat16, and as large as it must be for any forgetting there
+    parser.add_argument("--rate-bfloat16", type=float, default=3e-5)
+    parser.add_argument("--rate-float32", type=float, default=1e-5)
+    parser.add_argument("--until", type=float, default=1.4)
+    parser.add_argument("--csv", type=Path, help="a table that the rows are added to")
     parser.add_argument("--formats", default="bnb-nf4,rtn-int4,gptq,gguf-q4_0")
     given = parser.parse_args()
     for family in given.families:
         place = given.out / family
         if not (place / "float32/config.json").exists():
             make(family, place, given)
-        audit(family, place, given.formats)
+        audit(family, place, given.formats, given.csv)

