@@ -189,7 +189,19 @@ GPU_SCRIPTS = sorted(
 
 
 def test_these_rules_use_a_gpu():
-    assert GPU_SCRIPTS == ["battery.py", "infer.py", "pretrain.py", "quantize.py", "train.py", "unlearn.py"]
+    assert GPU_SCRIPTS == [
+        "attack.py",
+        "attack_asking.py",
+        "attack_quantized.py",
+        "battery.py",
+        "infer.py",
+        "infer.py",
+        "pretrain.py",
+        "quantize.py",
+        "quantize.py",
+        "train.py",
+        "unlearn.py",
+    ]
 
 
 @pytest.mark.parametrize("script", GPU_SCRIPTS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import snakemake.benchmark
 from snakemake.logging import logger
 
-from palimpsest.study import run_checks, sources, step_code
+from palimpsest.study import attacked, run_checks, sources, step_code
 from palimpsest.study.run_checks import one_of
 from palimpsest.corpus.words import tokenizers_of
 from palimpsest.quantizers.environments import check_interpreter, check_python
@@ -115,12 +115,10 @@ def of_params(**paths):
 
 def deployed(wildcards):
     """The manifest of what is deployed at a precision: the model itself where nothing quantizes it."""
-    kind, precision = (
-        ("quantized", "{precision}/")
-        if wildcards.precision in QUANTIZED
-        else ("models", "")
-    )
-    return f"results/{kind}/{{model}}/seed{{seed}}/{precision}manifest.json"
+    full = wildcards.precision not in QUANTIZED
+    kind, precision = ("models", "") if full else ("quantized", "{precision}/")
+    attack = "" if wildcards.model in MODELS else "attacked-"
+    return f"results/{attack}{kind}/{{model}}/seed{{seed}}/{precision}manifest.json"
 
 
 def calibration_settings(wildcards):

@@ -19,6 +19,7 @@ rule page:
         manifests=QUANTIZED_MODELS,
         costs=COSTS,
         verdicts=VERDICTS,
+        attacks=ATTACKS.table,
         models=TRAINED + UNLEARNED,
         code=code_of("page.py"),
     output:

@@ -17,6 +17,7 @@ rule deploy:
         INFERRED,
         SURVIVAL,
         BATTERY_RECORDS,
+        ATTACKS.table,
 
 
 localrules:

@@ -27,7 +27,7 @@ def page(
 ) -> None:
     """show: the block `report`, and "tokenizers", ROUGE's by metric; inputs: the audit, and record and path of each
     chart; inferred: the folder of what each (model, precision) answered; files: manifests and costs of each quantized
-    file, in the same order, manifests of models and of verdicts; outputs: the page and its record."""
+    file, in the same order, manifests of models and of verdicts, the record of attacks; outputs: page and record."""
     method, precision = show["method"], show["precision"]
     voices = {
         "target, bf16": ("target", "bf16"),
@@ -52,7 +52,9 @@ def page(
     charts = {name: inputs[name] for name in ("retained", "survival")}
     table["settings"] |= {"report": {key: show[key] for key in show if key != "tokenizers"}}
     verdicts = read_verdicts([Path(manifest).parent for manifest in files["verdicts"]])
-    render(table, charts, samples, outputs["page"], known, quantized, read_provenance(files["models"]), verdicts)
+    attacks = read_record(files["attacks"][0]) if files["attacks"] else None
+    made_with = read_provenance(files["models"])
+    render(table, charts, samples, outputs["page"], known, quantized, made_with, verdicts, attacks)
     write_record(outputs["record"], origin, {"files": files_of(outputs["record"], [outputs["page"]])}, ("jinja2",))
 
 
@@ -63,6 +65,6 @@ if __name__ == "__main__":
         job.settings["show"] | {"tokenizers": snakemake.params.tokenizers},
         {name: snakemake.input[name] for name in ("audit", "figures", "retained", "survival")},
         dict(zip(voices, (Path(manifest).parent for manifest in snakemake.input.inferred), strict=True)),
-        {kind: list(snakemake.input.get(kind, [])) for kind in ("manifests", "costs", "models", "verdicts")},
+        {kind: list(snakemake.input.get(kind, [])) for kind in ("manifests", "costs", "models", "verdicts", "attacks")},
         dict(snakemake.output.items()),
     )

@@ -1,8 +1,8 @@
 """The only GPU work of evaluation: greedy responses and token log-probabilities of one model at one precision."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -25,9 +25,15 @@ SHARED = 32
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[Request], batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    batch_size: int,
+    decoding: Callable[[PreTrainedModel, PreTrainedTokenizerBase], AbstractContextManager[None]] | None = None,
 ) -> list[Response]:
     """Greedy continuations, in the order of the requests; prompts of like length share a left-padded batch.
+
+    decoding: `greedy` without one; `sampling`, for draws from torch's generator, which depend on the batches too.
 
     In-context examples, the same for every question of a task, are run through the model once, unless it has a sliding
     window: a response is that of its prompt alone. Text from a stop string
@@ -41,7 +47,7 @@ def generate(
     check_room(model, longest, "a prompt with its response", remedy)
     starts = _shared_starts(requests, prompts, SHARED if sees_all_by_position(model) else None)
     texts = [""] * len(requests)
-    with greedy(model, tokenizer):
+    with (decoding or greedy)(model, tokenizer):
         batches = list(_batches(requests, prompts, starts, batch_size, switch_of(model)))
         for batch in tqdm(batches, desc="responses", unit="batch"):
             first = requests[batch[0]]
@@ -54,8 +60,18 @@ def generate(
     ]
 
 
+def sampling(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, temperature: float
+) -> AbstractContextManager[None]:
+    """As `greedy`, but tokens are drawn at a temperature, out of all of them."""
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return greedy(model, tokenizer, drawn)
+
+
 @contextmanager
-def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+def greedy(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, drawn: Mapping[str, Any] | None = None
+) -> Iterator[None]:
     """Inside, the model generates greedily and takes nothing from its checkpoint's generation config but EOS tokens.
 
     transformers fills what a call to `generate` leaves open from that config, penalties and forbidden tokens among it:
@@ -63,7 +79,9 @@ def greedy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterat
     """
     own = model.generation_config
     model.generation_config = GenerationConfig(
-        eos_token_id=end_tokens(model, tokenizer) or None, pad_token_id=padding_token(tokenizer), do_sample=False
+        eos_token_id=end_tokens(model, tokenizer) or None,
+        pad_token_id=padding_token(tokenizer),
+        **(drawn or {"do_sample": False}),
     )
     try:
         yield

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from palimpsest.artefacts import atomic_file
+from palimpsest.attacks.table import texts as attack_texts
 from palimpsest.audit import battery, reach
 from palimpsest.audit.cautions import (
     NAMES,
@@ -84,11 +85,13 @@ def render(
     quantized_files: Sequence[Mapping[str, Any]] = (),
     made_with: Sequence[Mapping[str, Any]] = (),
     verdicts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    attacks: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page. figures: {"retained": svg, "survival": svg}; samples: of
     palimpsest.report.samples.select_samples; known: of palimpsest.report.known_answers.compare, where the study repeats
     a published one; quantized_files: of palimpsest.tables.formats.files; made_with: what palimpsest.artefacts.
-    write_provenance noted of each model; verdicts: the verdict.json of each model that was judged, by its name."""
+    write_provenance noted of each model; verdicts: the verdict.json of each model that was judged, by its name;
+    attacks: what palimpsest.attacks.collect found, where the study makes any."""
     for name in ("retained", "survival"):
         if name not in figures:
             raise PalimpsestError(f"the report lacks the figure {name!r}: draw it first.")
@@ -138,6 +141,8 @@ def render(
         known=known,
         quantized_files=quantized_files,
         battery=battery.texts(audit),
+        attacks=attack_texts(attacks["rows"]) if attacks else None,
+        recoveries=attacks["steps_to_recovery"] if attacks else (),
         settings={name: _flatten(value) for name, value in audit["settings"].items()},
         provenance=_provenance(audit),
         versions=_versions(audit, made_with),

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from palimpsest.attacks.kinds import check_attack
 from palimpsest.corpus.embedded.generator import check_sizes
 from palimpsest.corpus.prompts import CHAT, make_template
 from palimpsest.errors import PalimpsestError, choose
@@ -253,6 +254,16 @@ def check_names(params: Params) -> None:
         raise PalimpsestError(f"verdict.models has {unknown!r}, which is none of {', '.join(methods)}.")
 
 
+def check_attacks(params: Params) -> None:
+    """Raise PalimpsestError for an attack on what is not there, and for settings that are not those of its kind."""
+    attacks = params.get("attacks") or {}
+    for key, names in (("models", list(params["methods"])), ("precisions", list(params["quantizers"]))):
+        for unknown in _unknown(attacks.get(key) or [], names):
+            raise PalimpsestError(f"attacks.{key} has {unknown!r}, which is none of {', '.join(names)}.")
+    for name, attack in attacks.get("each", {}).items():
+        check_attack(name, attack)
+
+
 CHECKS: tuple[Callable[[Params], None], ...] = (
     check_loss_settings,
     check_quantizers,
@@ -270,6 +281,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_calibration,
     check_prompt,
     check_names,
+    check_attacks,
 )
 """Of params that fit the schema, a method for each percentile of a mask."""
 

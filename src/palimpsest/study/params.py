@@ -10,6 +10,7 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
+from palimpsest.attacks.kinds import expanded_attacks
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.brought import NOTE
 from palimpsest.study.checks import CHECKS, check_method_keys
@@ -114,7 +115,10 @@ def expanded(params: Mapping[str, Any], folder: Path = Path()) -> dict[str, Any]
                     f"{each}: take one, or give them six digits that differ."
                 )
             methods[each] = method | {"saliency": saliency | {"percentile": share}}
-    return {"prompt": None, "kernels": None} | with_files(params, folder) | {"methods": methods}
+    whole = {"prompt": None, "kernels": None} | with_files(params, folder) | {"methods": methods}
+    if attacks := params.get("attacks"):
+        whole["attacks"] = {**attacks, "each": expanded_attacks(attacks["each"])}
+    return whole
 
 
 def read_params(path: Path | str) -> dict[str, Any]:

@@ -35,6 +35,7 @@ PLACES = (
     "deployed/*/path",
     "calibration/generic/settings/path",
     "battery/tasks/*/data",
+    "attacks/each/*/file",
     "verdict/policy",
 )
 """Where params.yaml may name a file or a folder."""

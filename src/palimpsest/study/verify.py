@@ -26,13 +26,14 @@ from palimpsest.artefacts import (
 )
 from palimpsest.audit.records import has_retrain
 from palimpsest.errors import PalimpsestError
+from palimpsest.study.attacked import Plan
 from palimpsest.study.params import LATER, expanded, setting, with_current_names
 from palimpsest.study.sources import marked
 from palimpsest.vocabulary import RETRAIN, TARGET
 
 AUDIT = "audit.json"
-BESIDE = ("report", "verdict")
-"""The blocks of params.yaml that decide the page and the verdict: not the audit, whose record has all others."""
+BESIDE = ("attacks", "report", "verdict")
+"""The blocks of params.yaml that decide attacks, the page or the verdict, not the audit. Its record has all others."""
 LAST = (AUDIT, "figures.json", "report.json")
 """The records that every study ends in: of the audit with its table, of the charts, and of the page."""
 WITHOUT_RECORDS = ("logs", "benchmarks", "figures", PROVENANCE)
@@ -138,11 +139,19 @@ def _is_of(study: Mapping[str, Any], record: Any) -> bool:
     if not isinstance(record, dict) or not record.keys() & ORIGIN:
         return False
     known = {
-        "model": [TARGET, *([RETRAIN] if has_retrain(study) else []), *study["methods"]],
+        "model": [TARGET, *([RETRAIN] if has_retrain(study) else []), *study["methods"], *_attacked(study)],
         "seed": study["seeds"],
         "precision": list(study["quantizers"]),
     }
     return all(record[name] in known[name] for name in known if name in record)
+
+
+def _attacked(study: Mapping[str, Any]) -> list[str]:
+    """The names of attacked models."""
+    if not study.get("attacks") or "models" not in study:
+        return []
+    plan = Plan(study)
+    return [*plan.before, *plan.after]
 
 
 def _topmost(gone: Sequence[Path], own: Set[Path], part: Path) -> list[Path]:

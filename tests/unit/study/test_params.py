@@ -88,9 +88,13 @@ def test_every_study_fits_the_schema(file):
             "weight_decay may be left out).",
         ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
-        ("report", REMOVED, "the file lacks the key 'report': add it (only battery, deployed, verdict may "),
+        ("report", REMOVED, "the file lacks the key 'report': add it (only attacks, battery, deployed, verdict may "),
         ("methods.ga.forget_loss", "gaa", "methods.ga.forget_loss: unknown forget loss 'gaa'. Did you mean 'ga'?"),
-        ("methods.ga.beta", 0.1, "methods.ga: beta belongs to npo and simnpo alone."),
+        (
+            "methods.ga.beta",
+            0.1,
+            "methods.ga: beta belongs to npo and simnpo and idk-dpo and altpo and undial and wga alone.",
+        ),
         ("methods.npo.beta", REMOVED, "methods.npo lacks the key 'beta'"),
         ("methods.target", {}, "methods.target"),
         ("quantizers.bnb-fp4.backend", "bnb4", "quantizers.bnb-fp4: unknown "),
@@ -349,7 +353,8 @@ def test_what_planning_accepts_unlearning_accepts():
 
     for file in STUDIES:
         for method in expanded(read_params(file))["methods"].values():
-            settings_of(method, 0)
+            if "checkpoint" not in method:
+                settings_of(method, 0)
 
 
 def test_a_new_loss_and_a_new_metric_need_no_edit_of_the_schema(params, monkeypatch):
