@@ -54,7 +54,7 @@ def _build(requirements: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     run_logged([sys.executable, "-m", "venv", str(folder)], f"making the environment {folder}")
     pip = [str(_python(folder)), "-I", "-m", "pip", "--disable-pip-version-check"]
-    install = [*pip, "install", "--progress-bar", "off"]
+    install = [*pip, "install", "--progress-bar", "off", "--no-compile"]  # Python compiles what is imported
     pins = requirements.read_text(encoding="utf-8").splitlines()
     first = [pin for pin in pins if re.split(r"[=<>~! ]", pin)[0].lower() in FIRST]
     what, settings = (
