@@ -19,7 +19,7 @@ from palimpsest.runtime.kernels import choose_kernels
 from palimpsest.runtime.kept import drop, keep, put_back
 from palimpsest.runtime.logs import repeat_errors
 from palimpsest.runtime.run_end import hold_run, release_run
-from palimpsest.runtime.warm import LIBRARIES, VARIABLE, start, stop
+from palimpsest.runtime.warm import LIBRARIES, start_for_run, stop
 from palimpsest.study.deployed import pairs_of
 from palimpsest.study.verify import BESIDE
 from palimpsest.study.params import check_params, expanded, setting, with_current_names

@@ -1,5 +1,6 @@
 # One process imports what the steps of a run import, and they are forks of it (palimpsest.runtime.warm): not for a run of a step or two,
-# whose own imports are over before it is ready, and not where another machine does the steps, or nobody does them (--touch).
+# whose own imports are over before it is ready, and not where another machine does the steps, or nobody does them (--touch). A run that
+# is started inside another one, or by tests, uses the warm process that is there.
 WARM = []
 # What a step made before comes back where the step fails (palimpsest.runtime.kept).
 KEPT = []
@@ -16,16 +17,17 @@ onstart:
     runs_here = workflow.local_exec and not workflow.touch
     if runs_here and workflow.is_main_process:
         HELD.append(hold_run())
-    if runs_here and len(heavy) > 2 and os.environ.get(VARIABLE) != "off":
+    if runs_here:
         imports = [
             name
             for precision in PRECISIONS
             for name in quantizer_named(precision).imports
         ]
-        WARM.append(
-            start(
+        WARM.extend(
+            start_for_run(
                 list(dict.fromkeys([*LIBRARIES, *imports])),
                 Path("results/logs/warm.log"),
+                worth=len(heavy) > 2,
             )
         )
 

@@ -6,6 +6,9 @@ Snakemake starts as ever, connects to it, hands over its command line, environme
 waits, and ends as the fork ends. The fork runs the same script from its first line, so a step computes the same
 whether it is forked or not.
 
+A run inside which another one starts shares its warm process, if that has imported what the run needs: PALIMPSEST_WARM
+in the environment names its folder. A step whose library is another than the warm process's imports its own.
+
 Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports
 for itself, and a fork whose warm process is killed goes on. Steps that hold a GPU or several threads import for
 themselves, too: neither CUDA nor a pool of threads outlives a fork.
@@ -31,19 +34,47 @@ import threading
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from palimpsest.runtime.kernels import REPRODUCIBLE
+
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The library that this process imports; a clone may have another."""
 VARIABLE = "PALIMPSEST_WARM"
 """The folder of the run's warm process, in the environment of its steps; `off` where a user wants none."""
-SOCKET, USAGE = "socket", "usage.{}"
-"""In that folder: where steps connect, and what the fork of a step used,
-by the number of the step's process and of its parent."""
+SOCKET, USAGE, IMPORTED = "socket", "usage.{}", "imported.json"
+"""In that folder: where steps connect; what the fork of a step used, by the number of the step's process and of its
+parent; and what the warm process imports, under which settings of the environment."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Otherwise the memory allocator of pyarrow starts one, which no fork would have."""
 LIBRARIES = ("torch", "transformers", "scipy.stats", "pyarrow.parquet", "rouge_score.rouge_scorer", "safetensors")
 """What the steps of every study import, beside the packages of its quantizers."""
+
+
+def start_for_run(modules: Collection[str], log: Path, worth: bool) -> list[tuple[Path, "subprocess.Popen[bytes]"]]:
+    """A warm process for the steps of a run, as `start` gives it: none where the run has one around it that imports
+    the same, where it is not `worth` one, or where the user wants none."""
+    around = os.environ.get(VARIABLE, "")
+    if around == "off" or (around and _fits(Path(around), modules)):
+        return []
+    os.environ.pop(VARIABLE, None)
+    return [start(modules, log)] if worth else []
+
+
+def _fits(folder: Path, modules: Collection[str]) -> bool:
+    file = folder / IMPORTED
+    if not (folder / SOCKET).exists() or not file.exists():
+        return False
+    imported = json.loads(file.read_text())
+    return imported["environment"] == _read_by_imports() and set(modules) <= set(imported["modules"])
+
+
+def _read_by_imports() -> dict[str, str | None]:
+    """What the libraries read in the environment while they are imported."""
+    return {name: os.environ.get(name) for name in REPRODUCIBLE}
 
 
 def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
@@ -55,6 +86,8 @@ def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[
     folder = Path(tempfile.mkdtemp(prefix="palimpsest-warm-"))  # which only its user can enter
     command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *modules]
     environment = os.environ | ONE_THREAD | NO_THREAD | {"CUDA_VISIBLE_DEVICES": "", VARIABLE: "off"}
+    imported = {"modules": list(modules), "environment": _read_by_imports()}
+    (folder / IMPORTED).write_text(json.dumps(imported))
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as said:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said)
@@ -70,9 +103,9 @@ def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def hand_over() -> None:
+def hand_over(inside: str = "off") -> None:
     """Let a fork of the warm process run this process's script, and end as it ends;
-    returns where there is no warm process."""
+    returns where there is no warm process. inside: what PALIMPSEST_WARM is for the fork and what it starts."""
     folder = os.environ.get(VARIABLE, "off")
     if folder == "off":
         return
@@ -81,7 +114,8 @@ def hand_over() -> None:
             connection.connect(str(Path(folder) / SOCKET))
         except OSError:
             return
-        request = {"argv": sys.argv, "environment": os.environ | {VARIABLE: "off"}, "folder": os.getcwd()}
+        request = {"argv": sys.argv, "environment": os.environ | {VARIABLE: inside}, "folder": os.getcwd()}
+        request |= {"path": sys.path, "library": str(PACKAGE)}
         socket.send_fds(connection, [b"!"], [0, 1, 2])
         connection.sendall(json.dumps(request | {"processes": [os.getpid(), os.getppid()]}).encode() + b"\n")
         with connection.makefile() as said:
@@ -195,7 +229,9 @@ def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, 
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
-    sys.argv = request["argv"]
+    sys.argv, sys.path[:] = request["argv"], request["path"]
+    if request["library"] != str(PACKAGE):
+        _leave_library()
     threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     code = 0
     try:
@@ -214,6 +250,17 @@ def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, 
             with suppress(OSError):
                 connection.sendall(f"{code}\n".encode())
         os._exit(code)
+
+
+def _leave_library() -> None:
+    """Let this process import the library anew, from its own path."""
+    importlib.invalidate_caches()
+    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE.name]
+    _left.extend(sys.modules.pop(name) for name in names)
+
+
+_left: list[ModuleType] = []
+"""What was imported before may have handed functions to torch (palimpsest.runtime.kernels), and so has to stay."""
 
 
 def _end_with(connection: socket.socket) -> None:

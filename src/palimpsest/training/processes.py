@@ -3,9 +3,15 @@
 
 The processes run `python -m palimpsest.training.processes`. A fork would inherit the threads' locks but not the
 threads, and multiprocessing's spawn would run the calling script again, which for a job of the workflow is Snakemake's
-copy of it. Each process sees one GPU alone, so that whatever trains there takes itself for the only one; what the
-processes exchange goes through the functions below.
+copy of it. On the CPU each is a fork of a warm process, which has no threads, where PALIMPSEST_WARM names one
+(palimpsest.runtime.warm). Each process sees one GPU alone, so that whatever trains there takes itself for the only one;
+what the processes exchange goes through the functions below.
 """
+
+if __name__ == "__main__":  # before the imports, which the warm process has made
+    from palimpsest.runtime.warm import hand_over
+
+    hand_over()
 
 import json
 import logging
@@ -29,6 +35,7 @@ from torch import Tensor
 from palimpsest.errors import PalimpsestError
 from palimpsest.runtime.logs import FORMAT
 from palimpsest.runtime.startup import import_transformers
+from palimpsest.runtime.warm import VARIABLE
 
 WORK, RESULT, FAILED, ERROR, MEETING = "work.pickle", "result.pickle", "failed", "error.json", "meeting"
 KNOWN = {kind.__name__: kind for kind in (PalimpsestError, torch.OutOfMemoryError)}
@@ -110,6 +117,8 @@ def _start(folder: Path, rank: int, number: int, gpu: list[str]) -> subprocess.P
     }
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = gpu[0]
+    if gpu or torch.get_num_threads() > 1:  # neither outlives a fork
+        environment[VARIABLE] = "off"
     command = [sys.executable, "-m", "palimpsest.training.processes", str(folder), str(rank), str(number)]
     quiet = None if rank == 0 else subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=quiet)
@@ -117,8 +126,9 @@ def _start(folder: Path, rank: int, number: int, gpu: list[str]) -> subprocess.P
 
 def _first_error(folder: Path, codes: Sequence[int | None]) -> Exception:
     for rank, code in enumerate(codes):
-        if code and code < 0:  # it could say nothing; what the others say is that they lost it
-            return PalimpsestError(f"process {rank} of {len(codes)} was ended by signal {-code}: was memory short?")
+        signal = code - 128 if code and code > 128 else -(code or 0)  # of the process itself, or of its fork
+        if signal > 0:  # it could say nothing; what the others say is that they lost it
+            return PalimpsestError(f"process {rank} of {len(codes)} was ended by signal {signal}: was memory short?")
     if not (folder / FAILED).exists():
         return RuntimeError(f"the processes ended with {codes}: see what they said.")
     said = json.loads((folder / FAILED / ERROR).read_text())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,51 @@ def test_a_module_that_starts_a_thread_ends_the_warm_process_with_a_word(tmp_pat
     process.wait(60)
     warm.stop(folder, process)
     assert "an import started a thread" in (tmp_path / "log").read_text()
+
+
+def test_a_run_inside_another_uses_its_warm_process_if_that_fits(folder, tmp_path, monkeypatch):
+    def used(around: Path | str, *modules: str, worth: bool = True, **environment: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in (environment | {warm.VARIABLE: str(around)}).items():
+                patch.setenv(name, value)
+            own = warm.start_for_run(modules, tmp_path / "own.log", worth)
+            named = os.environ.get(warm.VARIABLE)
+            for each in own:
+                assert named == str(each[0])
+                warm.stop(*each)
+        return "its own" if own else "the other" if named == str(around) else "none"
+
+    assert used(folder, "colorsys") == "the other"
+    assert used(folder, "colorsys", "wave") == "its own"
+    assert used(folder, "colorsys", "wave", worth=False) == "none"
+    assert used(folder, "colorsys", ATEN_CPU_CAPABILITY="avx2") == "its own"  # torch reads it when it is imported
+    assert used(tmp_path / "gone", "colorsys") == "its own"
+    assert used("off", "colorsys") == "the other"
+
+
+def test_a_step_of_another_clone_imports_the_library_of_that_one(folder, tmp_path, monkeypatch):
+    library = tmp_path / "clone/palimpsest"
+    shutil.copytree(warm.PACKAGE, library, ignore=shutil.ignore_patterns("__pycache__"))
+    (library / "errors.py").write_text((library / "errors.py").read_text() + "\nEDITED = True\n")
+    edited = "import palimpsest.errors\nprint(hasattr(palimpsest.errors, 'EDITED'), palimpsest.errors.__file__)"
+    for path, expected in ((None, warm.PACKAGE), (library.parent, library), (None, warm.PACKAGE)):
+        environment = {"PYTHONPATH": str(path)} if path else {}
+        process = start(tmp_path, edited, **environment)
+        said, _ = process.communicate(timeout=60)
+        assert json.loads(said.splitlines()[0])["warm"] and process.returncode == 0
+        assert said.splitlines()[1] == f"{path is not None} {expected / 'errors.py'}"
+
+
+def test_what_a_fork_starts_may_have_forks_too(folder, tmp_path):
+    for inside in ("off", str(folder)):
+        script = tmp_path / "program.py"
+        script.write_text(
+            "import os, sys\nfrom palimpsest.runtime.warm import hand_over\n"
+            "if 'colorsys' not in sys.modules:\n    hand_over(sys.argv[1])\n"
+            "print('colorsys' in sys.modules, os.environ['PALIMPSEST_WARM'])\n"
+        )
+        said = subprocess.check_output([sys.executable, str(script), inside], text=True)
+        assert said.split() == ["True", inside]
 
 
 def test_a_benchmark_counts_the_fork(folder, tmp_path):
