@@ -1,3 +1,9 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -5,7 +11,8 @@ import torch
 from checkpoints import save_checkpoint
 
 from palimpsest.errors import PalimpsestError
-from palimpsest.quantizers.environments import build, check_python
+from palimpsest.quantizers.environments import RECORD, build, check_python
+from palimpsest.runtime import warm
 
 REPOSITORY = Path(__file__).parents[2]
 REQUIREMENTS = REPOSITORY / "workflow/envs/archived.txt"
@@ -21,6 +28,62 @@ def archived_environment() -> Path:
     folder = REPOSITORY / ".environments/archived"
     build(REQUIREMENTS, folder)
     return folder
+
+
+PACKAGES = ("torch", "transformers.models.auto.modeling_auto", "auto_gptq.modeling.auto", "awq.quantize.quantizer")
+WARM = """
+import sys
+sys.path.append({source!r})
+from pathlib import Path
+from palimpsest.runtime.warm import main
+main(Path(sys.argv[1]), sys.argv[2:])
+"""
+PYTHON = """#!{python}
+import os, sys, tempfile
+from palimpsest.runtime.warm import VARIABLE, hand_over
+isolated, *arguments = sys.argv[1:]
+assert isolated == "-I"
+if arguments[0] == "-c":
+    with tempfile.NamedTemporaryFile("w", suffix=".py", dir={folder!r}, delete=False) as script:
+        script.write(arguments[1])
+    arguments = [script.name, *arguments[2:]]
+os.environ[VARIABLE] = {folder!r}
+sys.argv, sys.path[:] = arguments, {path!r}
+hand_over()
+sys.exit("the warm process of the isolated environment is gone")
+"""
+
+
+@pytest.fixture(scope="session")
+def forked_environment(archived_environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The isolated environment with another `python -I`: a fork of one process of the environment's own interpreter,
+    which has imported the packages. That takes each of two dozen processes four seconds otherwise."""
+    root = tmp_path_factory.mktemp("isolated")
+    environment, python = root / "archived", archived_environment / "bin/python"
+    source = str(REPOSITORY / "src")
+    setting = os.environ | warm.ONE_THREAD | warm.NO_THREAD | {warm.VARIABLE: "off"}
+    with open(root / "log", "wb") as log:
+        process = subprocess.Popen(
+            [python, "-I", "-c", WARM.format(source=source), root, *PACKAGES],
+            env=setting,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
+    path = json.loads(subprocess.check_output([python, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]))
+    (environment / "bin").mkdir(parents=True)
+    program = environment / "bin/python"
+    program.write_text(PYTHON.format(python=sys.executable, folder=str(root), path=path))
+    program.chmod(0o755)
+    record = json.loads((archived_environment / RECORD).read_text())
+    record["requirements"] = os.path.relpath(REQUIREMENTS, environment)
+    (environment / RECORD).write_text(json.dumps(record))
+    while not (root / warm.SOCKET).exists():
+        assert process.poll() is None, (root / "log").read_text()
+        time.sleep(0.05)
+    yield environment
+    process.kill()
+    process.communicate()
 
 
 @pytest.fixture(scope="session")

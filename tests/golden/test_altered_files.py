@@ -94,7 +94,7 @@ def flip(folder: Path, module: str, byte: int) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_proof_notices_one_bit(quantized, tmp_path, monkeypatch, request, backend, module, byte, message):
     if backend in ("auto-gptq", "autoawq"):
-        monkeypatch.setenv(VARIABLE, str(request.getfixturevalue("archived_environment").parent))
+        monkeypatch.setenv(VARIABLE, str(request.getfixturevalue("forked_environment").parent))
     quantizer, checkpoint, folder, held = quantized(backend)
     facts = prove(quantizer, checkpoint, folder, held)["unquantized"]
     assert (

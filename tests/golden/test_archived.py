@@ -84,8 +84,8 @@ for folder, kind in json.loads(sys.argv[2]):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def environment(archived_environment: Path) -> Path:
-    return archived_environment
+def environment(forked_environment: Path) -> Path:
+    return forked_environment
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,7 +168,9 @@ def test_codes_scales_and_zero_points_give_the_matrix(quantized, name):
 
 
 @pytest.mark.parametrize("name", ["gptq-order", "awq"])
-def test_quantizing_twice_gives_the_same_files(quantized, tmp_path, name):
+def test_quantizing_twice_gives_the_same_files(quantized, archived_environment, tmp_path, monkeypatch, name):
+    """The second time by the environment's own interpreter, started anew."""
+    monkeypatch.setenv(VARIABLE, str(archived_environment.parent))
     quantizer, checkpoint, folder, held = quantized(name)
     assert quantizer.quantize(checkpoint, tmp_path, TEXTS) == held
     assert hash_files(tmp_path) == hash_files(folder)
