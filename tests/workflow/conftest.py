@@ -14,6 +14,8 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
+from palimpsest.runtime.warm import VARIABLE
+
 REPOSITORY = Path(__file__).parents[2]
 VENV = Path(sys.prefix)
 
@@ -21,19 +23,24 @@ VENV = Path(sys.prefix)
 class Tree:
     """A working tree of the project somewhere else: commands run in it, with its own copy of the library."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, commands: dict[str, str]) -> None:
+        """commands: what the environment says of the programs that are started there."""
         self.folder = folder
         self.results = folder / "results"
-        self.environment = os.environ | {
-            "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(folder / "src"),
-            "OMP_NUM_THREADS": "1",
-            "DVC_SITE_CACHE_DIR": str(folder.parent / "dvc-site"),
-            "GIT_AUTHOR_NAME": "test",
-            "GIT_AUTHOR_EMAIL": "test@example.org",
-            "GIT_COMMITTER_NAME": "test",
-            "GIT_COMMITTER_EMAIL": "test@example.org",
-        }
+        self.commands = commands
+        self.environment = (
+            os.environ
+            | commands
+            | {
+                "PYTHONPATH": str(folder / "src"),
+                "OMP_NUM_THREADS": "1",
+                "DVC_SITE_CACHE_DIR": str(folder.parent / "dvc-site"),
+                "GIT_AUTHOR_NAME": "test",
+                "GIT_AUTHOR_EMAIL": "test@example.org",
+                "GIT_COMMITTER_NAME": "test",
+                "GIT_COMMITTER_EMAIL": "test@example.org",
+            }
+        )
 
     def run(self, *command: str, code: int | None = 0) -> str:
         """Standard output and error of a command that must end with `code` (None: with any but 0)."""
@@ -47,6 +54,11 @@ class Tree:
     def make(self, target: str, code: int | None = 0) -> str:
         """A target of the Makefile, in the environment that is there."""
         return self.run("make", "-o", "setup", target, f"VENV={VENV}", code=code)
+
+    def start_programs_for_themselves(self) -> None:
+        """As users do: programs are no forks, and a run has a warm process of its own."""
+        self.environment["PATH"] = self.environment["PATH"].partition(os.pathsep)[2]
+        del self.environment[VARIABLE]
 
     def edit(self, *path: str, value: object) -> None:
         """Set one key of params.yaml."""
@@ -62,12 +74,12 @@ class Tree:
         """Another tree with this one's state: time stamps, Snakemake's and DVC's records."""
         leave_out = () if results else ("results", ".snakemake")
         shutil.copytree(self.folder, folder, symlinks=True, ignore=shutil.ignore_patterns(*leave_out))
-        return Tree(folder)
+        return Tree(folder, self.commands)
 
     def clone(self, folder: Path) -> "Tree":
         """A git clone: the committed files alone."""
         self.run("git", "clone", "--quiet", str(self.folder), str(folder))
-        return Tree(folder)
+        return Tree(folder, self.commands)
 
 
 def steps(output: str) -> set[str]:
@@ -75,12 +87,17 @@ def steps(output: str) -> set[str]:
     return set(re.findall(r"^Job \d+: (.*)$", output, re.MULTILINE))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def all_forks(forks: None) -> None:
+    """The programs and the steps of all tests here."""
+
+
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+def study(tmp_path_factory: pytest.TempPathFactory, commands: dict[str, str]) -> Tree:
     """The tiny study after `dvc repro`, committed and pushed to a DVC remote in a folder.
     Tests that change it take a copy."""
     home = tmp_path_factory.mktemp("study")
-    tree = Tree(home / "tree")
+    tree = Tree(home / "tree", commands)
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, text=True)
     for name in filter(None, listed.split("\0")):
         source, place = REPOSITORY / name, tree.folder / name

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def write_study(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def snakemake(folder: Path, *arguments: str, code: int = 0) -> str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [Path(sys.prefix) / "bin/snakemake", "--directory", folder, *arguments]
+    command = ["snakemake", "--directory", folder, *arguments]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

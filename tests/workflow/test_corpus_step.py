@@ -1,7 +1,6 @@
 """The step that reads a user's corpus: what it refuses, and what asks for it anew."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def workplace(tmp_path):
         for metric in ("verbmem", "knowmem", "utility"):
             params["metrics"][metric] = params["metrics"][metric] | {"tokenizer": tokenizer}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+        command = ["snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
         command += ["--directory", str(tmp_path), "--cores", "1", *arguments, "results/corpus/manifest.json"]
         return subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def test_an_edited_file_runs_its_step_again_and_a_touched_or_moved_one_does_not(
     def snakemake(name, *arguments):
         params["calibration"]["generic"] = {"source": "file", "settings": {"path": name, "documents": 2}}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-        command = [Path(sys.prefix) / "bin/snakemake", "--directory", tmp_path, "--cores", "1", MADE]
+        command = ["snakemake", "--directory", tmp_path, "--cores", "1", MADE]
         done = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

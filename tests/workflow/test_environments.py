@@ -35,7 +35,7 @@ def tree(tmp_path: Path) -> Path:
 
 def plan(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [Path(sys.prefix) / "bin/snakemake", "--dry-run", "--rerun-triggers", "mtime", "--", *arguments],
+        ["snakemake", "--dry-run", "--rerun-triggers", "mtime", "--", *arguments],
         cwd=tree,
         env=os.environ | {"PYTHONPATH": str(tree / "src")},
         stdout=subprocess.PIPE,

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def study(tmp_path):
 
 
 def snakemake(study, environment, *arguments):
-    command = [Path(sys.prefix) / "bin/snakemake", "--directory", study, "--cores", "2", "--resources", "gpu=2"]
+    command = ["snakemake", "--directory", study, "--cores", "2", "--resources", "gpu=2"]
     return subprocess.run(
         [*command, *arguments],
         cwd=REPOSITORY,

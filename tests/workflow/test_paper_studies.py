@@ -4,7 +4,6 @@ on stand-ins of the same format, and with one clear message where something is m
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +31,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         "HF_HOME": str(folder.parent / "hub-cache"),  # empty: whatever this machine has cached does not count
         "OMP_NUM_THREADS": "1",
     }
-    command = [Path(sys.prefix) / "bin/snakemake", *arguments, "--directory", folder]
+    command = ["snakemake", *arguments, "--directory", folder]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

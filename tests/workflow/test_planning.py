@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ TINY = (REPOSITORY / "tests/tiny/params.yaml").read_text()
 
 
 def plan(folder: Path, *arguments: str) -> tuple[int, str]:
-    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(REPOSITORY / "Snakefile"), *arguments]
+    command = ["snakemake", "-n", "--snakefile", str(REPOSITORY / "Snakefile"), *arguments]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
@@ -36,7 +35,7 @@ def test_a_format_of_gpus_alone_where_there_is_none(tmp_path: Path) -> None:
     message = "quantizers.hqq-cuda is made on a CUDA GPU alone, and there is none in sight here"
     code, said = plan(tmp_path)
     assert code == 0 and said.count(f"Warning: {message}") == 1, "a dry run may be a look at another machine's work"
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command = ["snakemake", "--cores", "1", "--snakefile", str(REPOSITORY / "Snakefile")]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and message in done.stderr and not (tmp_path / "results").exists()
@@ -48,7 +47,7 @@ def test_the_error_of_a_step_is_what_a_person_sees_last(tmp_path: Path) -> None:
     params = yaml.safe_load(TINY)
     params["corpus"] |= {"source": "folder", "settings": {"path": str(tmp_path / "none"), "retain_split": "retain"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command = ["snakemake", "--cores", "1", "--snakefile", str(REPOSITORY / "Snakefile")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     message = f"Error: corpus folder {tmp_path / 'none'} does not exist: give the path of a folder in MUSE layout."
     assert done.returncode == 1

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from palimpsest.study.verify import problems
 
 REPOSITORY = Path(__file__).parents[2]
 STUDY = REPOSITORY / "studies/pretrained/params.yaml"
-SNAKEMAKE = (Path(sys.prefix) / "bin/snakemake", "--cores", "2", "--directory")
+SNAKEMAKE = ("snakemake", "--cores", "2", "--directory")
 METHODS = ("ga_gdr", "ga_gdr_lora_stochastic")
 FORMATS = ("bf16", "rtn-int4")
 

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ def plan(tmp_path):
         for block, values in dict(edit).items():
             params[block] |= values
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-        command = [sys.executable, "-m", "snakemake", "--directory", str(tmp_path), "--cores", "1", "--dry-run"]
+        command = ["snakemake", "--directory", str(tmp_path), "--cores", "1", "--dry-run"]
         done = subprocess.run(
             [*command, "results/corpus/manifest.json"], cwd=REPOSITORY, capture_output=True, text=True
         )

@@ -54,7 +54,7 @@ def test_every_study_can_be_planned(study, tmp_path):
     params = expanded(read_params(study))
     text = re.sub(r"^seeds: .*$", f"seeds: {params['seeds'][:1]}", study.read_text(), flags=re.MULTILINE)
     (tmp_path / "params.yaml").write_text(text)  # one seed: others would be the same steps again
-    done = run(BIN / "snakemake", "--dry-run", "--directory", tmp_path)
+    done = run("snakemake", "--dry-run", "--directory", tmp_path)
     isolated = [block for block in params["quantizers"].values() if block["backend"] in ("auto-gptq", "autoawq")]
     if isolated and f"3.{sys.version_info.minor}" not in (REPOSITORY / "workflow/envs/archived.txt").read_text():
         assert done.returncode and "were tried on Python" in done.stdout
@@ -83,7 +83,7 @@ def test_a_mistake_in_params_is_one_line(old, new, message, tmp_path):
         text = (REPOSITORY / "params.yaml").read_text()
         assert old in text
         (tmp_path / "params.yaml").write_text(text.replace(old, new))
-    done = run(BIN / "snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path)
+    done = run("snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path)
     lines = [line for line in done.stdout.splitlines() if not line.startswith("Using workflow specific profile")]
     assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith(message), done.stdout
 
@@ -124,7 +124,7 @@ def test_an_environment_whose_path_has_white_space_is_refused_while_planning(tmp
 def test_a_step_never_gets_fewer_gpus_than_it_is_set_to_without_a_word(arguments, status, said, tmp_path):
     """Snakemake lowers a step's `gpu` to that of the run."""
     shutil.copy(REPOSITORY / "tests/tiny/params.yaml", tmp_path)
-    command = [BIN / "snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path, "--cores", "2"]
+    command = ["snakemake", "--dry-run", "--quiet", "all", "--directory", tmp_path, "--cores", "2"]
     done = run(*command, *arguments, "--set-resources", "train:gpu=2")
     assert done.returncode == status, done.stdout
     assert said in done.stdout if said else "GPU" not in done.stdout
@@ -134,7 +134,7 @@ def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
     """Snakemake would have a conda environment in each rule;
     here pyproject.toml and constraints.txt are the environment of all."""
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
-    done = run(BIN / "snakemake", "--lint", "text", "--directory", tmp_path)
+    done = run("snakemake", "--lint", "text", "--directory", tmp_path)
     found = set(re.findall(r"^    \* (.*)$", done.stdout, re.MULTILINE))
     assert found == {"Specify a conda environment or container for each rule.:"}, done.stdout
 

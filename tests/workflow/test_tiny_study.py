@@ -371,6 +371,7 @@ def test_a_killed_run_resumes_and_gives_the_same_numbers(study, fresh, read_step
     made = [study.results / "scores/npo_klr", study.results / "survival/npo_klr"]
     records = [str(path.relative_to(study.folder)) for folder in made for path in folder.rglob("*.json")]
     assert len(records) == 3 * len(METRICS) + len(QUANTIZERS)
+    fresh.start_programs_for_themselves()
     command = (*SNAKEMAKE, "--", *records)
     params = (fresh.folder / "params.yaml").read_bytes()
     fresh.edit("training", "learning_rate", value=2.0e-3)

@@ -161,7 +161,7 @@ def test_a_driver_without_a_gpu_is_no_error(host):
 
 
 @pytest.mark.parametrize("name", ["nvidia0", "nvidiactl"])
-def test_gpus_without_an_nvidia_smi_end_the_job_and_on_purpose_it_runs_on_the_cpu(host, name):
+def test_gpus_without_an_nvidia_smi_end_the_job_and_on_purpose_it_runs_on_the_cpu(host, run, name):
     """The driver has nvidiactl without a GPU too."""
     (host / name).touch()
     status, said = run("-c", ON_A_GPU, PATH="/nowhere")
@@ -183,28 +183,33 @@ def test_an_nvidia_smi_that_may_not_be_run_is_one_error(host, monkeypatch):
         visible_gpus()
 
 
-def run(*arguments, **environment):
+@pytest.fixture
+def run(forks, forked_commands):
     """What a Python process says, and its exit status; no GPU of this machine has the UUIDs of the stand-in."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment
-    )
-    return done.returncode, done.stdout
+
+    def run(*arguments, **environment):
+        command = [forked_commands / "forked-python", *arguments]
+        done = subprocess.run(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | environment
+        )
+        return done.returncode, done.stdout
+
+    return run
 
 
-def test_gpus_that_torch_cannot_use_end_the_job(host):
+def test_gpus_that_torch_cannot_use_end_the_job(host, run):
     status, said = run("-c", ON_A_GPU)
     assert status == 1 and "PalimpsestError: the job took GPU-aaaa, and torch" in said
     assert f"torch {torch.__version__} (torch.version.cuda: {torch.version.cuda})" in said
     assert "set CUDA_VISIBLE_DEVICES= (empty)" in said
 
 
-def test_on_purpose_and_without_nvidia_smi_a_job_runs_on_the_cpu(host):
+def test_on_purpose_and_without_nvidia_smi_a_job_runs_on_the_cpu(host, run):
     assert run("-c", ON_A_GPU, CUDA_VISIBLE_DEVICES="") == (0, "")
     assert run("-c", ON_A_GPU, PATH="/nowhere", CUDA_VISIBLE_DEVICES="0") == (0, "")
 
 
-def test_the_worker_of_the_archived_quantizers_refuses_gpus_that_its_torch_cannot_use():
+def test_the_worker_of_the_archived_quantizers_refuses_gpus_that_its_torch_cannot_use(run):
     status, said = run("-I", WORKER, "job.json", PALIMPSEST_GPUS="GPU-aaaa", CUDA_VISIBLE_DEVICES="GPU-aaaa")
     assert status == 1 and "the job took GPU-aaaa, and torch" in said and "workflow/envs/archived.txt" in said
     status, said = run("-I", WORKER, "job.json", CUDA_VISIBLE_DEVICES="GPU-aaaa")

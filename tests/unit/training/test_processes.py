@@ -13,6 +13,8 @@ from palimpsest.training import processes as ranks
 from palimpsest.training.processes import gather_from_all, rank_and_size, run_on_ranks, sum_over_processes
 from palimpsest.training.storage import Float32MomentsAdamW
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def work_alone():
     """A step of the same weights with the same gradient in each process."""
