@@ -55,12 +55,10 @@ def start_warm_process() -> tuple[Path, Any]:
 
     names = [name.replace("-", "_") for kind in QUANTIZERS.values() if not kind.environment for name in kind.packages]
     names += [name for names in COMMANDS.values() for name in names]
-    outside = os.environ.pop(warm.VARIABLE, None)
-    started = warm.start(list(dict.fromkeys([*warm.LIBRARIES, *names])), Path(tempfile.mkdtemp()) / "warm.log")
-    del os.environ[warm.VARIABLE]  # a test asks for it
-    if outside is not None:
-        os.environ[warm.VARIABLE] = outside
-    return started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(warm.VARIABLE, "off")  # so that what `start` sets goes again: a test asks for it
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        return warm.start(list(dict.fromkeys([*warm.LIBRARIES, *names])), Path(tempfile.mkdtemp()) / "warm.log")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -136,7 +134,7 @@ def commands(warm_process: Path, forked_commands: Path) -> dict[str, str]:
     from palimpsest.runtime.warm import VARIABLE
 
     path = [str(forked_commands), str(VENV), os.environ["PATH"]]
-    return {"PATH": os.pathsep.join(path), VARIABLE: str(warm_process)}
+    return {"PATH": os.pathsep.join(path), VARIABLE: str(warm_process), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,10 @@ def test_every_kind_of_artefact_is_there(study):
     assert {path.name for path in (study.results / "figures").iterdir()} == {"retained.svg", "survival.svg"}
 
 
+def test_runs_that_find_a_warm_process_start_none(study):
+    assert (study.results / "logs/corpus.log").exists() and not (study.results / "logs/warm.log").exists()
+
+
 def test_the_formats_table_has_a_line_for_each_precision(study):
     records = formats(study.results)
     assert [record["precision"] for record in records] == ["bf16", *QUANTIZERS]

@@ -50,6 +50,8 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 """What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Otherwise the memory allocator of pyarrow starts one, which no fork would have."""
+READ_BY_IMPORTS = (*REPRODUCIBLE, "BNB_", "HF_", "HOME", "HUGGINGFACE_", "TORCH_", "TRANSFORMERS_", "XDG_")
+"""How the variables begin that the libraries read while they are imported."""
 LIBRARIES = ("torch", "transformers", "scipy.stats", "pyarrow.parquet", "rouge_score.rouge_scorer", "safetensors")
 """What the steps of every study import, beside the packages of its quantizers."""
 
@@ -72,9 +74,9 @@ def _fits(folder: Path, modules: Collection[str]) -> bool:
     return imported["environment"] == _read_by_imports() and set(modules) <= set(imported["modules"])
 
 
-def _read_by_imports() -> dict[str, str | None]:
+def _read_by_imports() -> dict[str, str]:
     """What the libraries read in the environment while they are imported."""
-    return {name: os.environ.get(name) for name in REPRODUCIBLE}
+    return {name: value for name, value in os.environ.items() if name.startswith(READ_BY_IMPORTS)}
 
 
 def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[bytes]"]:
