@@ -3,17 +3,16 @@
 import gc
 import json
 import os
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
+from palimpsest.runtime import warm
+
 REPOSITORY = Path(__file__).parents[1]
-VENV = Path(sys.executable).parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -39,91 +38,37 @@ SHARED_WARM = "PALIMPSEST_TESTS_WARM"
 """The folder of the warm process of all workers, in their environment."""
 
 
-COMMANDS = {
-    "snakemake": ("snakemake.cli", "snakemake.report.html_reporter", "palimpsest.study.run_checks"),
-    "dvc": ("dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.repo.reproduce", "dvc_data.index"),
-    "palimpsest": ("palimpsest.cli", "palimpsest.study.verify"),
-}
-"""Programs that tests start a hundred times, and what they import."""
-
-
-def start_warm_process() -> tuple[Path, Any]:
-    """One that has imported what the steps of every study and the programs of COMMANDS import: ten seconds that no
-    test pays again."""
-    from palimpsest.quantizers import QUANTIZERS
-    from palimpsest.runtime import warm
-
-    names = [name.replace("-", "_") for kind in QUANTIZERS.values() if not kind.environment for name in kind.packages]
-    names += [name for names in COMMANDS.values() for name in names]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(warm.VARIABLE, "off")  # so that what `start` sets goes again: a test asks for it
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        return warm.start(list(dict.fromkeys([*warm.LIBRARIES, *names])), Path(tempfile.mkdtemp()) / "warm.log")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """With several workers: one warm process for all, which imports while they collect."""
     if getattr(config.option, "numprocesses", None) and "PYTEST_XDIST_WORKER" not in os.environ:
-        config.warm = start_warm_process()
+        config.warm = forks.start_warm_process()
         os.environ[SHARED_WARM] = str(config.warm[0])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "warm"):
-        from palimpsest.runtime import warm
-
         warm.stop(*config.warm)
 
 
 @pytest.fixture(scope="session")
 def warm_process() -> Iterator[Path]:
-    """The folder of a warm process (palimpsest.runtime.warm) that is ready to fork."""
-    from palimpsest.runtime import warm
-
-    own = None if SHARED_WARM in os.environ else start_warm_process()
-    folder = own[0] if own else Path(os.environ[SHARED_WARM])
-    for _ in range(3000):
-        if (folder / warm.SOCKET).exists():
-            break
-        time.sleep(0.1)
-    else:
-        raise AssertionError(f"the warm process of {folder} is not ready after five minutes")
+    """The folder of a warm process (palimpsest.runtime.warm)."""
+    if SHARED_WARM in os.environ:
+        folder = Path(os.environ[SHARED_WARM])
+        forks.wait_for(folder, None)
+        yield folder
+        return
+    folder, process = forks.start_warm_process()
+    forks.wait_for(folder, process)
     yield folder
-    if own:
-        warm.stop(*own)
-
-
-FORKED = """#!{python}
-import os, sys
-from palimpsest.runtime.warm import VARIABLE, hand_over
-sys.argv[0] = {program!r}
-hand_over(inside=os.environ.get(VARIABLE, "off"))
-os.execv({python!r}, [{python!r}, *sys.argv])
-"""
-FORKED_PYTHON = """#!{python}
-import os, sys, tempfile
-from palimpsest.runtime.warm import hand_over
-given, arguments = sys.argv[1:], [each for each in sys.argv[1:] if each != "-I"]
-if arguments[0] == "-c":
-    with tempfile.NamedTemporaryFile("w", suffix=".py", dir={folder!r}, delete=False) as script:
-        script.write(arguments[1])
-    arguments = [script.name, *arguments[2:]]
-sys.argv = arguments
-hand_over()
-os.execv({python!r}, [{python!r}, *given])
-"""
+    warm.stop(folder, process)
 
 
 @pytest.fixture(scope="session")
 def forked_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for PATH: the programs of COMMANDS, each a fork of the warm process that PALIMPSEST_WARM names, from the
-    first line of its own script, and `forked-python` for `-c CODE` or a file; without such a process, as ever."""
+    """A folder for PATH with programs whose processes are forks (forks.py)."""
     folder = tmp_path_factory.mktemp("commands")
-    programs = {name: FORKED.format(python=sys.executable, program=str(VENV / name)) for name in COMMANDS}
-    programs["forked-python"] = FORKED_PYTHON.format(python=sys.executable, folder=str(folder))
-    for name, text in programs.items():
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
+    forks.write_programs(folder)
     return folder
 
 
@@ -131,14 +76,12 @@ def forked_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands(warm_process: Path, forked_commands: Path) -> dict[str, str]:
     """The environment in which programs and steps are forks of one warm process: what each would import for itself
     takes seconds."""
-    from palimpsest.runtime.warm import VARIABLE
-
-    path = [str(forked_commands), str(VENV), os.environ["PATH"]]
-    return {"PATH": os.pathsep.join(path), VARIABLE: str(warm_process), "HF_HUB_OFFLINE": "1"}
+    path = [str(forked_commands), str(forks.VENV), os.environ["PATH"]]
+    return {"PATH": os.pathsep.join(path), warm.VARIABLE: str(warm_process), "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
-def forks(commands: dict[str, str]) -> Iterator[None]:
+def all_forks(commands: dict[str, str]) -> Iterator[None]:
     """What a module's tests start is a fork where it can be one."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in commands.items():

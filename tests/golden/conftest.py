@@ -1,14 +1,13 @@
 import json
 import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import save_checkpoint
+from forks import wait_for, write_python
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers.environments import RECORD, build, check_python
@@ -38,20 +37,6 @@ from pathlib import Path
 from palimpsest.runtime.warm import main
 main(Path(sys.argv[1]), sys.argv[2:])
 """
-PYTHON = """#!{python}
-import os, sys, tempfile
-from palimpsest.runtime.warm import VARIABLE, hand_over
-isolated, *arguments = sys.argv[1:]
-assert isolated == "-I"
-if arguments[0] == "-c":
-    with tempfile.NamedTemporaryFile("w", suffix=".py", dir={folder!r}, delete=False) as script:
-        script.write(arguments[1])
-    arguments = [script.name, *arguments[2:]]
-os.environ[VARIABLE] = {folder!r}
-sys.argv, sys.path[:] = arguments, {path!r}
-hand_over()
-sys.exit("the warm process of the isolated environment is gone")
-"""
 
 
 @pytest.fixture(scope="session")
@@ -62,25 +47,16 @@ def forked_environment(archived_environment: Path, tmp_path_factory: pytest.Temp
     environment, python = root / "archived", archived_environment / "bin/python"
     source = str(REPOSITORY / "src")
     setting = os.environ | warm.ONE_THREAD | warm.NO_THREAD | {warm.VARIABLE: "off"}
-    with open(root / "log", "wb") as log:
-        process = subprocess.Popen(
-            [python, "-I", "-c", WARM.format(source=source), root, *PACKAGES],
-            env=setting,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-        )
+    command = [python, "-I", "-c", WARM.format(source=source), root, *PACKAGES]
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env=setting, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
     path = json.loads(subprocess.check_output([python, "-I", "-c", "import json, sys; print(json.dumps(sys.path))"]))
     (environment / "bin").mkdir(parents=True)
-    program = environment / "bin/python"
-    program.write_text(PYTHON.format(python=sys.executable, folder=str(root), path=path))
-    program.chmod(0o755)
+    write_python(environment / "bin/python", python, root, path)
     record = json.loads((archived_environment / RECORD).read_text())
     record["requirements"] = os.path.relpath(REQUIREMENTS, environment)
     (environment / RECORD).write_text(json.dumps(record))
-    while not (root / warm.SOCKET).exists():
-        assert process.poll() is None, (root / "log").read_text()
-        time.sleep(0.05)
+    wait_for(root, process)
     yield environment
     process.kill()
     process.communicate()

@@ -88,8 +88,8 @@ def steps(output: str) -> set[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def all_forks(forks: None) -> None:
-    """The programs and the steps of all tests here."""
+def programs_and_steps_are_forks(all_forks: None) -> None:
+    """Of all tests here."""
 
 
 @pytest.fixture(scope="session")

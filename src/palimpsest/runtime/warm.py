@@ -17,6 +17,7 @@ What ends when: the warm process when the run ends, however that ends;
 a fork when its step's process ends, however that ends.
 """
 
+import atexit
 import gc
 import importlib
 import importlib.util
@@ -245,7 +246,9 @@ def _work(connection: socket.socket, streams: Sequence[int], request: dict[str, 
     except BaseException:  # noqa: BLE001 - the end of the process: what Python does with an error that nobody caught
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         code = 1
-    finally:
+    finally:  # the end of a process, but for the memory, which nobody has to clear
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         if os.getppid() != warm:

@@ -184,7 +184,7 @@ def test_an_nvidia_smi_that_may_not_be_run_is_one_error(host, monkeypatch):
 
 
 @pytest.fixture
-def run(forks, forked_commands):
+def run(all_forks, forked_commands):
     """What a Python process says, and its exit status; no GPU of this machine has the UUIDs of the stand-in."""
 
     def run(*arguments, **environment):

@@ -97,6 +97,13 @@ def test_without_a_warm_process_a_step_is_its_own(tmp_path, monkeypatch):
         ("sys.exit('a last word')", 1, "a last word"),
         ("1 / 0", 1, "ZeroDivisionError: division by zero"),
         ("os.kill(os.getpid(), 9)", 128 + 9, ""),
+        ("import atexit\natexit.register(print, 'at the end', file=sys.stderr)", 0, "at the end"),
+        (
+            "import threading, time\n"
+            "threading.Thread(target=lambda: time.sleep(0.3) or print('a thread', file=sys.stderr)).start()",
+            0,
+            "a thread",
+        ),
         ("sys.excepthook = lambda *_: print('caught', file=sys.stderr)\n1 / 0", 1, "caught"),
     ],
 )

@@ -13,7 +13,7 @@ from palimpsest.training import processes as ranks
 from palimpsest.training.processes import gather_from_all, rank_and_size, run_on_ranks, sum_over_processes
 from palimpsest.training.storage import Float32MomentsAdamW
 
-pytestmark = pytest.mark.usefixtures("forks")
+pytestmark = pytest.mark.usefixtures("all_forks")
 
 
 def work_alone():

@@ -31,7 +31,7 @@ from palimpsest.unlearning.saliency import Saliency
 from palimpsest.unlearning.trainer import UnlearningTrainer
 from palimpsest.unlearning.unlearn import settings_of, unlearn
 
-pytestmark = pytest.mark.usefixtures("forks")
+pytestmark = pytest.mark.usefixtures("all_forks")
 
 EXACT = partial(Schedule, 1e-3, 2, batch_size=5, storage="float32", autocast=False)
 """Five sequences a step, of very different lengths:
