@@ -10,8 +10,6 @@ from typing import Any
 import forks
 import pytest
 
-from palimpsest.runtime import warm
-
 REPOSITORY = Path(__file__).parents[1]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
@@ -47,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if hasattr(config, "warm"):
-        warm.stop(*config.warm)
+        forks.stop(*config.warm)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +59,7 @@ def warm_process() -> Iterator[Path]:
     folder, process = forks.start_warm_process()
     forks.wait_for(folder, process)
     yield folder
-    warm.stop(folder, process)
+    forks.stop(folder, process)
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +75,16 @@ def commands(warm_process: Path, forked_commands: Path) -> dict[str, str]:
     """The environment in which programs and steps are forks of one warm process: what each would import for itself
     takes seconds."""
     path = [str(forked_commands), str(forks.VENV), os.environ["PATH"]]
-    return {"PATH": os.pathsep.join(path), warm.VARIABLE: str(warm_process), "HF_HUB_OFFLINE": "1"}
+    return {"PATH": os.pathsep.join(path)} | forks.settings_of(warm_process)
 
 
 @pytest.fixture(scope="module")
 def all_forks(commands: dict[str, str]) -> Iterator[None]:
     """What a module's tests start is a fork where it can be one."""
+    wanted = forks.environment_with(commands)
     with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - wanted.keys():
+            patch.delenv(name)
         for name, value in commands.items():
             patch.setenv(name, value)
         yield

@@ -4,9 +4,12 @@ They are processes of their own, with arguments, environment, folder and streams
 from its first line. Where there is no warm process they import for themselves.
 """
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +25,8 @@ COMMANDS = {
     "palimpsest": ("palimpsest.cli", "palimpsest.study.verify"),
 }
 """Programs that tests start a hundred times, and what they import."""
+HARNESS = ("lm_eval.api.task", "lm_eval.evaluator", "lm_eval.models.huggingface")
+"""What the steps of the battery import, where it is installed."""
 PROGRAM = """#!{python}
 import os, sys
 from palimpsest.runtime.warm import VARIABLE, hand_over
@@ -46,15 +51,35 @@ os.execv({python!r}, [{python!r}, *given])
 
 def start_warm_process() -> "tuple[Path, subprocess.Popen[bytes]]":
     """One that has imported what the steps of every study and the programs of COMMANDS import: ten seconds that no
-    test pays again. It is offline."""
+    test pays again. It is offline, and what this machine has of the hub does not count: its HF_HOME is empty."""
     from palimpsest.quantizers import QUANTIZERS
 
     names = [name.replace("-", "_") for kind in QUANTIZERS.values() if not kind.environment for name in kind.packages]
     names += [name for names in COMMANDS.values() for name in names]
+    names += HARNESS
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(warm.VARIABLE, "off")  # so that what `start` sets goes again: a test asks for it
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HOME", tempfile.mkdtemp(prefix="palimpsest-hub-"))
         return warm.start(list(dict.fromkeys([*warm.LIBRARIES, *names])), Path(os.devnull))
+
+
+def settings_of(folder: Path) -> dict[str, str]:
+    """The environment in which runs share a warm process."""
+    settings: dict[str, str] = json.loads((folder / warm.IMPORTED).read_text())["environment"]
+    return settings | {warm.VARIABLE: str(folder)}
+
+
+def environment_with(commands: dict[str, str]) -> dict[str, str]:
+    """This process's environment with the other one, and without what libraries set when they were imported here
+    (lm-eval does)."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(warm.READ_BY_IMPORTS)}
+    return mine | commands
+
+
+def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    shutil.rmtree(settings_of(folder)["HF_HOME"])
+    warm.stop(folder, process)
 
 
 def wait_for(folder: Path, process: "subprocess.Popen[bytes] | None") -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
+from forks import environment_with
 from moto.server import ThreadedMotoServer
 
 from palimpsest.runtime.warm import VARIABLE
@@ -28,19 +29,15 @@ class Tree:
         self.folder = folder
         self.results = folder / "results"
         self.commands = commands
-        self.environment = (
-            os.environ
-            | commands
-            | {
-                "PYTHONPATH": str(folder / "src"),
-                "OMP_NUM_THREADS": "1",
-                "DVC_SITE_CACHE_DIR": str(folder.parent / "dvc-site"),
-                "GIT_AUTHOR_NAME": "test",
-                "GIT_AUTHOR_EMAIL": "test@example.org",
-                "GIT_COMMITTER_NAME": "test",
-                "GIT_COMMITTER_EMAIL": "test@example.org",
-            }
-        )
+        self.environment = environment_with(commands) | {
+            "PYTHONPATH": str(folder / "src"),
+            "OMP_NUM_THREADS": "1",
+            "DVC_SITE_CACHE_DIR": str(folder.parent / "dvc-site"),
+            "GIT_AUTHOR_NAME": "test",
+            "GIT_AUTHOR_EMAIL": "test@example.org",
+            "GIT_COMMITTER_NAME": "test",
+            "GIT_COMMITTER_EMAIL": "test@example.org",
+        }
 
     def run(self, *command: str, code: int | None = 0) -> str:
         """Standard output and error of a command that must end with `code` (None: with any but 0)."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from palimpsest.artefacts import read_provenance
 from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers import make_quantizer
 from palimpsest.study.verify import problems
+
+with suppress(ImportError):  # it sets variables of the hub, which the steps are not to have
+    import lm_eval  # noqa: F401
 
 REPOSITORY = Path(__file__).parents[2]
 TASKS = {

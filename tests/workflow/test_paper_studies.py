@@ -26,11 +26,8 @@ pytestmark = pytest.mark.slow
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(folder.parent / "hub-cache"),  # empty: whatever this machine has cached does not count
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    assert environment["HF_HUB_OFFLINE"] == "1" and environment["HF_HOME"] != os.path.expanduser("~/.cache/huggingface")
     command = ["snakemake", *arguments, "--directory", folder]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
