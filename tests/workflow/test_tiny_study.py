@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,8 @@ def test_exchanged_folders_and_edited_records_reach_no_report(copy):
     target.rename(copy.results / "away")
     method.rename(target)
     (copy.results / "away").rename(method)
-    assert "is an artefact of model 'npo_klr', which belongs elsewhere" in copy.run(*SNAKEMAKE, code=1)
+    refused = copy.run(*SNAKEMAKE, code=1)  # of the two, what was made later than an answer that depends on it
+    assert re.search("is an artefact of model '(npo_klr|target)', which belongs elsewhere", refused)
     target.rename(copy.results / "away")
     method.rename(target)
     (copy.results / "away").rename(method)
