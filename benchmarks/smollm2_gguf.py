@@ -116,7 +116,7 @@ def make(asked: argparse.Namespace) -> None:
     from palimpsest.models.checkpoint import load_tokenizer
 
     given = {"gguf_file": asked.gguf.name}
-    tokenizer = load_tokenizer(asked.gguf)  # transformers alone would leave numbers whole, which SmolLM2 does not
+    tokenizer = load_tokenizer(asked.gguf)  # what transformers makes of it cannot be written as GGUF
     forget, retain = (json.loads((asked.tofu / f"{name}.json").read_text()) for name in ("forget01", "retain99"))
     kept = retain[:: len(retain) // asked.kept][: asked.kept]
     for name, records in (("forget", forget), ("retain", kept)):

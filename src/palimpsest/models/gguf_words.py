@@ -1,7 +1,7 @@
 """How the byte-level tokenizer of a GGUF file cuts text into words before merging, in the tokenizers library.
 
-transformers reads a tokenizer's vocabulary and merges from such a file, and cuts every text as GPT-2 does: numbers and
-punctuation then become other tokens than the model was trained with, without a word.
+transformers reads a tokenizer's vocabulary and merges from such a file, and not in every case how it cuts text: of
+SmolLM2's it leaves out that numbers are cut into digits, and adds a fallback to bytes that the model does not have.
 """
 
 from pathlib import Path
