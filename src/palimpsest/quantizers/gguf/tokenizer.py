@@ -100,7 +100,7 @@ def _word_splitter(settings: dict[str, Any], checkpoint: Path) -> str:
     name = known.get(tuple(cuts))
     if name is None:
         raise _unknown(checkpoint, f"the pre-tokenizers {cuts}")
-    if settings["normalizer"] not in (None, {"type": "NFC"}):
+    if settings["normalizer"] not in (None, {"type": "NFC"}, {"type": "Sequence", "normalizers": []}):
         raise _unknown(checkpoint, f"the normalizer {settings['normalizer']}")
     _reject_options(settings["model"], {"ignore_merges": name == LLAMA3}, checkpoint)
     return name
