@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from palimpsest.errors import PalimpsestError
 from palimpsest.models.tensors import Float32
 from palimpsest.quantizers.base import QuantizedMatrix, Quantizer
+from palimpsest.quantizers.deployed import recognise
+from palimpsest.quantizers.registry import make_quantizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,8 +37,6 @@ class AsItIs(Quantizer):
     @cached_property
     def stand_in(self) -> Quantizer:
         """The quantizer of `like`."""
-        from palimpsest.quantizers import make_quantizer
-
         return make_quantizer(self.like)
 
     packages = _of_like("packages")
@@ -63,8 +63,6 @@ class AsItIs(Quantizer):
 
     def why_not_proven(self, folder: Path) -> str:
         """Why the codes of a quantized folder cannot be read; empty where they can, as those that `like` made."""
-        from palimpsest.quantizers.deployed import recognise
-
         return recognise(folder).why_not
 
     def quantize(self, checkpoint: Path, folder: Path, calibration: Sequence[str] = ()) -> dict[str, str]:
@@ -82,8 +80,6 @@ class AsItIs(Quantizer):
         return self.stand_in.factors(folder)
 
     def load(self, folder: Path, device: str, dtype: str = "bfloat16") -> "PreTrainedModel":
-        from palimpsest.quantizers.deployed import recognise
-
         found = recognise(folder)
         if not found.why_not:
             return self.stand_in.load(folder, device, dtype)

@@ -11,13 +11,13 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.models.gguf import read_header
 from palimpsest.models.quantized import quantization_of_folder, reject_adapter
 from palimpsest.models.tensors import Float32, open_checkpoint, read_settings
-from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.archived.backends import SMOOTHING, AutoAWQ
 from palimpsest.quantizers.base import Quantizer
 from palimpsest.quantizers.compressed.floats import WEIGHTS
 from palimpsest.quantizers.gguf.backend import FORMATS, FUSED, MODEL
 from palimpsest.quantizers.gguf.blocks import FORMATS as BLOCK_FORMATS
 from palimpsest.quantizers.gguf.model import ROPE_FACTORS, GGUFTensors
+from palimpsest.quantizers.registry import make_quantizer
 from palimpsest.quantizers.torchao import MARK
 
 if TYPE_CHECKING:
