@@ -154,14 +154,14 @@ def _answer(case: Case, rules: "Policy", subject: str | None, folder: Path | Non
         print(f"== {case.name} ==")
     notes = [*case.notes, *(note for each in case.measured for note in each.notes)]
     print(render(made.verdicts, made.controls, notes, rules.hash))
+    if folder:
+        write_verdict(folder, made)
+        print(f"The page: {folder / 'verdict.html'}")
     if subject is not None:
         lines = about_subject(made.verdicts, made.measured, subject)
         if not lines:
             raise PalimpsestError(f"no record and no subject is called {subject}: records.csv of --out lists them.")
         print("\n".join(lines) + "\n")
-    if folder:
-        write_verdict(folder, made)
-        print(f"The page: {folder / 'verdict.html'}")
     return list(made.verdicts)
 
 

@@ -91,5 +91,9 @@ def test_ids_and_subjects_of_the_records_reach_the_verdict(study, audit, tmp_pat
     assert main(["verdict", str(results), "--model", "ga_gdr", "--subject", "s3"]) == 2
     said = capsys.readouterr().out
     assert "By subject: s" in said and "record r6:" in said and "record r7:" in said
+    with pytest.raises(SystemExit):
+        main(["verdict", str(results), "--model", "ga_gdr", "--subject", "s20", "--out", str(tmp_path / "out")])
+    assert "no record and no subject is called s20" in capsys.readouterr().err
+    assert (tmp_path / "out" / "ga_gdr" / "records.csv").exists(), "where the message points"
     with pytest.raises(PalimpsestError, match="the study asks nothing for verbmem"):
         read_study(results, "ga_gdr", ["verbmem"])
