@@ -160,7 +160,7 @@ def test_every_study_fits_the_schema(file):
         (
             "methods.ga",
             {**RMU, "layer": 7},
-            "methods.ga.layer is 7, but models.scratch.layers is 2: layers count from 0.",
+            "methods.ga.layer is 7, but models.scratch.layers is 3: layers count from 0.",
         ),
         ("methods.ga", {**RMU, "layer": -1}, "methods.ga.layer is -1: "),
         ("methods.ga.learning_rate", float("inf"), "methods.ga.learning_rate is inf: give a finite number."),
@@ -171,7 +171,7 @@ def test_every_study_fits_the_schema(file):
         (
             "models.scratch.heads",
             7,
-            "models.scratch.heads is 7: it must split hidden_size 768 into heads of an even width.",
+            "models.scratch.heads is 7: it must split hidden_size 512 into heads of an even width.",
         ),
         (
             "training.max_length",
@@ -187,7 +187,7 @@ def test_every_study_fits_the_schema(file):
         (
             "corpus.settings.icl_examples",
             100,
-            "corpus.settings: icl_examples is 100, but the forget split has only 9 questions left over",
+            "corpus.settings: icl_examples is 100, but the forget split has only 16 questions left over",
         ),
         (
             "corpus.settings.questions_per_document",
@@ -222,7 +222,7 @@ def test_every_study_fits_the_schema(file):
         (
             "models.scratch",
             DEFAULT["models"]["scratch"] | {"hidden_size": 65536, "layers": 1000},
-            "models.scratch has 17,481,963,929,600 parameters, more than the 100,000,000,000 that a process can train",
+            "models.scratch has 17,381,300,633,600 parameters, more than the 100,000,000,000 that a process can train",
         ),
         ("corpus.settings.retain_documents", 10**9, "corpus.settings.retain_documents is 1000000000: "),
         ("audit.resamples", 10**9, "audit.resamples is 1000000000: "),
