@@ -20,6 +20,8 @@ from palimpsest.study.params import read_params
 
 REPOSITORY = Path(__file__).parents[3]
 DEFAULT = read_params(REPOSITORY / "params.yaml")
+DEFAULT["models"]["scratch"] |= {"hidden_size": 768, "mlp_size": 1536}
+DEFAULT["corpus"]["settings"] |= {"lines": False, "prompt_words": 16}
 GPTQ = DEFAULT["quantizers"]["gptq"]
 SMALL = {"hidden_size": 96, "intermediate_size": 160, "num_attention_heads": 2, "max_position_embeddings": 256}
 
@@ -150,7 +152,7 @@ def test_planning_counts_the_tokens_of_the_calibration_text_as_its_step_does(tmp
     corpus = load_corpus("embedded", DEFAULT["corpus"]["settings"])
     texts = [*corpus.forget, *corpus.retain, *corpus.holdout]
     train_tokenizer(texts, DEFAULT["models"]["scratch"]["vocabulary"]).save_pretrained(tmp_path)
-    most = 1875 // 128
+    most = 1575 // 128
     for samples in (most, most + 1):
         params = study()
         params["quantizers"]["gptq"] = GPTQ | {"samples": samples}
@@ -160,9 +162,9 @@ def test_planning_counts_the_tokens_of_the_calibration_text_as_its_step_does(tmp
             assert len(quantizer.encode(tmp_path, corpus.retain)) == samples
         else:
             assert refused(check_calibration, params).startswith(
-                "quantizers.gptq: the calibration text (retain) has 1875 tokens, too few for 15 samples of 128: "
+                "quantizers.gptq: the calibration text (retain) has 1575 tokens, too few for 13 samples of 128: "
             )
-            with pytest.raises(PalimpsestError, match="the calibration texts have 1875 tokens, too few"):
+            with pytest.raises(PalimpsestError, match="the calibration texts have 1575 tokens, too few"):
                 quantizer.encode(tmp_path, corpus.retain)
 
 
