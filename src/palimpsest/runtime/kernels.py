@@ -13,8 +13,10 @@ from collections.abc import Callable, Set
 from functools import cache
 from typing import Any
 
-REPRODUCIBLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
-"""The libraries read these when they are imported, or at their first product."""
+REPRODUCIBLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+"""The libraries read these when they are imported, or at their first product. MKL takes any branch but COMPATIBLE
+(SSE2) on Intel's processors alone, and says nothing where it does not (oneMKL Developer Guide, Specifying Code
+Branches)."""
 
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 PRODUCTS: dict[str, Set[int]] = {
