@@ -70,8 +70,8 @@ def test_every_study_can_be_planned(study, tmp_path):
     ("old", "new", "message"),
     [
         (
-            "epochs: 28 ",
-            "epochz: 28 ",
+            "epochs: 100\n",
+            "epochz: 100\n",
             "Error: params.yaml: unknown key 'epochz' in methods.ga_gdr_float32. Did you mean ",
         ),
         ("seeds: [0]", "seeds: [0", "Error: params.yaml, line "),

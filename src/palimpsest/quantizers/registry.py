@@ -34,6 +34,8 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "auto-gptq": AutoGPTQ,
     "autoawq": AutoAWQ,
 }
+OF_FILES: dict[str, type[Quantizer]] = {}
+"""What loads files that others made and nothing here could make; no block of `quantizers` names one."""
 
 
 def make_quantizer(settings: Mapping[str, Any]) -> Quantizer:
@@ -46,7 +48,7 @@ def make_quantizer(settings: Mapping[str, Any]) -> Quantizer:
             f"the quantizer settings {dict(settings)} have no backend: add one of {sorted(QUANTIZERS)}."
         )
     backend = settings["backend"]
-    quantizer = choose(QUANTIZERS, str(backend), "quantizer backend")
+    quantizer = OF_FILES.get(str(backend)) or choose(QUANTIZERS, str(backend), "quantizer backend")
     known = {field.metadata.get("key", field.name): field for field in fields(quantizer)}  # type: ignore[arg-type]
     given = {key: value for key, value in settings.items() if key != "backend"}
     for key in given:

@@ -102,7 +102,7 @@ def wrong_types() -> Iterator[tuple[str, str, object]]:
 
 
 def test_every_backend_is_tried_with_wrong_types():
-    assert set(BACKENDS) == set(QUANTIZERS) - {"none", "as-it-is"}  # no settings; the block of another
+    assert set(BACKENDS) == set(QUANTIZERS) - {"none"}
     for backend, settings in BACKENDS.items():
         make_quantizer({"backend": backend} | settings)
 
