@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from palimpsest.quantizers import QUANTIZERS
+from palimpsest.quantizers.registry import OF_FILES
 from palimpsest.study.step_code import EXEMPT, LIBRARY, SCRIPTS, code_of
 
 REPOSITORY = Path(__file__).parents[3]
@@ -79,7 +80,9 @@ def test_what_a_script_really_imports_is_within(script, torch):
     files = {str(Path(path).relative_to(REPOSITORY / LIBRARY)) for path in paths}
     assert len(files) > 3
     modules = {name for name in files if not name.endswith("__init__.py")} - set(EXEMPT)
-    assert modules <= set(names(code_of(REPOSITORY, script, *(each.__module__ for each in QUANTIZERS.values()))))
+    assert modules <= set(
+        names(code_of(REPOSITORY, script, *(each.__module__ for each in (*QUANTIZERS.values(), *OF_FILES.values()))))
+    )
 
 
 def test_exempt_modules_exist():
