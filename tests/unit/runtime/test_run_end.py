@@ -1,5 +1,6 @@
 """A step ends with its run, however that ends, and not before."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -35,7 +36,8 @@ sys.exit(code)
 def run(seconds: float) -> "subprocess.Popen[str]":
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", RUN, STEP, str(seconds)]
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    heard = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=heard)
 
 
 def wait(until: Callable[[], bool]) -> None:
