@@ -8,6 +8,7 @@ it lives, which the system takes from it, and each of its steps waits for that l
 import fcntl
 import logging
 import os
+import platform
 import tempfile
 import threading
 from contextlib import suppress
@@ -16,6 +17,9 @@ from typing import IO
 VARIABLE = "PALIMPSEST_RUN"
 """The file that the run holds, in the environment of its steps on this machine."""
 
+MACHINE = "PALIMPSEST_RUN_ON"
+"""The machine of the run: elsewhere the file is not in sight, here it is gone once a step has seen the run's end."""
+
 log = logging.getLogger(__name__)
 
 
@@ -23,13 +27,14 @@ def hold_run() -> IO[bytes]:
     """Take the lock, and tell it to this process's children through the environment."""
     held = tempfile.NamedTemporaryFile(prefix="palimpsest-run-", delete=False)  # noqa: SIM115 - held while the run lives
     fcntl.flock(held, fcntl.LOCK_EX)
-    os.environ[VARIABLE] = held.name
+    os.environ[VARIABLE], os.environ[MACHINE] = held.name, platform.node()
     return held
 
 
 def release_run(held: IO[bytes]) -> None:
     """No step is at work any more."""
-    os.environ.pop(VARIABLE, None)
+    for name in (VARIABLE, MACHINE):
+        os.environ.pop(name, None)
     os.unlink(held.name)
     held.close()
 
@@ -37,9 +42,13 @@ def release_run(held: IO[bytes]) -> None:
 def end_with_run() -> None:
     """From now on this process ends, at once, when its run has; nothing happens where no run on this machine started
     it. To be called before it forks."""
+    if VARIABLE not in os.environ:
+        return
     try:
         held = open(os.environ[VARIABLE], "rb")  # noqa: SIM115 - as long as the thread waits
-    except (KeyError, OSError):
+    except OSError:
+        if os.environ.get(MACHINE) == platform.node():
+            _end()
         return
     threading.Thread(target=_wait_for_end, args=(held,), daemon=True).start()
 
@@ -51,6 +60,10 @@ def _wait_for_end(held: IO[bytes]) -> None:
         return
     with suppress(OSError):
         os.unlink(held.name)
+    _end()
+
+
+def _end() -> None:
     log.error("the run that started this step was killed: the step ends, too, and the next run does it again.")
     logging.shutdown()
     os._exit(1)

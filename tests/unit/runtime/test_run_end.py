@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -55,7 +56,8 @@ def files() -> set[str]:
 def own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(run_end.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.delenv(run_end.VARIABLE, raising=False)
+    for name in (run_end.VARIABLE, run_end.MACHINE):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
@@ -80,6 +82,16 @@ def test_a_step_that_begins_when_the_run_is_gone_ends_at_once(tmp_path):
     environment = os.environ | {run_end.VARIABLE: str(tmp_path / "palimpsest-run-x")}
     done = subprocess.run([sys.executable, "-c", STEP, "600"], env=environment, capture_output=True, timeout=60)
     assert done.returncode == 1 and b"done" not in done.stdout
+
+
+def test_two_steps_that_begin_when_the_run_is_gone_both_end(tmp_path):
+    """The first removes the run's file: to the second a file that is not there is a run that has ended."""
+    (tmp_path / "palimpsest-run-x").touch()
+    environment = os.environ | {run_end.VARIABLE: str(tmp_path / "palimpsest-run-x"), run_end.MACHINE: platform.node()}
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", STEP, "600"], env=environment, capture_output=True, timeout=60)
+        assert done.returncode == 1 and b"the run that started this step was killed" in done.stderr
+    assert files() == set()
 
 
 def test_without_a_run_on_this_machine_nothing_happens(tmp_path):
