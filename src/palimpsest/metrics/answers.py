@@ -6,12 +6,13 @@ are those of TOFU and OpenUnlearning (palimpsest.metrics.tofu has the formulas a
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from palimpsest.inference.files import AnswerTokens, InferenceFiles, read_answers
 from palimpsest.metrics import tofu
 from palimpsest.metrics.records import AnswerScore
-from palimpsest.metrics.statistics import mean_interval
-from palimpsest.vocabulary import KNOWMEM_FORGET, KNOWMEM_RETAIN, OK
+from palimpsest.metrics.statistics import mean_score
+from palimpsest.vocabulary import KNOWMEM_FORGET, KNOWMEM_RETAIN
 
 PerAnswer = Callable[[AnswerTokens], float]
 
@@ -44,26 +45,24 @@ def mean_of_answers(
     asked = _answers(files, KNOWMEM_FORGET, ending)
     kept = _answers(files, KNOWMEM_RETAIN, ending)
     values = [value(each) for each in asked]
-    interval = mean_interval(values, resamples, confidence, seed)
     return {
-        "n": len(values),
-        "score": 100 * sum(values) / len(values),
-        "status": OK,
-        "ci": [100 * interval.low, 100 * interval.high],
-        "ci_note": interval.note,
-        "ids": [each.id for each in asked],
-        "per_example": values,
+        **mean_score([each.id for each in asked], values, resamples, confidence, seed),
         "retain": [value(each) for each in kept],
         "nats_per_token": [nats_per_token(each) for each in asked],
     }
 
 
 def _answers(files: InferenceFiles, task: str, ending: bool) -> list[AnswerTokens]:
-    found = read_answers(files.answers, task)
-    return found if ending else [_without_ending(each) for each in found]
+    return [counted(each, ending) for each in read_answers(files.answers, task)]
 
 
-def _without_ending(answer: AnswerTokens) -> AnswerTokens:
-    count = len(answer.true) - answer.ending
-    tokens = answer.log_probs[:count], answer.predicted[:count], answer.true[:count]
-    return AnswerTokens(answer.task, answer.id, *tokens, ending=0)
+OF_TOKENS = ("log_probs", "predicted", "true", "means", "variances")
+"""Fields of AnswerTokens that hold a number for each token."""
+
+
+def counted(answer: AnswerTokens, ending: bool) -> AnswerTokens:
+    """With the token that ends it, or without."""
+    if ending or not answer.ending:
+        return answer
+    cut = {name: each and each[: -answer.ending] for name in OF_TOKENS for each in [getattr(answer, name)]}
+    return replace(answer, **cut, ending=0)

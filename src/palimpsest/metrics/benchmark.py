@@ -5,7 +5,6 @@ wrong answers, of a holdout set or of a retrained model, has a status that says 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +15,12 @@ from palimpsest.corpus.words import TOKENIZERS
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import AnswerTokens, InferenceFiles, read_answers, read_responses
 from palimpsest.metrics import tofu
+from palimpsest.metrics.answers import counted
 from palimpsest.metrics.membership import ATTACKS, Observed, relative_auc
 from palimpsest.metrics.privleak import leak_interval, membership_auc
 from palimpsest.metrics.records import MembershipScore, Outcome, Score, UtilityScore
 from palimpsest.metrics.rouge import rouge_l
-from palimpsest.metrics.statistics import Float64, mean_interval, percentile_interval, resample_counts
+from palimpsest.metrics.statistics import Float64, mean_score, percentile_interval, resample_counts
 from palimpsest.vocabulary import (
     FORGET,
     HOLDOUT,
@@ -71,19 +71,7 @@ def read_likelihoods(path: Path, task: str, ending: bool) -> Likelihoods:
 
 
 def _losses(path: Path, task: str, ending: bool) -> dict[int, float]:
-    return {each.id: -float(np.mean(_counted(each, ending).log_probs)) for each in read_answers(path, task)}
-
-
-def _counted(answer: AnswerTokens, ending: bool) -> AnswerTokens:
-    """With the token that ends it, or without."""
-    if ending or not answer.ending:
-        return answer
-    cut = {name: each and each[: -answer.ending] for name in OF_TOKENS for each in [getattr(answer, name)]}
-    return replace(answer, **cut, ending=0)
-
-
-OF_TOKENS = ("log_probs", "predicted", "true", "means", "variances")
-"""Fields of AnswerTokens that hold a number for each token."""
+    return {each.id: -float(np.mean(counted(each, ending).log_probs)) for each in read_answers(path, task)}
 
 
 def truth_ratio(files: InferenceFiles, *, ending: bool, resamples: int, confidence: float, seed: int) -> Score:
@@ -93,16 +81,7 @@ def truth_ratio(files: InferenceFiles, *, ending: bool, resamples: int, confiden
     if not found.ratio_ids:
         return _undefined(f"no forget record has wrong answers{REMEDY}")
     values = [tofu.forget_truth_ratio([ratio]) for ratio in found.truth_ratios()]
-    interval = mean_interval(values, resamples, confidence, seed)
-    return {
-        "n": len(values),
-        "score": 100 * sum(values) / len(values),
-        "status": OK,
-        "ci": [100 * interval.low, 100 * interval.high],
-        "ci_note": interval.note,
-        "ids": found.ratio_ids,
-        "per_example": values,
-    }
+    return mean_score(found.ratio_ids, values, resamples, confidence, seed)
 
 
 def forget_quality(files: InferenceFiles, *, ending: bool) -> Score:
@@ -264,7 +243,7 @@ RECORDED = {
 
 
 def _by_id(path: Path, task: str) -> dict[int, AnswerTokens]:
-    return {each.id: _counted(each, ending=False) for each in read_answers(path, task)}
+    return {each.id: counted(each, ending=False) for each in read_answers(path, task)}
 
 
 def _observed(answer: AnswerTokens, reference: AnswerTokens) -> Observed:

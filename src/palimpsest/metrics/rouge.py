@@ -9,9 +9,8 @@ from palimpsest.corpus.words import DROPPED_AT_MOST, PUBLISHED, STEMMED, TOKENIZ
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.inference.files import InferenceFiles, read_responses
 from palimpsest.metrics.records import RougeScore
-from palimpsest.metrics.statistics import mean_interval
+from palimpsest.metrics.statistics import mean_score
 from palimpsest.runtime.startup import hidden
-from palimpsest.vocabulary import OK
 
 
 class Rouge(NamedTuple):
@@ -88,18 +87,11 @@ def mean_rouge(
             f"true answers: set tokenizer to {UNICODE} in this metric's block of params.yaml."
         )
     values = [variant(row["answer"], row["response"], tokenizer) for row in rows]
-    interval = mean_interval(values, resamples, confidence, seed)
     # half the list away, where another subject's answers stand; those of one share its name
     away = len(rows) // 2
     others = [variant(rows[i - away]["answer"], row["response"], tokenizer) for i, row in enumerate(rows)]
     return {
-        "n": len(values),
-        "score": 100 * sum(values) / len(values),
-        "status": OK,
-        "ci": [100 * interval.low, 100 * interval.high],
-        "ci_note": interval.note,
-        "ids": [row["id"] for row in rows],
-        "per_example": values,
+        **mean_score([row["id"] for row in rows], values, resamples, confidence, seed),
         "tokenizer": tokenizer,
         "shuffled": 100 * sum(others) / len(others) if away else None,
     }

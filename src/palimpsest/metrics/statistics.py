@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from palimpsest.errors import PalimpsestError
+from palimpsest.metrics.records import Score
+from palimpsest.vocabulary import OK
 
 Float64 = NDArray[np.float64]
 
@@ -67,6 +69,20 @@ def mean_interval(values: ArrayLike, resamples: int, confidence: float, seed: in
         return Interval(float(array[0]), float(array[0]), f"all {array.size} examples have the same value")
     means = bootstrap_distribution([array], np.mean, resamples, seed)
     return Interval(*percentile_interval(means, confidence), "")
+
+
+def mean_score(ids: list[int], values: list[float], resamples: int, confidence: float, seed: int) -> Score:
+    """The mean of `values`, shares of 1 [n], in percent, with its interval; ids: of the examples, in the same order."""
+    interval = mean_interval(values, resamples, confidence, seed)
+    return {
+        "n": len(values),
+        "score": 100 * sum(values) / len(values),
+        "status": OK,
+        "ci": [100 * interval.low, 100 * interval.high],
+        "ci_note": interval.note,
+        "ids": ids,
+        "per_example": values,
+    }
 
 
 def check_bootstrap(n: int, resamples: int) -> None:
