@@ -5,7 +5,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from palimpsest.attacks import ASKED, KINDS, WEIGHTS
+from palimpsest.attacks import ASKED, WEIGHTS
 from palimpsest.attacks.kinds import AFTER, BEFORE
 from palimpsest.vocabulary import FULL, RETRAIN, TARGET
 
@@ -52,18 +52,13 @@ class Plan:
         """Of the attacks on the weights."""
         return self._of(WEIGHTS, when) or ["none"]
 
-    @property
-    def kept(self) -> list[str]:
-        """The attacks of every kind."""
-        return list(self.attacks)
-
     def runs(self) -> list[dict[str, Any]]:
         """Every attack on every model at every precision: attack, model, precision (of the stack), when, and `folder`,
         the pattern of where its responses lie, or of its record."""
         found = []
         for (name, attack), model, precision in product(self.attacks.items(), self.everyone, self.precisions):
             when = attack.get("when")
-            if attack["kind"] not in KINDS or (when == AFTER and precision == FULL):
+            if when == AFTER and precision == FULL:
                 continue
             about = {"attack": name, "model": model, "precision": precision, "when": when}
             if when is None:
