@@ -113,16 +113,18 @@ def hand_over(inside: str = "off") -> None:
     if folder == "off":
         return
     with socket.socket(socket.AF_UNIX) as connection:
+        request: dict[str, Any] = {"argv": sys.argv, "folder": os.getcwd()}
+        request["environment"] = os.environ | {VARIABLE: inside}
+        request |= {"path": sys.path, "library": str(PACKAGE), "processes": [os.getpid(), os.getppid()]}
         try:
             connection.connect(str(Path(folder) / SOCKET))
-        except OSError:
-            return
-        request = {"argv": sys.argv, "environment": os.environ | {VARIABLE: inside}, "folder": os.getcwd()}
-        request |= {"path": sys.path, "library": str(PACKAGE)}
-        socket.send_fds(connection, [b"!"], [0, 1, 2])
-        connection.sendall(json.dumps(request | {"processes": [os.getpid(), os.getppid()]}).encode() + b"\n")
-        with connection.makefile() as said:
+            socket.send_fds(connection, [b"!"], [0, 1, 2])
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            said = connection.makefile()
             worker = said.readline()
+        except OSError:  # there is none, or it was killed with this request unread
+            return
+        with said:
             if not worker:  # the warm process ended before it forked
                 return
             _forward_signals(int(worker))

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,6 +145,18 @@ def test_a_step_goes_on_when_the_warm_process_is_killed(tmp_path, then, code):
     assert step.wait(60) == code
     assert run(tmp_path)[0]["warm"] is False  # the next imports for itself
     warm.stop(folder, process)
+
+
+def test_a_step_whose_request_was_not_read_before_the_kill_imports_for_itself(tmp_path):
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/{warm.SOCKET}")
+        listener.listen()
+        step = start(tmp_path, **{warm.VARIABLE: folder})
+        connection, _ = listener.accept()
+        assert connection.recv(1, socket.MSG_PEEK)  # what lies unread when a process ends is refused to the sender
+        connection.close()
+        said, _ = step.communicate(timeout=60)
+        assert json.loads(said)["warm"] is False and step.returncode == 0
 
 
 def test_the_warm_process_ends_with_its_run(tmp_path):
