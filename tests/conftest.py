@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
-def pytest_collection_finish() -> None:
-    """Every training ends in a full garbage collection (accelerate's): it need not look at what the imports made, which
-    takes a third of a second."""
-    gc.collect()
-    gc.freeze()
+def pytest_runtest_setup() -> None:
+    """Trainings and HQQ end in full garbage collections, which need not look at what imports made: that takes a third
+    of a second each time."""
+    global _imported
+    if len(sys.modules) > _imported + 50:
+        gc.collect()
+        gc.freeze()
+        _imported = len(sys.modules)
+
+
+_imported = 0
+"""How many modules there were at the last freeze."""
 
 
 SHARED_WARM = "PALIMPSEST_TESTS_WARM"
