@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import costs
 import counterexamples
 import evidence
 import figures
@@ -48,6 +49,14 @@ def define_env(env) -> None:
 
     env.variables["rules"] = {name: f"{value:g}" for name, value in evidence.RULES.items()}
     for function in (
+        costs.memory_table,
+        costs.beside_table,
+        costs.sharded_table,
+        costs.evaluation,
+        costs.evaluation_table,
+        costs.gain,
+        costs.paper_hours,
+        costs.training,
         evidence.count,
         evidence.share,
         evidence.moved,

@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -128,7 +129,17 @@ def metrics() -> str:
 
 
 def backends() -> str:
-    return "\n".join(f"- `{name}`: {_first_sentence(kind)}." for name, kind in QUANTIZERS.items())
+    """Every backend with its keys in params.yaml and the packages that make its file."""
+    lines = []
+    for name, kind in QUANTIZERS.items():
+        keys = [f"`{field.metadata.get('key', field.name)}`" for field in fields(kind)]  # type: ignore[arg-type]
+        said = f" Its keys: {', '.join(keys)}." if keys else ""
+        lines.append(f"- `{name}`: {_first_sentence(kind)}.{said} By {_and(kind.packages)}.")
+    return "\n".join(lines)
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def formats_by_families() -> str:

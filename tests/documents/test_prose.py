@@ -39,7 +39,7 @@ def test_what_is_counted(text, expected):
 
 SETTINGS = (
     r"groups of \d+|\d(\.\d)?e-\d|\d+ prompts|\d+ questions|questions are \d+|\[claim \d|95 % intervals"
-    r"|near rho 1|rho near 1|all of it is 1|80 % of that|7 points of Utility|Llama-3-\w+|Llama 3"
+    r"|near rho 1|rho near 1|all of it is 1|80 % of that|7 points of Utility|Llama-3-\w+|Llama [23]"
 )
 """What a study was given, and what words mean: group sizes, rates, numbers of questions, aims."""
 MEASURED = [

@@ -16,7 +16,6 @@ WIDE = {  # pages with larger tables, which are to become figures; none may be a
     "how-to/adding-a-method",
     "explanation/promises",
     "reference/families",
-    "reference/quantizers",
 }
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks that print the figures of docs/how-to/scaling.md, on a tiny model."""
+"""The benchmarks that print the figures of docs/results/costs.md, on a tiny model."""
 
 import re
 import sys
