@@ -1,8 +1,10 @@
 """A study made up for the tests of audit and report: generated responses that go through the real metrics."""
 
+import copy
 import json
 import random
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -50,8 +52,33 @@ def knowledge(model: str, precision: str) -> dict[str, float]:
     return {"verbmem": recall, "knowmem_forget": recall, "knowmem_retain": utility + (0.8 - utility) * back}
 
 
-def write_inference(folder: Path, model: str, precision: str, seed: int, know: dict[str, float]) -> dict[str, Path]:
+Made = tuple[str, int, tuple[tuple[str, float], ...]]
+"""What a model's files depend on: its name, a seed, and what it knows. Precisions at which it knows the same answer
+the same."""
+_written: dict[Made, dict[str, bytes]] = {}
+_scored: dict[tuple[str, Made, Made], Any] = {}
+"""Of this process, whose tests make many studies that differ in a model or two."""
+
+
+def write_inference(folder: Path, made: Made) -> dict[str, Path]:
+    if made not in _written:
+        with TemporaryDirectory() as new:
+            _infer(Path(new), *made)
+            _written[made] = {file.name: file.read_bytes() for file in Path(new).iterdir()}
     folder.mkdir(parents=True)
+    for name, content in _written[made].items():
+        (folder / name).write_bytes(content)
+    return {"responses": folder / "responses.jsonl", "logprobs": folder / "logprobs.parquet"}
+
+
+def score_of(metric: str, made: Made, files: dict[str, Path], retrain: Made, logprobs: Path) -> Any:
+    if (metric, made, retrain) not in _scored:
+        _scored[metric, made, retrain] = score(metric, METRICS[metric], **files, retrain_logprobs=logprobs)
+    return copy.deepcopy(_scored[metric, made, retrain])
+
+
+def _infer(folder: Path, model: str, seed: int, known: tuple[tuple[str, float], ...]) -> None:
+    know = dict(known)
     rng = random.Random(
         f"{model} {seed}"
     )  # the same draws at every precision: rounding changes what the knowledge changes
@@ -85,7 +112,6 @@ def write_inference(folder: Path, model: str, precision: str, seed: int, know: d
         [made_answer(rng, task, index, know[task]) for task in list(TASKS)[1:] for index in range(TASKS[task])],
         folder / ANSWERS,
     )
-    return {"responses": folder / "responses.jsonl", "logprobs": folder / "logprobs.parquet"}
 
 
 def made_answer(rng: random.Random, task: str, index: int, known: float) -> AnswerTokens:
@@ -97,20 +123,20 @@ def made_answer(rng: random.Random, task: str, index: int, known: float) -> Answ
 
 def make_study(folder: Path, know: Any = knowledge, models: Any = tuple(WEIGHTS), seeds: Any = (1,)) -> dict[str, Any]:
     """Records of a study, scored by the real metrics from generated responses."""
-    files = {
-        (model, seed, precision): write_inference(
-            folder / f"{model}-{seed}-{precision}", model, precision, seed, know(model, precision)
-        )
+    made = {
+        (model, seed, precision): (model, seed, tuple(know(model, precision).items()))
         for model in models
         for seed in seeds
         for precision in PRECISIONS
     }
+    files = {key: write_inference(folder / "-".join(map(str, key)), each) for key, each in made.items()}
     scores, weights, manifests = [], [], []
     for (model, seed, precision), each in files.items():
         key = {"model": model, "seed": seed, "precision": precision}
-        for metric, settings in METRICS.items():
-            reference = files["retrain", seed, precision]["logprobs"]
-            scores.append(key | score(metric, settings, **each, retrain_logprobs=reference))
+        retrain = "retrain", seed, precision
+        for metric in METRICS:
+            found = score_of(metric, made[model, seed, precision], each, made[retrain], files[retrain]["logprobs"])
+            scores.append(key | found)
         if model not in ("target", "retrain") and precision != "bf16":
             rho = 1.0 if WEIGHTS[model] == "float32" else ERASED[precision] + 0.01 * len(model)
             whole = {"rho": rho, "rho_status": "ok", "same_code_share": 0.97, "changed_share": 0.1}

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -38,7 +37,7 @@ def files(tiny, tmp_path):
 
 
 def audit(folder, *options):
-    command = [sys.executable, "-m", "palimpsest", "audit", "--out", str(folder / "study"), "--cores", "1", *options]
+    command = ["palimpsest", "audit", "--out", str(folder / "study"), "--cores", "1", *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     return done.returncode, done.stdout, done.stderr
 

@@ -4,7 +4,6 @@ with invented rows in the place of the benchmark. Every step and metric of the s
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def stand_in(tmp_path: Path) -> Path:
 
 
 def test_the_study_runs_on_checkpoints_of_the_same_format(stand_in):
-    command = [sys.executable, "-m", "snakemake", "--directory", str(stand_in), "--cores", "2", "--quiet"]
+    command = ["snakemake", "--directory", str(stand_in), "--cores", "2", "--quiet"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     audit = json.loads((stand_in / "results/audit.json").read_text())

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ from palimpsest.artefacts import Origin, write_json, write_manifest
 from palimpsest.errors import PalimpsestError
 from palimpsest.verdict.gate import ASK, leave, pass_or_fail
 from palimpsest.verdict.records import EXIT_CODES
+
+pytestmark = pytest.mark.usefixtures("all_forks")
 
 REPOSITORY = Path(__file__).parents[3]
 SNAKEFILE = """
@@ -50,7 +51,7 @@ def snakemake(folder: Path, *models: str) -> subprocess.CompletedProcess[str]:
     manifests = [f"results/verdict/{model}/manifest.json" for model in models]
     text = f"VERDICTS, SCRIPT = {manifests!r}, {str(REPOSITORY / 'workflow/scripts/gate.py')!r}\n{SNAKEFILE}"
     (folder / "Snakefile").write_text(text)
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--workflow-profile", "none", "verdict"]
+    command = ["snakemake", "--cores", "1", "--workflow-profile", "none", "verdict"]
     return subprocess.run(
         command, cwd=folder, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
