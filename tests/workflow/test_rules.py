@@ -191,8 +191,8 @@ GPU_SCRIPTS = sorted(
 def test_these_rules_use_a_gpu():
     assert GPU_SCRIPTS == [
         "attack.py",
+        "attack.py",
         "attack_asking.py",
-        "attack_quantized.py",
         "battery.py",
         "infer.py",
         "infer.py",
@@ -255,7 +255,9 @@ def test_every_rule_depends_on_the_code_of_its_own_script(name):
         return
     (function,) = re.findall(rf'code=(code_of|code_and_backend_of)\("{script}"\)', ALL_RULES[name])
     imports_the_registry = "palimpsest.quantizers import" in (REPOSITORY / "workflow/scripts" / script).read_text()
-    assert (function == "code_and_backend_of") == imports_the_registry
+    no_quantizer = name == "attack"  # shares its script with attack_quantized
+    assert (function == "code_and_backend_of") == (imports_the_registry and not no_quantizer)
+    assert not (no_quantizer and "quantizer=" in ALL_RULES[name])
 
 
 def test_the_check_stage_reads_the_whole_of_params():

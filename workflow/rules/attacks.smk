@@ -39,7 +39,7 @@ rule attack_quantized:
     input:
         corpus="results/corpus/manifest.json",
         model="results/quantized/{model}/seed{seed}/{precision}/manifest.json",
-        code=code_and_backend_of("attack_quantized.py"),
+        code=code_and_backend_of("attack.py"),
     output:
         "results/attacked-models/{model}+{precision}+{attack}/seed{seed}/manifest.json",
     log:
@@ -65,7 +65,7 @@ rule attack_quantized:
     message:
         "Attack {wildcards.attack} on {wildcards.model} (seed {wildcards.seed}) at {wildcards.precision}"
     script:
-        "../scripts/attack_quantized.py"
+        "../scripts/attack.py"
 
 
 rule quantize_attacked:

@@ -1,6 +1,7 @@
 """The attacks of a study, read from what the attacked models said."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,43 +41,45 @@ def collect(runs: Sequence[Mapping[str, Any]], seeds: Sequence[int], settings: M
     return {"rows": rows, "steps_to_recovery": steps_to_recovery(rows, settings["attacks"]["recovered_at"])}
 
 
+def _facts(pattern: str, seed: int) -> dict[str, Any]:
+    """The manifest of a folder whose files are those that it names."""
+    folder = Path(pattern.format(seed=seed))
+    verify_files(folder)
+    return {**read_manifest(folder)}
+
+
 def _strength(attack: Mapping[str, Any]) -> float | None:
     key = STRENGTHS.get(attack["kind"])
     return None if key is None else attack[key]
 
 
-def _facts(folder: str, seed: int) -> dict[str, Any]:
-    return {**read_manifest(Path(folder.format(seed=seed)))}
-
-
 class _Reader:
-    """Scores by record of a folder pattern, each read once."""
+    """What was said of a folder pattern, and its scores by record, each read once."""
 
     def __init__(self, seeds: Sequence[int], settings: Mapping[str, Any]) -> None:
         self.seeds, self.settings = seeds, settings
         self.known: dict[tuple[str, str], Values] = {}
+        self.facts = cache(_facts)
 
     def metrics(self, folder: str) -> list[str]:
-        absent = _facts(folder, self.seeds[0]).get("absent", ())
+        absent = self.facts(folder, self.seeds[0]).get("absent", ())
         return [metric for metric, part in ((VERBMEM, VERBMEM), (KNOWMEM, "forget_qa")) if part not in absent]
 
     def scores(self, folder: str, metric: str) -> Values:
         if (folder, metric) not in self.known:
-            self.known[folder, metric] = {
-                seed: self._read(Path(folder.format(seed=seed)), metric) for seed in self.seeds
-            }
+            self.known[folder, metric] = {seed: self._read(folder, seed, metric) for seed in self.seeds}
         return self.known[folder, metric]
 
-    def _read(self, folder: Path, metric: str) -> tuple[list[int], list[float]]:
-        verify_files(folder)
-        facts: dict[str, Any] = {**read_manifest(folder)}
+    def _read(self, pattern: str, seed: int, metric: str) -> tuple[list[int], list[float]]:
+        facts = self.facts(pattern, seed)
         if "per_example" in facts:
             return facts["ids"], facts["per_example"]
+        folder = Path(pattern.format(seed=seed))
         files = InferenceFiles(folder / "responses.jsonl", folder / "logprobs.parquet", None)
         score: dict[str, Any] = {**mean_rouge(files, task=TASKS[metric], **self.settings[metric])}
         return score["ids"], score["per_example"]
 
     def leaks(self, folder: str) -> dict[str, float] | None:
         """leak@k, the mean over the seeds, of an attack that draws samples."""
-        found: list[dict[str, float]] = [_facts(folder, seed).get("leak_at", {}) for seed in self.seeds]
+        found: list[dict[str, float]] = [self.facts(folder, seed).get("leak_at", {}) for seed in self.seeds]
         return {k: sum(each[k] for each in found) / len(found) for k in found[0]} or None
