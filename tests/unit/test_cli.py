@@ -46,7 +46,7 @@ TABLES = {
 COMMANDS = [["survive"], ["verify"], ["stage"], ["dvc-params"], ["build-environment"], ["tables"], ["families"]]
 COMMANDS += [["audit"], ["new"], ["verdict"], ["policy"], ["sign"], ["check"], ["reproduce"], ["engine"], ["deployed"]]
 COMMANDS += [["card"], ["lm-eval-files"]]
-COMMANDS += [["tables", name] for name in [*TABLES, "recovery"]]
+COMMANDS += [["tables", name] for name in [*TABLES, "attacks", "recovery"]]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -177,8 +177,20 @@ def known_answers(
 
 
 @tables.command()
+def attacks(results: Several) -> None:
+    """What each attack brings back, by model, precision and metric, as CSV.
+
+    \b
+    Example: palimpsest tables attacks studies/tofu-cpu/results
+    """
+    from palimpsest.tables.attacks import lines
+
+    print(lines(results))
+
+
+@tables.command()
 def metric_quality(results: Several) -> None:
-    """Whether each metric tells targets from retrained models, and stays in every format.
+    """Whether each metric tells targets from retrained models, and stays in every format and under relearning.
 
     \b
     Example: palimpsest tables metric-quality studies/tofu-cpu/results
