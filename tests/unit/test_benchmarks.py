@@ -1,10 +1,13 @@
 """The benchmarks that print the figures of docs/results/costs.md, on a tiny model."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+
+from palimpsest.study.params import read_params
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -54,3 +57,23 @@ def test_evaluation_takes_as_many_long_texts_at_a_time_as_the_workflow(load, mon
     with pytest.raises(InterruptedError):
         evaluation.main()
     assert asked == [48]
+
+
+def test_controls_of_attacks_audit_the_models_of_one_seed_against_those_of_another(load, tmp_path):
+    study, folder = tmp_path / "studies/one", tmp_path / "elsewhere/controls"
+    (tmp_path / "data/tofu").mkdir(parents=True)
+    study.mkdir(parents=True)
+    shutil.copy(BENCHMARKS.parent / "studies/tofu-cpu/params.yaml", study)
+    load("attack_controls", str(study), str(folder)).main()
+    made, before = read_params(folder / "params.yaml"), read_params(study / "params.yaml")
+    assert made["seeds"] == [1] and made["training"] == before["training"]
+    for name, model in (("retrain_seed_0", "retrain"), ("target_seed_0", "target")):
+        place = folder / made["methods"][name]["checkpoint"]
+        assert place.resolve() == study / "results/models" / model / "seed0"
+    assert (folder / made["corpus"]["settings"]["path"]).resolve() == tmp_path / "data/tofu"
+    attacks, asked = made["attacks"]["each"], before["attacks"]["each"]
+    assert (folder / attacks["paraphrase"]["file"]).resolve() == tmp_path / "data/tofu/forget01.json"
+    assert {name: each for name, each in attacks.items() if name != "paraphrase"} == {
+        name: each for name, each in asked.items() if name != "paraphrase"
+    }
+    assert list(made["quantizers"]) == made["attacks"]["precisions"] == before["attacks"]["precisions"]
