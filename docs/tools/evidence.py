@@ -156,18 +156,20 @@ FORETOLD = {
     "NF4": "keeps",
     "LLM.int8": "keeps",
 }
-"""What the account of the dead zone says of a format at the usual learning rates, before any of these rows was read."""
+"""What the account of the dead zone says of a format at the usual learning rates."""
+PAPER = "arXiv 2410.16454"
 
 
 @cache
 def public_results() -> pd.DataFrame:
     """docs/evidence/public-results.csv, with `recovered`: (quantized - unlearned) / (target - unlearned) in percent,
     the target being the equally quantized one where it was measured; nothing where no target is given. `foretold` is
-    of FORETOLD."""
+    of FORETOLD; `paper`: whether the row is of the paper that this project repeats."""
     rows = pd.read_csv(FOLDER / "public-results.csv")
     target = rows.target_quantized.fillna(rows.target)
     rows["recovered"] = 100 * (rows.quantized - rows.unlearned) / (target - rows.unlearned)
     rows["foretold"] = rows.format.map(FORETOLD)
+    rows["paper"] = rows.source.str.startswith(PAPER)
     return rows
 
 

@@ -68,5 +68,6 @@ def test_what_the_page_says_of_the_rows_that_do_not_fit_holds():
     assert list(rows[rows.benchmark == "TOFU forget10"].method) == ["ga_gdr_alpha_5", "npo_gdr"]
     kept = evidence.public_results().query("foretold == 'keeps' and format != 'LLM.int8'").dropna(subset="recovered")
     assert set(kept.rate.fillna(0)) == {5.0e-5, 0.0}
+    assert set(kept.source) == {"Arya-126/unlearn-quant"} and set(kept.method) == {"npo_gdr"}
     stored = evidence.public_results().dropna(subset="target").storage.dropna()
     assert set(stored) == {"bfloat16"}
