@@ -5,6 +5,9 @@ files with plain torch and transformers, nothing of this project: a target on fo
 model on the latter, and from the target two unlearned ones by GA_GDR, with weights in bfloat16 and in float32. Then it
 says `palimpsest audit` of each, prints what its audit.csv has, and adds it to the file that `--csv` names, with the
 verdict and the seconds of the processor. Models that are there are not made again.
+
+The target is trained lightly, and steps are small and of the whole forget set, so that they agree in direction: what
+docs/results/default-study.md found to matter.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +51,8 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
-def make_model(family: str, vocabulary: int, width: int, layers: int) -> PreTrainedModel:
-    torch.manual_seed(0)
+def make_model(family: str, vocabulary: int, width: int, layers: int, seed: int) -> PreTrainedModel:
+    torch.manual_seed(seed)
     shape: dict[str, Any] = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 4}
     shape |= {"intermediate_size": 2 * width, "max_position_embeddings": 512, "vocab_size": vocabulary}
     shape |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
@@ -69,60 +73,79 @@ def rows(tokenizer: PreTrainedTokenizerFast, records: list[dict[str, str]]) -> l
     return made
 
 
-def loss_of(model: PreTrainedModel, batch: list[Row]) -> torch.Tensor:
-    """Of the answers, nats a token."""
-    longest = max(len(ids) for ids, _ in batch)
-    ids = torch.full((len(batch), longest), 2)
-    labels, mask = torch.full_like(ids, -100), torch.zeros_like(ids)
-    for i, (row, asked) in enumerate(batch):
-        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
-        labels[i, asked : len(row)] = torch.tensor(row[asked:])
-    loss: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels).loss
-    return loss
+class Texts:
+    """Rows as tensors, by length: ids, mask, labels `[row, token]`, of which only answers count."""
+
+    def __init__(self, data: list[Row], device: str) -> None:
+        data = sorted(data, key=lambda row: len(row[0]))
+        self.lengths = [len(ids) for ids, _ in data]
+        shape = len(data), self.lengths[-1]
+        self.ids, self.labels = torch.full(shape, 2), torch.full(shape, -100)
+        self.mask = torch.zeros(shape, dtype=torch.long)
+        for i, (ids, asked) in enumerate(data):
+            self.ids[i, : len(ids)], self.mask[i, : len(ids)] = torch.tensor(ids), 1
+            self.labels[i, asked : len(ids)] = torch.tensor(ids[asked:])
+        self.answer_tokens = [len(ids) - asked for ids, asked in data]
+        self.ids, self.mask, self.labels = (each.to(device) for each in (self.ids, self.mask, self.labels))
+
+    def losses(self, model: PreTrainedModel, which: list[int]) -> Iterator[torch.Tensor]:
+        """Nats a token of the answers of these rows, in parts that add up to it: what a step has in memory at once."""
+        which, size = sorted(which), 20 if self.ids.device.type == "cpu" else 200
+        tokens = sum(self.answer_tokens[i] for i in which)
+        for start in range(0, len(which), size):
+            part = which[start : start + size]
+            longest = self.lengths[part[-1]]
+            ids, mask, labels = (each[part, :longest] for each in (self.ids, self.mask, self.labels))
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+            total = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+            yield total / tokens
+
+    def backward(self, model: PreTrainedModel, which: list[int], weight: float) -> float:
+        """Add weight x the loss's gradient to what is there; returns the loss."""
+        total = 0.0
+        for part in self.losses(model, which):
+            (weight * part).backward()
+            total += part.item()
+        return total
+
+    @torch.no_grad()
+    def nats(self, model: PreTrainedModel) -> float:
+        return sum(part.item() for part in self.losses(model, self.all))
+
+    @property
+    def all(self) -> list[int]:
+        return list(range(len(self.lengths)))
 
 
-def train(model: PreTrainedModel, data: list[Row], epochs: int, rate: float) -> float:
-    model.train()
+def step(model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def train(model: PreTrainedModel, data: Texts, rate: float, stop: float) -> tuple[int, float]:
+    """Each step is of all rows, until they cost `stop` nats a token or 400 steps are done: steps, nats."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    steps = epochs * (len(data) // 16)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    draw, last = torch.Generator().manual_seed(0), 0.0
-    for step in range(steps):
-        if step % (len(data) // 16) == 0:
-            order = torch.randperm(len(data), generator=draw).tolist()
-        start = step % (len(data) // 16) * 16
-        loss = loss_of(model, [data[i] for i in order[start : start + 16]])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        last = 0.95 * last + 0.05 * loss.item() if step else loss.item()
-    return last
+    steps, now = 0, data.backward(model, data.all, 1.0)
+    while now >= stop and steps < 400:
+        step(model, optimizer)
+        steps, now = steps + 1, data.backward(model, data.all, 1.0)
+    return steps, now
 
 
 def unlearn(
-    model: PreTrainedModel, forget: list[Row], retain: list[Row], rate: float, until: float
+    model: PreTrainedModel, forget: Texts, retain: Texts, rate: float, until: float, most: int
 ) -> tuple[int, float]:
-    """GA_GDR, until the forget set's answers cost `until` nats a token or 300 steps are done."""
-    model.train()
+    """GA_GDR, alpha 0.5, each step of the whole forget set and 16 retain rows, until the forget set's answers cost
+    `until` nats a token or `most` steps are done: steps, nats."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     draw = torch.Generator().manual_seed(1)
-    for step in range(1, 301):
-        some = [forget[i] for i in torch.randint(len(forget), (16,), generator=draw).tolist()]
-        kept = [retain[i] for i in torch.randint(len(retain), (16,), generator=draw).tolist()]
-        loss = -loss_of(model, some) + 2 * loss_of(model, kept)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 4 == 0:
-            with torch.no_grad():
-                now = sum(loss_of(model, forget[i : i + 16]).item() for i in range(0, len(forget), 16))
-            now /= -(-len(forget) // 16)
-            if now >= until:
-                break
-    return step, now
+    steps, now = 0, forget.backward(model, forget.all, -1.0)
+    while now < until and steps < most:
+        retain.backward(model, torch.randint(len(retain.lengths), (16,), generator=draw).tolist(), 0.5)
+        step(model, optimizer)
+        steps, now = steps + 1, forget.backward(model, forget.all, -1.0)
+    return steps, now
 
 
 def make(family: str, folder: Path, asked: argparse.Namespace) -> None:
@@ -134,16 +157,17 @@ def make(family: str, folder: Path, asked: argparse.Namespace) -> None:
         lines = [json.dumps({key: each[key] for key in ("question", "answer")}) for each in records]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     for name, data in (("retrain", other), ("target", split + other)):
-        model = make_model(family, len(tokenizer), asked.width, asked.layers)
-        start = time.perf_counter()
-        last = train(model, data, asked.epochs, asked.rate)
-        print(f"{family} {name}: {last:.3f} nats after {asked.epochs} epochs, {time.perf_counter() - start:.0f} s")
+        model, start = make_model(family, len(tokenizer), asked.width, asked.layers, 0), time.process_time()
+        steps, now = train(model, Texts(data, "cpu"), asked.rate, asked.stop)
+        print(f"{family} {name}: {now:.2f} nats after {steps} steps, {time.process_time() - start:.0f} s of CPU")
         save(model.to(torch.bfloat16), tokenizer, folder / name)
-    for storage, rate in ((torch.bfloat16, asked.rate_bfloat16), (torch.float32, asked.rate_float32)):
-        model = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=storage)
-        steps, now = unlearn(model, split, other, rate, asked.until)
+    texts = Texts(split, "cpu"), Texts(other, "cpu")
+    for storage in (torch.bfloat16, torch.float32):
+        model, start = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=storage), time.process_time()
+        steps, now = unlearn(model, *texts, asked.unlearning_rate, asked.until, asked.steps)
         name = str(storage).removeprefix("torch.")
-        print(f"{family} unlearned in {name}: {now:.2f} nats after {steps} steps", flush=True)
+        spent = time.process_time() - start
+        print(f"{family} unlearned in {name}: {now:.2f} nats after {steps} steps, {spent:.0f} s of CPU", flush=True)
         save(model, tokenizer, folder / name)
 
 
@@ -224,16 +248,16 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True, help="folder for models and studies")
     parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("--forget", default="forget10", choices=["forget01", "forget05", "forget10"])
-    parser.add_argument("--records", type=int, default=40)
-    parser.add_argument("--kept", type=int, default=60)
-    parser.add_argument("--width", type=int, default=128, help="a multiple of 128, which gptq's groups have")
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    # so small that steps are lost in bfloat16, and as large as it must be for any forgetting there
-    parser.add_argument("--rate-bfloat16", type=float, default=3e-5)
-    parser.add_argument("--rate-float32", type=float, default=1e-5)
-    parser.add_argument("--until", type=float, default=1.4)
+    parser.add_argument("--records", type=int, default=20)
+    parser.add_argument("--kept", type=int, default=30)
+    parser.add_argument("--width", type=int, default=256, help="a multiple of 256, which GGUF's k-quants have")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--stop", type=float, default=1.0, help="nats at which training ends")
+    # so small that in bfloat16 only small weights move, and of those no 4-bit code
+    parser.add_argument("--unlearning-rate", type=float, default=1e-5)
+    parser.add_argument("--until", type=float, default=4.5, help="nats of the forget set at which unlearning ends")
+    parser.add_argument("--steps", type=int, default=300, help="of unlearning, at most")
     parser.add_argument("--csv", type=Path, help="a table that the rows are added to")
     parser.add_argument("--formats", default="bnb-nf4,rtn-int4,gptq,gguf-q4_0")
     given = parser.parse_args()
