@@ -7,6 +7,10 @@ model saw the same records, so seeds and subjects are crossed; the variance is t
 that of their cells (Cameron, Gelbach and Miller 2011), with Student's t at Satterthwaite's degrees of freedom. Three
 seeds are too few to be resampled.
 
+Where nearly all records have one value (a model that answers all but two of forty questions), many resamples draw
+nothing else, have no error, and leave the bootstrap-t without an end on that side. Scores have a known range, and a bet
+on the mean (Waudby-Smith and Ramdas 2024) needs no error: it decides there what it can, whatever the distribution.
+
 What is asked of a share of what the target knows is asked of a mean here: retained < limit is the same as
 mean(score - floor - limit * (ceiling - floor)) < 0, record by record, so no ratio is bootstrapped.
 """
@@ -24,6 +28,50 @@ POWER = 0.8
 """Probability with which an effect of the `detectable` size is found."""
 CELLS = 4_000_000
 """Of a table of resamples by subjects that is held at once."""
+UNBOUNDED = 1e100
+"""Beyond it an end of an interval is none."""
+FEWEST = 10
+"""Subjects below which a bet says no more than the range of the scores."""
+STAKES = 64
+"""Shares of what may be staked that are bet at once, each with as much of the capital."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Totals of subjects whose records lie in a known range. sums, sizes: [subjects]; low, high: of a record."""
+
+    sums: NDArray[np.float64]
+    sizes: NDArray[np.float64]
+    low: float
+    high: float
+
+    def p_above(self, limit: float) -> float:
+        """Of the hypothesis that the mean is at most `limit`: one over what a gambler has who bet against it.
+
+        The bets are fair or worse under the hypothesis, so that Markov's inequality holds at any number of subjects.
+        """
+        if limit <= self.low:
+            return 0.0 if limit < self.low else 1.0
+        gains = (self.sums - limit * self.sizes) / self.sizes.max()
+        stakes = np.arange(1, STAKES + 1) / (STAKES + 1) / (limit - self.low)
+        capital = np.log1p(stakes[:, None] * np.minimum(gains, self.high - limit)).sum(1)
+        return float(min(1.0, np.exp(-(np.logaddexp.reduce(capital) - np.log(STAKES)))))
+
+    def p_below(self, limit: float) -> float:
+        """Of the hypothesis that the mean is at least `limit`."""
+        return Bounded(-self.sums, self.sizes, -self.high, -self.low).p_above(-limit)
+
+    def least(self, tail: float) -> float:
+        """The limit above which the mean lies with an error of `tail`, found by halving; `low` at the least."""
+        low, high = self.low, float(self.sums.sum() / self.sizes.sum())
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.p_above(middle) <= tail else (low, middle)
+        return low
+
+    def most(self, tail: float) -> float:
+        """The limit below which the mean lies with an error of `tail`."""
+        return -Bounded(-self.sums, self.sizes, -self.high, -self.low).least(tail)
 
 
 @dataclass(frozen=True)
@@ -32,28 +80,34 @@ class Mean:
 
     value: in the unit of the data. error: its standard error, None with fewer than two subjects. studentized: [draws]
     of (resampled mean - mean) / resampled error, sorted, or None where freedom, the degrees of freedom of Student's t,
-    stands for it.
+    stands for it. bounded: the records, where resamples of a single value leave the bootstrap without an end.
     """
 
     value: float
     error: float | None
     studentized: NDArray[np.float64] | None = None
     freedom: float | None = None
+    bounded: Bounded | None = None
 
     def interval(self, confidence: float) -> list[float] | None:
         """[low, high], two-sided; None where there is no error."""
         if self.error is None:
             return None
         tail = (1 - confidence) / 2
-        return [self.value - self._quantile(1 - tail) * self.error, self.value - self._quantile(tail) * self.error]
+        low, high = (self.value - self._quantile(share) * self.error for share in (1 - tail, tail))
+        if self.bounded is not None:
+            low, high = max(low, self.bounded.least(tail)), min(high, self.bounded.most(tail))
+        return [low, high]
 
     def p_above(self, limit: float) -> float:
         """Of the hypothesis that the mean is at most `limit`: small when it lies above."""
-        return self._tail((self.value - limit), above=True)
+        p = self._tail((self.value - limit), above=True)
+        return p if self.bounded is None else min(p, self.bounded.p_above(limit))
 
     def p_below(self, limit: float) -> float:
         """Of the hypothesis that the mean is at least `limit`: small when it lies below."""
-        return self._tail((self.value - limit), above=False)
+        p = self._tail((self.value - limit), above=False)
+        return p if self.bounded is None else min(p, self.bounded.p_below(limit))
 
     def detectable(self, alpha: float) -> float | None:
         """The effect beyond a limit that a one-sided test at `alpha` finds with a probability of POWER."""
@@ -85,8 +139,15 @@ class Mean:
         return float(max(student.sf(t, self.freedom) if above else student.cdf(t, self.freedom), 0.0))
 
 
-def mean_of(values: Values, subjects: Sequence[str] | None, resamples: int, seed: int) -> Mean:
-    """The mean of `values` [seeds, records] over both; subjects: [records] or None, each record its own."""
+def mean_of(
+    values: Values,
+    subjects: Sequence[str] | None,
+    resamples: int,
+    seed: int,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> Mean:
+    """The mean of `values` [seeds, records] over both; subjects: [records] or None, each record its own; bounds: of a
+    record, where they are known."""
     if values.ndim != 2 or values.shape[1] < 1:
         raise PalimpsestError("there are no records to compare: the forget set is empty.")
     groups = np.unique(list(subjects), return_inverse=True)[1] if subjects is not None else np.arange(values.shape[1])
@@ -100,7 +161,10 @@ def mean_of(values: Values, subjects: Sequence[str] | None, resamples: int, seed
     if len(sums) < 2:
         return Mean(mean, None)
     error = float(_error(sums[None], sizes[None])[0])
-    return Mean(mean, error, _studentized(sums, sizes, resamples, seed))
+    studentized = _studentized(sums, sizes, resamples, seed)
+    endless = error > 0 and len(sums) >= FEWEST and bool(np.abs(studentized[[0, -1]]).max() > UNBOUNDED)
+    known = Bounded(sums, sizes, *bounds) if endless and np.isfinite(bounds).all() else None
+    return Mean(mean, error, studentized, bounded=known)
 
 
 def _error(sums: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ QUANTIZED_TARGET_PASSED_OFF = "the quantized target passed off as the quantized 
 RETRAINED = "the retrained model in the unlearned model's place"
 UNCHANGED = "the unquantized model in the format's place"
 SHUFFLED = "the labels of forget and retain records shuffled"
+UNDECIDED = "not decided"
 SHUFFLES = 100
 DRAWS = 1000
 """Resamples of the bootstrap in each of them."""
@@ -50,7 +51,8 @@ class Control(TypedDict):
 def judge(measured: Sequence[Measured], policy: Policy) -> tuple[list[FormatVerdict], list[Control]]:
     """The verdicts on one model by every metric, and the controls they rest on.
 
-    A metric with a failed control gives NO VERDICT in every format.
+    A metric with a failed control gives NO VERDICT in every format. Where the records do not show even of the retrained
+    model that it forgets, they show it of none.
     """
     verdicts: list[FormatVerdict] = []
     controls: list[Control] = []
@@ -58,7 +60,13 @@ def judge(measured: Sequence[Measured], policy: Policy) -> tuple[list[FormatVerd
         of_metric = run_controls(each, policy)
         controls += of_metric
         failed = [control for control in of_metric if control["passed"] is False]
+        weak = [one for one in of_metric if one["control"] == RETRAINED and one["found"].startswith(UNDECIDED)]
         for verdict in decide(each, policy):
+            if weak and verdict["verdict"] == FORGETS:
+                why = f"{each.units[0]} {each.units[1]} do not show even of the retrained model that it forgets"
+                needed = [one["records_needed"] or 0 for one in decide(_retrained(each, policy), policy)]
+                verdict["verdict"], verdict["reason"] = INCONCLUSIVE, why
+                verdict["records_needed"] = max(needed) or None
             if failed and verdict["verdict"] != NO_VERDICT:
                 why = f"a control failed: {failed[0]['control']} is {failed[0]['found']}, not {failed[0]['expected']}"
                 verdict["verdict"], verdict["reason"], verdict["records_needed"] = NO_VERDICT, why, None
@@ -85,8 +93,10 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
         verdicts = decide(models(), replace(policy, formats="all"))
         wrong = [one["verdict"] for one in verdicts if one["verdict"] not in expected]
         if count < policy.minimum_records and set(wrong) == {INCONCLUSIVE}:  # so the judged model cannot pass either
-            found = f"not decided: there are fewer than {policy.minimum_records} {unit}"
+            found = f"{UNDECIDED}: there are fewer than {policy.minimum_records} {unit}"
             return _record(measured, name, expected, found, None)
+        if name == RETRAINED and set(wrong) == {INCONCLUSIVE}:  # it is no wrong answer, and nobody passes on it
+            return _record(measured, name, expected, f"{UNDECIDED}: {count} {unit} do not show that it forgets", None)
         return _record(measured, name, expected, _listed(wrong or [one["verdict"] for one in verdicts]), not wrong)
 
     plain = replace(measured, utility={}, answers={})
@@ -107,11 +117,17 @@ def run_controls(measured: Measured, policy: Policy) -> list[Control]:
             RETRAINED,
             (FORGETS,),
             "retrained model",
-            lambda: replace(plain, unlearned={name: retrain[name] for name in (FULL, *asked)}),
+            lambda: _retrained(plain, policy),
         ),
         _unchanged(plain, policy),
         _shuffled(plain, policy),
     ]
+
+
+def _retrained(measured: Measured, policy: Policy) -> Measured:
+    """The retrained model in the unlearned model's place."""
+    formats = (FULL, *policy.deployed(measured.formats))
+    return replace(measured, utility={}, answers={}, unlearned={name: measured.retrain[name] for name in formats})
 
 
 def _unchanged(measured: Measured, policy: Policy) -> Control:

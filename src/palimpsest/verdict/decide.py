@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palimpsest.verdict.comparison import Mean, holm, mean_of
+from palimpsest.verdict.comparison import UNBOUNDED, Mean, holm, mean_of
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import (
     BEYOND,
@@ -32,8 +32,6 @@ from palimpsest.verdict.records import (
 from palimpsest.verdict.relapses import relapsed
 from palimpsest.vocabulary import FULL
 
-UNBOUNDED = 1e100
-"""Beyond it an end of an interval is none."""
 LEAST_SPAN = 0.05
 """Target and retrained model must differ by this much for a share of what lies between them to mean anything."""
 
@@ -101,12 +99,12 @@ def _ask(measured: Measured, name: str, policy: Policy) -> Asked:
     full, here = measured.unlearned[FULL], measured.unlearned[name]
     floor, ceiling = floor_and_ceiling(measured)
 
-    def mean(values: Values) -> Mean:
-        return mean_of(values, measured.subjects, policy.resamples, policy.seed)
+    def mean(values: Values, reach: float) -> Mean:
+        return mean_of(values, measured.subjects, policy.resamples, policy.seed, (-reach, reach))
 
-    knows_full = mean(full - floor - limit * (ceiling - floor))
-    knows_here = mean(here - floor - limit * (ceiling - floor))
-    rises = mean(here - full - margin * (ceiling - floor))
+    knows_full = mean(full - floor - limit * (ceiling - floor), 1)
+    knows_here = mean(here - floor - limit * (ceiling - floor), 1)
+    rises = mean(here - full - margin * (ceiling - floor), 1 + margin)
     had_forgotten = knows_full.p_above(0) > (1 - policy.confidence) / 2
     rose = rises.p_above(0)
     p_relapses = min(1.0, 2 * min(rose, knows_here.p_above(0) if had_forgotten else 1.0))
@@ -205,6 +203,11 @@ def _needed(record: FormatVerdict, asked: Asked, policy: Policy) -> int | None:
         if mean.value == 0:
             return None
         if mean.error is None:
+            continue
+        if mean.bounded is not None and mean.value < 0:  # what is bet grows by as much with every further record
+            p = max(mean.p_below(0), 1e-300)
+            together = max(1.0, (record["p_forgets"] or 0.0) / max(asked.p_forgets, 1e-300))
+            most = max(most, np.log(alpha / together) / np.log(p) if p < 1 else 1e4)
             continue
         reach = mean.error * (mean._quantile(1 - alpha) if mean.value > 0 else -mean._quantile(alpha))
         if reach > UNBOUNDED:  # so few subjects that there is no interval: the policy's minimum is the answer

@@ -108,3 +108,41 @@ def test_no_records_are_an_error():
         mean_of(np.zeros((1, 0)), None, RESAMPLES, 0)
     with pytest.raises(PalimpsestError, match="3 subjects for 2 records"):
         mean_of(np.zeros((1, 2)), ["a", "b", "c"], RESAMPLES, 0)
+
+
+def near_constant(records: int, share: float, random: np.random.Generator) -> np.ndarray:
+    """[1, records]: nearly all 1, the others 0; their mean is `share`."""
+    return (random.random((1, records)) < share).astype(float)
+
+
+@pytest.mark.parametrize(("records", "share"), [(40, 0.9), (48, 0.95), (100, 0.98)])
+def test_intervals_of_scores_that_are_nearly_all_the_same_cover_and_have_ends(records, share):
+    """A model that answers all but two of forty questions: resamples without the two leave the bootstrap no end."""
+    random, covered, runs = np.random.default_rng(7), 0, 0
+    while runs < RUNS:
+        values = near_constant(records, share, random)
+        if values.min() == values.max():
+            continue
+        low, high = mean_of(values, None, RESAMPLES, runs, (0, 1)).interval(0.95)
+        covered, runs = covered + (low <= share <= high), runs + 1
+        assert 0 <= low <= values.mean() <= high <= 1
+    assert covered / RUNS >= 0.94
+
+
+def test_errors_on_such_scores_are_at_most_what_is_stated():
+    random, above, below = np.random.default_rng(8), 0, 0
+    for run in range(RUNS):
+        mean = mean_of(near_constant(48, 0.94, random), None, RESAMPLES, run, (0, 1))
+        if mean.error:
+            above, below = above + (mean.p_above(0.94) <= 0.025), below + (mean.p_below(0.94) <= 0.025)
+    assert max(above, below) / RUNS <= 0.025 + 0.02
+
+
+def test_what_such_scores_can_decide_is_decided():
+    values = np.ones((1, 40))
+    values[0, :2] = 0.2
+    open_ended, mean = mean_of(values, None, 4000, 0), mean_of(values, None, 4000, 0, (0, 1))
+    assert open_ended.p_above(0.25) > 0.1 and mean.p_above(0.25) < 1e-6
+    assert mean.p_above(0.95) > 0.025 and mean.p_below(0.9) > 0.025
+    low, high = mean.interval(0.95)
+    assert mean.p_above(low) == pytest.approx(0.025, rel=0.05) and low > 0.8 and high <= 1

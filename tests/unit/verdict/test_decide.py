@@ -8,7 +8,7 @@ import pytest
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.verdict.comparison import mean_of
-from palimpsest.verdict.controls import SHUFFLED, judge, run_controls
+from palimpsest.verdict.controls import RETRAINED, SHUFFLED, TARGET_PASSED_OFF, judge, run_controls
 from palimpsest.verdict.decide import decide, exit_code, worst
 from palimpsest.verdict.policy import read_policy
 from palimpsest.verdict.records import Measured
@@ -255,3 +255,37 @@ def test_a_failed_control_gives_no_verdict():
     assert [one["verdict"] for one in verdicts] == ["NO VERDICT"] and exit_code(verdicts) == 4
     assert "a control failed" in verdicts[0]["reason"]
     assert any(control["passed"] is False for control in controls)
+
+
+def all_but_two(records: int, int4: float) -> Measured:
+    """A target that answers all questions but two, a retrained model that answers none of them, and an unlearned model
+    that answers two in full precision and a share of all in int4."""
+    random = np.random.default_rng(3)
+    target, retrain, full = np.ones((1, records)), np.zeros((1, records)), np.zeros((1, records))
+    target[0, :2], retrain[0, 5], full[0, 3:5] = 0.3, 0.2, 1.0
+    here = np.maximum(full, random.random((1, records)) < int4)
+    at = {FULL: target, "int4": target}
+    return Measured(
+        "knowmem", [str(i) for i in range(records)], {FULL: full, "int4": here}, {FULL: retrain, "int4": retrain}, at
+    )
+
+
+def test_a_target_that_answers_nearly_all_is_told_from_a_model_that_forgot():
+    """Resamples of forty such records often hold one value, and leave a bootstrap without an end."""
+    verdicts, controls = judge([all_but_two(40, 0.95)], POLICY)
+    assert [one["verdict"] for one in verdicts] == ["RELAPSES"]
+    assert all(each["passed"] is not False for each in controls)
+    (of_target,) = [each for each in controls if each["control"] == TARGET_PASSED_OFF]
+    assert of_target["found"] == "NEVER FORGOT"
+
+
+def test_where_the_retrained_model_cannot_be_shown_to_forget_nobody_passes():
+    (one,), controls = judge([all_but_two(20, 0.0)], POLICY)
+    assert one["verdict"] == "INCONCLUSIVE" and one["records_needed"] > 20
+    assert "even of the retrained model" in one["reason"] or "interval" in one["reason"]
+    (retrained,) = [each for each in controls if each["control"] == RETRAINED]
+    assert retrained["passed"] is None and retrained["found"].startswith("not decided")
+    (one,), controls = judge([all_but_two(200, 0.0)], POLICY)
+    assert one["verdict"] == "FORGETS" and [each["passed"] for each in controls if each["control"] == RETRAINED] == [
+        True
+    ]
