@@ -62,11 +62,11 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
     kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers. Raises
     PalimpsestError in a job whose GPUs torch cannot use.
     """
+    check_gpus()
     keep_freed_memory()
     with hidden(set(OPTIONAL) - set(needed)):
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
         if training:
             from transformers import Trainer  # noqa: F401
-    check_gpus()
     multiply_in_float32()
