@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # without bytecode each of a study's processes would compile the library anew
 
 .PHONY: audit test docs figures pictures test-slurm setup lint benchmark restore repro dvc-params verify rulegraph clean
 

@@ -13,6 +13,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
+os.environ.pop(
+    "PYTHONDONTWRITEBYTECODE", None
+)  # without bytecode each process that is started compiles the library anew
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 

@@ -1,6 +1,7 @@
 """Which files a script of the workflow depends on, read from its text."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from palimpsest.quantizers import QUANTIZERS
 from palimpsest.quantizers.registry import OF_FILES
+from palimpsest.study import step_code
 from palimpsest.study.step_code import EXEMPT, LIBRARY, SCRIPTS, code_of
 
 REPOSITORY = Path(__file__).parents[3]
@@ -61,6 +63,36 @@ def test_of_the_quantizers_only_the_one_that_is_asked_for(repository):
     assert names(code_of(repository, "other.py")) == ["quantizers/proof.py", f"{SCRIPTS}/other.py"]
     one = names(code_of(repository, "other.py", "palimpsest.quantizers.one"))
     assert one == ["quantizers/base.py", "quantizers/one.py", "quantizers/proof.py", f"{SCRIPTS}/other.py"]
+
+
+def test_what_texts_mention_is_remembered_by_their_content(repository, tmp_path, monkeypatch):
+    """As a later process finds it: with nothing in memory but the record beside the bytecode."""
+    record = tmp_path / "bytecode/step_code.json"
+    monkeypatch.setattr(step_code, "RECORD", record)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+    def of_a_new_process():
+        for function in (step_code._remembered, step_code._used):
+            function.cache_clear()
+        return [names(code_of(repository, script)) for script in ("step.py", "other.py")]
+
+    try:
+        first = of_a_new_process()
+        assert json.loads(record.read_text())["found"]
+        with monkeypatch.context() as patch:
+            patch.setattr(step_code, "_parse", None)  # nothing is parsed again
+            assert of_a_new_process() == first
+        (repository / "src/palimpsest/first.py").write_text("import palimpsest.unused")
+        edited = [["first.py", "unused.py", f"{SCRIPTS}/step.py"], first[1]]
+        assert of_a_new_process() == edited
+        for content in ("{", json.dumps({"by": "another version", "found": {}})):
+            record.write_text(content)
+            assert of_a_new_process() == edited
+        record.unlink()
+        record.mkdir()  # where nothing can be written
+        assert of_a_new_process() == edited
+    finally:
+        step_code._remembered.cache_clear()
 
 
 @pytest.mark.parametrize(("script", "torch"), [("unlearn.py", True), ("score.py", False), ("quantize.py", False)])
