@@ -30,18 +30,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
-def pytest_runtest_setup() -> None:
-    """Trainings and HQQ end in full garbage collections, which need not look at what imports made: that takes a third
-    of a second each time."""
-    global _imported
-    if len(sys.modules) > _imported + 50:
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Trainings and HQQ end in full garbage collections, which need not look at what imports and earlier files made:
+    that takes half a second each time."""
+    global _frozen
+    now = item.path, len(sys.modules) // 50
+    if now != _frozen:
         gc.collect()
         gc.freeze()
-        _imported = len(sys.modules)
+        _frozen = now
 
 
-_imported = 0
-"""How many modules there were at the last freeze."""
+_frozen: tuple[Path, int] | None = None
+"""The file of the test, and about how many modules there were, when objects were last left to themselves."""
 
 
 SHARED_WARM = "PALIMPSEST_TESTS_WARM"
