@@ -9,11 +9,12 @@ KnowMem that it had forgotten, as `palimpsest.survival.prediction` has it, and s
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from palimpsest.survival.prediction import forgotten_and_returned, outcome, read_table
-from palimpsest.vocabulary import BFLOAT16, FORGET_METRICS, FULL, HEADLINE, UNLEARNED
+from palimpsest.vocabulary import BFLOAT16, FLOAT32, FORGET_METRICS, FULL, HEADLINE, RETRAIN, TARGET, UNLEARNED
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "docs/evidence"
@@ -22,8 +23,9 @@ EIGHT_BITS = {"bnb-int8", "rtn-int8", "w8a8", "fp8", "gguf-q8_0", "torchao-int8"
 SCRATCH, SMOLLM2, PRETRAINED = "from scratch, 13 to 210 M", "SmolLM2, 135 M", "pretrained, 341 M"
 BASES = {"scratch": SCRATCH, "smollm2": SMOLLM2, "pretrained": PRETRAINED}
 SIZES = {SCRATCH: None, SMOLLM2: 134_515_008, PRETRAINED: 341_099_520}
-RULES = {"forgotten_below": 50.0, "negligible": 10.0}
-"""`rules` of every study's params.yaml: what counts as forgotten in bf16, percent; what counts as nothing, points."""
+RULES = {"forgotten_below": 50.0, "negligible": 10.0, "minimum_gap": 5.0}
+"""`rules` of every study's params.yaml: what counts as forgotten in bf16, percent; what counts as nothing, points; how
+far target and retrained model must be apart for a share, points."""
 
 
 @cache
@@ -199,6 +201,140 @@ def metric_table(study: str, column: str, *precisions: str, digits: int = 1) -> 
         cells = [f"{score(study, column, model, precision):.{digits}f}" for precision in precisions]
         lines.append(f"| {model} | {weights} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+FINER = "_float32"
+"""How the twin of a method is named whose weights were stored in float32 while it unlearned."""
+
+
+@cache
+def turned(study: str, precision: str) -> pd.DataFrame:
+    """Every forget loss of a study whose methods come in twins, with bfloat16 and with float32 weights: the share that
+    a format brings back of what it had forgotten (`pairs_of`), mean over the seeds that had forgotten, percent, and how
+    many those are, by storage; `broken`: in how many of them unlearning had ruined Utility."""
+    found = pd.DataFrame(pairs_of(study)).query("precision == @precision")
+    broken = _broken()
+    rows = []
+    for model in dict.fromkeys(scores(study).query("kind == @UNLEARNED").model):
+        if model.endswith(FINER):
+            continue
+        row: dict[str, Any] = {"method": model}
+        for storage, name in ((BFLOAT16, model), (FLOAT32, model + FINER)):
+            mine = found[found.model == name]
+            row[storage] = 100 * mine.recovered_share.mean() if len(mine) else float("nan")
+            row[f"{storage} seeds"] = len(mine)
+            row[f"{storage} broken"] = sum((study, name, seed) in broken for seed in mine.seed)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def turned_table(study: str, precision: str) -> str:
+    """`turned` as Markdown."""
+    rows = turned(study, precision)
+    heads = [
+        "method",
+        "bfloat16: brought back, %",
+        "seeds that forgot",
+        "float32: brought back, %",
+        "seeds that forgot",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for row in rows.to_dict("records"):
+        cells = [
+            text
+            for storage in (BFLOAT16, FLOAT32)
+            for text in (
+                "–" if pd.isna(row[storage]) else f"{row[storage]:.0f}",
+                f"{row[f'{storage} seeds']}"
+                + (f" ({row[f'{storage} broken']} ruined)" if row[f"{storage} broken"] else ""),
+            )
+        ]
+        lines.append(f"| {row['method']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def turned_count(study: str, precision: str, query: str = "index >= 0") -> int:
+    """How many forget losses of `turned` a pandas query leaves."""
+    return len(turned(study, precision).query(query))
+
+
+@cache
+def attacks(study: str) -> pd.DataFrame:
+    """The rows of docs/evidence/STUDY-attacks.csv, which `palimpsest tables attacks` prints, and for each model and
+    precision one of the attack "none": what the models show without one. Its interval is not computed."""
+    rows = pd.read_csv(FOLDER / f"{study}-attacks.csv")
+    plain = rows.dropna(subset="plain").drop_duplicates(["model", "precision", "metric"]).copy()
+    known = plain.set_index(["model", "precision", "metric"]).plain
+    plain["attack"] = plain["kind"] = NO_ATTACK
+    plain["strength"] = plain["low"] = plain["high"] = float("nan")
+    plain["attacked"] = plain.plain
+    for column, model in (("floor", RETRAIN), ("ceiling", TARGET)):
+        plain[column] = [known[model, row.precision, row.metric] for row in plain.itertuples()]
+    plain["excess"] = plain.attacked - plain.floor
+    gap = plain.ceiling - plain.floor
+    plain["share"] = (100 * plain.excess / gap).where(gap >= RULES["minimum_gap"])
+    return pd.concat([plain, rows], ignore_index=True)
+
+
+NO_ATTACK = "none"
+
+
+def attack(study: str, column: str, name: str, model: str, precision: str) -> float:
+    """A column of an attack on a model at a precision, by KnowMem. Raises LookupError where it has no value."""
+    rows = attacks(study).query(
+        "attack == @name and model == @model and precision == @precision and metric == 'knowmem'"
+    )
+    if len(rows) != 1 or rows[column].isna().all():
+        raise LookupError(f"docs/evidence/{study}-attacks.csv has no {column} of {name} on {model} in {precision}")
+    return float(rows[column].iloc[0])
+
+
+def attack_table(study: str, column: str, models: list[str], precisions: list[str], digits: int = 0) -> str:
+    """A column of every attack on some models at some precisions, by KnowMem, as Markdown; `excess` with its interval,
+    and "–" where there is no value, as for a share where target and retrained model are alike."""
+    rows = attacks(study).query("metric == 'knowmem'")
+    cells = {(row.attack, row.model, row.precision): row for row in rows.itertuples()}
+    heads = [f"{model}, {precision}" for model in models for precision in precisions]
+    lines = [f"| attack | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for row in rows.drop_duplicates("attack").itertuples():
+        said = [
+            _attack_cell(cells.get((row.attack, model, precision)), column, digits)
+            for model in models
+            for precision in precisions
+        ]
+        lines.append(f"| {_attack_name(row)} | {' | '.join(said)} |")
+    return "\n".join(lines)
+
+
+def _attack_cell(row: Any, column: str, digits: int) -> str:
+    value = float("nan") if row is None else getattr(row, column)
+    if pd.isna(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    ends = "" if column != "excess" or pd.isna(row.low) else f" ({row.low:.{digits}f} to {row.high:.{digits}f})"
+    return text.replace("-0", "0", 1) + ends if float(text) == 0 else text + ends
+
+
+def _attack_name(row: Any) -> str:
+    said = {
+        "relearn": f"relearning, {row.strength:g} steps",
+        "prune": f"pruning, {row.strength:g} %",
+        "prefix": f"the first {row.strength:g} words of the answer",
+        "sample": "the best of several samples",
+        "paraphrase": "the question in other words",
+    }
+    return said.get(row.kind, row.attack)
+
+
+def most_of_attacks(study: str, column: str, model: str, precision: str, kinds: list[str] | None = None) -> float:
+    """The largest value of a column over the attacks, or those of some kinds, on a model at a precision."""
+    rows = attacks(study).query(
+        "attack != @NO_ATTACK and model == @model and precision == @precision and metric == 'knowmem'"
+    )
+    rows = rows if kinds is None else rows[rows.kind.isin(kinds)]
+    if rows[column].isna().all():
+        raise LookupError(f"docs/evidence/{study}-attacks.csv has no {column} of {model} in {precision}")
+    return float(rows[column].max())
 
 
 def printed(name: str) -> str:

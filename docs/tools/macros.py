@@ -69,6 +69,11 @@ def define_env(env) -> None:
         evidence.prediction,
         evidence.pairs_wrong,
         evidence.public,
+        evidence.turned_table,
+        evidence.turned_count,
+        evidence.attack,
+        evidence.attack_table,
+        evidence.most_of_attacks,
     ):
         env.macro(function)
     env.macro(counterexamples.table, "counterexamples")
