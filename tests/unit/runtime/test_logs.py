@@ -34,11 +34,10 @@ raise {error}
         ),
     ],
 )
-def test_an_error_is_one_line_on_the_console_and_whole_in_the_log(tmp_path, error, said):
+def test_an_error_is_one_line_on_the_console_and_whole_in_the_log(all_forks, forked_commands, tmp_path, error, said):
     log = tmp_path / "logs/step.log"
-    done = subprocess.run(
-        [sys.executable, "-c", STEP.format(log=str(log), error=error)], capture_output=True, text=True
-    )
+    command = [forked_commands / "forked-python", "-c", STEP.format(log=str(log), error=error)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith(f"\n{said}") and done.stderr.endswith(f"\nThe whole story: {log}\n")
     assert "Traceback" not in done.stderr
