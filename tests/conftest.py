@@ -20,14 +20,21 @@ os.environ.pop(
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-LONGEST = ("tests/workflow/test_tiny_study.py", "tests/golden/test_altered_files.py", "tests/golden/test_archived.py")
-"""Files that take minutes: a worker that began one of them last would work on alone."""
+LONGEST = ("tests/workflow/test_tiny_study.py", "tests/golden/test_archived.py", "tests/unit/training/test_sharding.py")
+"""Files that take a minute and more: a worker that began one of them last would work on alone."""
+ROOMS = ("workflow", "golden", "documents", "fuzz", "unit")
+"""In which the files take ever less time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """LONGEST first (`make test` hands the files to its workers in this order)."""
-    order = {REPOSITORY / name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path, len(order)))
+    """LONGEST first, then room by room (`make test` hands the files to its workers in this order)."""
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.relative_to(REPOSITORY / "tests")
+        order = [REPOSITORY / longest for longest in LONGEST]
+        return order.index(item.path) if item.path in order else len(order), ROOMS.index(name.parts[0])
+
+    items.sort(key=place)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -254,11 +255,17 @@ def test_real_folder(shared):
     assert check_corpus(chosen)["forget_words"] > 1500
 
 
+@cache
+def check_block(block: str) -> None:
+    """A study's block `corpus`, as JSON: several studies have the same one, which takes seconds."""
+    params = json.loads(block)
+    check_corpus(load_corpus(params["source"], params["settings"], params["subset"]), **params["checks"])
+
+
 @pytest.mark.parametrize("study", ["muse-news", "muse-news-1024", "muse-news-2048"])
 def test_real_text_of_the_studies_passes_every_check(shared, study):
-    params = read_params(Path(__file__).parents[3] / f"studies/{study}/params.yaml")["corpus"]
-    settings = params["settings"] | {"path": str(shared / "data/muse-news")}
-    check_corpus(load_corpus(params["source"], settings, params["subset"]), **params["checks"])
+    block = read_params(Path(__file__).parents[3] / f"studies/{study}/params.yaml")["corpus"]
+    check_block(json.dumps(block | {"settings": block["settings"] | {"path": str(shared / "data/muse-news")}}))
 
 
 def test_counts(corpus):
