@@ -31,21 +31,24 @@ class Target:
         return name == self.source or (here.exists() and any(each.exists() and here.samefile(each) for each in places))
 
 
-def compare(found: Mapping[str, Any], target: Mapping[str, Any], key: str, source: str) -> None:
+REMEDY = "Bring a model that was unlearned from this target."
+
+
+def compare(found: Mapping[str, Any], target: Mapping[str, Any], key: str, source: str, remedy: str = REMEDY) -> None:
     """Raise PalimpsestError where two models differ in what is known of both: model_type, sizes, vocab_size.
 
-    key: of params.yaml that names the first, for messages; source: what it is there.
+    key: of params.yaml that names the first, for messages; source: what it is there; remedy: what to do.
     """
     kinds = found.get("model_type"), target.get("model_type")
     if None not in kinds and kinds[0] != kinds[1]:
-        raise another_architecture(key, source, f"a model of type {kinds[0]!r}", f"one of type {kinds[1]!r}")
+        raise another_architecture(key, source, f"a model of type {kinds[0]!r}", f"one of type {kinds[1]!r}", remedy)
     for name in SIZES:
         sizes = found.get(name), target.get(name)
         if None not in sizes and sizes[0] != sizes[1]:
-            raise another_architecture(key, source, f"a model with {name} {sizes[0]}", f"one with {sizes[1]}")
+            raise another_architecture(key, source, f"a model with {name} {sizes[0]}", f"one with {sizes[1]}", remedy)
     rows = found.get("vocab_size"), target.get("vocab_size")
     if None not in rows and rows[0] != rows[1]:
-        raise another_vocabulary(key, source, f"vocab_size {rows[0]}", f"{rows[1]}")
+        raise another_vocabulary(key, source, f"vocab_size {rows[0]}", f"{rows[1]}", remedy)
 
 
 def is_hub_name(name: str) -> bool:
@@ -53,15 +56,13 @@ def is_hub_name(name: str) -> bool:
     return name.count("/") <= 1 and name[0] not in "./~" and not name.endswith((".gguf", "/")) and "\\" not in name
 
 
-def another_architecture(key: str, source: str, found: str, wanted: str) -> PalimpsestError:
+def another_architecture(key: str, source: str, found: str, wanted: str, remedy: str = REMEDY) -> PalimpsestError:
     return PalimpsestError(
-        f"{key} is {str(source)!r}, {found}, and the target is {wanted}: another architecture. Bring a model that was "
-        "unlearned from this target."
+        f"{key} is {str(source)!r}, {found}, and the target is {wanted}: another architecture. {remedy}"
     )
 
 
-def another_vocabulary(key: str, source: str, found: str, wanted: str) -> PalimpsestError:
+def another_vocabulary(key: str, source: str, found: str, wanted: str, remedy: str = REMEDY) -> PalimpsestError:
     return PalimpsestError(
-        f"{key} is {str(source)!r}, a model with {found}, and the target has {wanted}: another vocabulary. Bring a "
-        "model that was unlearned from this target."
+        f"{key} is {str(source)!r}, a model with {found}, and the target has {wanted}: another vocabulary. {remedy}"
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from palimpsest.errors import PalimpsestError
 from palimpsest.models.tensors import INDEX, WEIGHTS, read_settings
 
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
@@ -27,6 +28,22 @@ def positions_of(folder: Path) -> int | None:
 def has_weights(folder: Path) -> bool:
     """Whether a folder has the safetensors from which shapes are read."""
     return (folder / WEIGHTS).is_file() or (folder / INDEX).is_file()
+
+
+def check_is_checkpoint(source: str | Path, key: str) -> None:
+    """Raise PalimpsestError for a folder that holds no checkpoint. Of what is no folder here nothing is known yet.
+
+    key: of params.yaml, or an option, for the message.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    lacks = "config.json" if not (folder / "config.json").is_file() else None if has_weights(folder) else WEIGHTS
+    if lacks:
+        raise PalimpsestError(
+            f"{key} is {str(source)!r}, a folder without {lacks}: give the folder of a checkpoint, with config.json "
+            "and *.safetensors, as transformers' save_pretrained writes it."
+        )
 
 
 def write_outline(folder: Path, config: Mapping[str, Any]) -> None:

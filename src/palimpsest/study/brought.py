@@ -11,7 +11,7 @@ from palimpsest.models.likeness import Target, compare, is_hub_name
 from palimpsest.models.lora import base_of, is_adapter, read_adapter
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.models.tensors import read_settings
-from palimpsest.vocabulary import CHECKPOINT, PRETRAINED, SCRATCH, TARGET
+from palimpsest.vocabulary import CHECKPOINT, PRETRAINED, RETRAIN, SCRATCH, TARGET
 
 Params = Mapping[str, Any]
 NOTE = "note"
@@ -60,6 +60,17 @@ def check_brought(params: Params) -> None:
             )
         _check_there(params, name, key, source)
         _check_source(params, key, source, target)
+
+
+def check_control(params: Params) -> None:
+    """Raise PalimpsestError for a retrained model that lies here and is of another kind than the target: what the two
+    know could not be compared."""
+    models = params["models"]
+    source = models[RETRAIN][CHECKPOINT] if isinstance(models[RETRAIN], Mapping) else models[RETRAIN]
+    if source in (None, "train"):
+        return
+    found, remedy = _described(Path(source), f"models.{RETRAIN}"), "Give one that was trained as the target was."
+    compare(found, _target(params), f"models.{RETRAIN}", source, remedy)
 
 
 def _check_there(params: Params, name: str, key: str, source: str) -> None:

@@ -19,7 +19,7 @@ from palimpsest.models.chat import chat_template_of, has_tokenizer
 from palimpsest.models.quantized import reject_quantized
 from palimpsest.quantizers import make_quantizer
 from palimpsest.report.known_answers import choose_pack
-from palimpsest.study.brought import NOTE, check_brought, check_keys_of_checkpoint
+from palimpsest.study.brought import NOTE, check_brought, check_control, check_keys_of_checkpoint
 from palimpsest.study.deployed import check_files
 from palimpsest.study.fit import check_calibration, check_embedded, check_formats, check_positions
 from palimpsest.study.own_records import check_records_settings
@@ -274,6 +274,7 @@ CHECKS: tuple[Callable[[Params], None], ...] = (
     check_pretraining,
     check_local_models,
     check_brought,
+    check_control,
     check_files,
     check_formats,
     check_positions,

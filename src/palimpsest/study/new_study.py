@@ -23,6 +23,8 @@ from palimpsest.corpus.words import PUBLISHED, UNICODE, normalised, reading
 from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
 from palimpsest.models.likeness import is_hub_name
+from palimpsest.models.lora import is_adapter
+from palimpsest.models.outline import check_is_checkpoint
 from palimpsest.quantizers.calibration import GENERIC
 from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.study.dvc import SCHEMA
@@ -297,12 +299,14 @@ def has_chat_template(source: str) -> bool:
 
 
 def _check_there(option: str, model: str | None) -> None:
-    """Raise PalimpsestError for what can only be a path, and where nothing lies."""
+    """Raise PalimpsestError for what can only be a path and where nothing lies, or no model does."""
     if model is None:
         return
     if Path(model).is_file() and Path(model).suffix != ".gguf":
         raise PalimpsestError(f"{option}: {model} is a file and no GGUF file: give the folder of the checkpoint.")
     if Path(model).exists():
+        if not is_adapter(model):
+            check_is_checkpoint(model, option)
         return
     if not is_hub_name(model):
         raise PalimpsestError(f"{option}: {model} does not exist: give a folder, a GGUF file or a hub name.")

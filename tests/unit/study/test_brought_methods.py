@@ -127,6 +127,17 @@ def test_a_model_that_is_not_the_targets(settings: dict, message: str, folder: P
         assert message in refusal("other")
 
 
+def test_the_control_is_a_model_of_the_targets_kind(folder: Path) -> None:
+    checkpoint(folder / "other", model_type="gpt_neox")
+    said = refusal("mine", {"target": "mine", "retrain": "other"})
+    assert said.startswith(
+        "models.retrain is 'other', a model of type 'gpt_neox', and the target is one of type 'llama'"
+    )
+    assert said.endswith("Give one that was trained as the target was.")
+    checkpoint(folder / "same")
+    check({"checkpoint": "mine"}, {"target": "mine", "retrain": "same"})
+
+
 def test_a_quantized_folder_is_refused(folder: Path) -> None:
     checkpoint(folder / "packed", quantization_config={"quant_method": "awq", "bits": 4})
     assert refusal("packed").startswith("packed is quantized already (awq, 4 bits, says config.json), and what is")

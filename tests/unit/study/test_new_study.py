@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.study.new_study import Wanted, add_formats, differences, with_entries, write_default, write_study
@@ -55,6 +57,8 @@ def test_an_audit_is_a_params_file_that_says_what_was_given(wanted, tmp_path):
 def test_a_chat_model_is_asked_through_its_template_on_a_fixed_day(wanted, tmp_path):
     (tmp_path / "chat").mkdir()
     (tmp_path / "chat/tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (tmp_path / "chat/config.json").write_text('{"model_type": "llama"}')
+    save_file({"lm_head.weight": np.ones((2, 2), "f4")}, tmp_path / "chat/model.safetensors")
     target = str(tmp_path / "chat")
     file = write_study(tmp_path / "study", wanted(target=target, system='Be brief: say "no".'), "new")
     assert yaml.safe_load(file.read_text())["prompt"] == {
@@ -106,6 +110,10 @@ def test_a_question_may_stand_twice_in_the_retain_set_and_in_no_other(wanted, tm
         ({"template": "chat", "date": "yesterday"}, "prompt.date is 'yesterday'"),
         ({"formats": []}, "--formats names no format: name one"),
         ({"unlearned": __file__}, "--unlearned: .* is a file and no GGUF file: give the folder of the checkpoint"),
+        (
+            {"target": str(REPOSITORY / "docs")},
+            "--target is .*docs', a folder without config.json: give the folder of a",
+        ),
         ({"target": "org/model", "unlearned": "org/model"}, "--target and --unlearned are both org/model"),
     ],
 )
