@@ -135,7 +135,7 @@ def test_a_second_machine_restores_from_s3_and_continues(copy, s3, tmp_path, rea
 
 
 def test_a_second_machine_goes_on_with_an_unfinished_study(copy, tmp_path, read_steps):
-    """One of `studies/`, as docs/how-to/cluster.md says; npo_klr was not asked yet, and nothing scored."""
+    """One of `studies/`, as docs/how-to/second-machine.md says; npo_klr was not asked yet, and nothing scored."""
     results = copy.folder / "studies/mine/results"
     undone = shutil.ignore_patterns("audit.*", "report.*", "figures*", "page*", "scores")
     shutil.copytree(copy.results, results, ignore=undone)

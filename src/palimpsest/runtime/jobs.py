@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest.artefacts import Origin, check_record, read_json
+from palimpsest.runtime import curves
 from palimpsest.runtime.devices import take_gpus, visible_gpus
 from palimpsest.runtime.logs import start_logging
 from palimpsest.runtime.run_end import end_with_run
@@ -51,6 +52,7 @@ def start_job(job: Any) -> Job:
         inputs=records_of(job.input),
         code=list(job.input.get("code", [])),
     )
+    curves.name_run(job.rule, origin.key)
     return Job({name: value for name, (_, value) in settings.items()}, origin)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from palimpsest.runtime import curves
 from palimpsest.runtime.devices import check_gpus
 from palimpsest.runtime.kernels import multiply_in_float32
 
@@ -59,8 +60,9 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
     transformers asks once and remembers that the packages not `needed` are absent.
 
     Afterwards they can be imported as ever. Products of bfloat16 matrices are made in float32 where a CPU has no
-    kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers. Raises
-    PalimpsestError in a job whose GPUs torch cannot use.
+    kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers. Training
+    writes curves where the environment asks for them (palimpsest.runtime.curves). Raises PalimpsestError in a job whose
+    GPUs torch cannot use.
     """
     check_gpus()
     keep_freed_memory()
@@ -70,3 +72,5 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
         if training:
             from transformers import Trainer  # noqa: F401
     multiply_in_float32()
+    if training:
+        curves.attach()

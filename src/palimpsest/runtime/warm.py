@@ -38,6 +38,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from palimpsest.runtime.curves import VARIABLE as CURVES
 from palimpsest.runtime.kernels import REPRODUCIBLE
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -89,6 +90,7 @@ def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[
     folder = Path(tempfile.mkdtemp(prefix="palimpsest-warm-"))  # which only its user can enter
     command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *modules]
     environment = os.environ | ONE_THREAD | NO_THREAD | {"CUDA_VISIBLE_DEVICES": "", VARIABLE: "off"}
+    environment.pop(CURVES, None)  # each step opens the store for itself
     imported = {"modules": list(modules), "environment": _read_by_imports()}
     (folder / IMPORTED).write_text(json.dumps(imported))
     log.parent.mkdir(parents=True, exist_ok=True)
