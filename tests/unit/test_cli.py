@@ -102,7 +102,18 @@ def test_a_shell_can_complete(shell):
     assert "phase-diagram" in found
 
 
-@pytest.mark.parametrize("command", [["tabels"], ["tables", "formatz", "x"], ["survive", "one"], ["verify", "--nope"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["tabels"],
+        ["tables", "formatz", "x"],
+        ["survive", "one"],
+        ["verify", "--nope"],
+        ["audit", "--cores", "0"],
+        ["audit", "--cores", "two"],
+    ],
+    ids=" ".join,
+)
 def test_a_command_line_that_is_none_is_a_usage_error(command, capsys):
     assert cli.main(command) == cli.WRONG_USE
     assert "Usage: palimpsest" in capsys.readouterr().err

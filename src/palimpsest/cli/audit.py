@@ -55,6 +55,12 @@ Deployed = Annotated[
 Note = Annotated[str | None, typer.Option(metavar="TEXT", help="What the report says of where the model comes from.")]
 
 
+def _cores(said: str) -> str:
+    if said != "all" and (not said.isdecimal() or int(said) < 1):
+        raise typer.BadParameter(f"{said} is no number of cores: give one from 1 on, or all.")
+    return said
+
+
 def audit(
     target: Target = None,
     unlearned: Unlearned = None,
@@ -69,7 +75,7 @@ def audit(
     date: Date = None,
     note: Note = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="The study: settings, cache and report.")] = Path("audit"),
-    cores: Annotated[str, typer.Option(metavar="N", help="Of the machine, or all.")] = "all",
+    cores: Annotated[str, typer.Option(metavar="N", help="Of the machine, or all.", callback=_cores)] = "all",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the study, and say what the run will take.")
     ] = False,
