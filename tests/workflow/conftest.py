@@ -14,6 +14,7 @@ import pytest
 import yaml
 from forks import environment_with
 from moto.server import ThreadedMotoServer
+from workers import made_once
 
 from palimpsest.runtime.warm import VARIABLE
 
@@ -91,9 +92,13 @@ def programs_and_steps_are_forks(all_forks: None) -> None:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory, commands: dict[str, str]) -> Tree:
-    """The tiny study after `dvc repro`, committed and pushed to a DVC remote in a folder.
-    Tests that change it take a copy."""
-    home = tmp_path_factory.mktemp("study")
+    """The tiny study after `dvc repro`, committed and pushed to a DVC remote in a folder. One worker makes it, and each
+    has a copy, as tests that change it have."""
+    made = made_once(tmp_path_factory, "study", lambda home: make_study(home, commands))
+    return Tree(made / "tree", commands).copy(tmp_path_factory.mktemp("study") / "tree")
+
+
+def make_study(home: Path, commands: dict[str, str]) -> None:
     tree = Tree(home / "tree", commands)
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, text=True)
     for name in filter(None, listed.split("\0")):
@@ -110,7 +115,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, commands: dict[str, str]) ->
     tree.run("git", "add", "--all")
     tree.run("git", "commit", "--quiet", "--message", "the tiny study")
     tree.run("dvc", "push")
-    return tree
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def snakemake(folder: Path, *arguments: str) -> str:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [Path(sys.prefix) / "bin/snakemake", "--directory", folder, *arguments]
+    command = ["snakemake", "--directory", folder, *arguments]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
