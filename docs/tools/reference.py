@@ -29,7 +29,10 @@ def command_line() -> str:
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="palimpsest")
     text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+", "", text).replace("\b", "")  # cut short; the page lists them
     text = re.sub(r"^(#+) ", r"#\1 ", text, flags=re.MULTILINE)
-    return re.sub(r"(?<!`)<([^>\n]+)>", r"&lt;\1&gt;", text.split("\n", 1)[1])
+    inside_code_and_out = re.split(r"(`[^`\n]+`)", text.split("\n", 1)[1])
+    return "".join(
+        part if part.startswith("`") else re.sub(r"<([^>\n]+)>", r"&lt;\1&gt;", part) for part in inside_code_and_out
+    )
 
 
 def _comments() -> dict[str, str]:

@@ -96,6 +96,27 @@ def test_dvc_shows_metrics_and_plots(study, tmp_path):
     assert len(list((tmp_path / "plots").rglob("*.svg"))) == 2
 
 
+def test_an_experiment_of_dvc_is_run_compared_and_undone(copy, read_steps, tmp_path):
+    """As docs/how-to/experiments.md says."""
+    output = copy.run("dvc", "exp", "run", "--name", "stricter", "--set-param", "audit.negligible=5.0")
+    assert read_steps(output) == REPORT and "Ran experiment(s): stricter" in output
+    for command in ("exp", "metrics", "params"):
+        assert re.search(r"audit\.negligible +10\S* +5", copy.run("dvc", command, "diff")), command
+    assert "stricter" in copy.run("dvc", "exp", "show", "--no-pager", "--only-changed", "--md")
+    copy.run("dvc", "plots", "diff", "--out", str(tmp_path / "plots"))
+    assert (tmp_path / "plots/index.html").is_file()
+    copy.run("git", "checkout", "params.yaml", "dvc.lock")
+    copy.run("dvc", "checkout")
+    copy.run("palimpsest", "verify")
+    copy.run(*SNAKEMAKE, "--forceall", "--touch")
+    assert "Nothing to be done" in copy.run(*SNAKEMAKE, "--dry-run")
+
+
+def test_a_small_number_that_dvc_writes_as_text_is_one_line(copy):
+    output = copy.run("dvc", "exp", "run", "--set-param", f"{'.'.join(LEARNING_RATE)}=5.0e-5", code=None)
+    assert f"{'.'.join(LEARNING_RATE)} is the text '5e-05', not a number" in output
+
+
 def test_an_edit_of_a_metric_loads_no_model(copy, read_steps):
     copy.edit("metrics", "privleak", "min_k_ratio", value=0.2)
     output = copy.run("dvc", "repro")
