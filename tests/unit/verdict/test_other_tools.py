@@ -206,7 +206,7 @@ def test_what_models_say_is_text_in_the_page_and_in_the_table(tmp_path):
 @pytest.mark.parametrize("start", ["      - run: palimpsest verdict", "    - palimpsest verdict"])
 def test_the_gate_in_the_documents_runs_as_it_is_written(start, tmp_path, monkeypatch):
     """The command of the CI examples, by hand, on files of the names that it gives."""
-    text = (Path(__file__).parents[3] / "docs/how-to/verdict.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/how-to/gate-in-ci.md").read_text()
     (line,) = (line for line in text.splitlines() if line.startswith(start))
     monkeypatch.chdir(tmp_path)
     for name in ("before", "after", "retain"):
