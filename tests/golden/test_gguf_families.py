@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from families import FAMILIES, TEXT, save_family
 from gguf import MODEL_ARCH, GGUFReader, dequantize, get_tensor_name_map
 from gguf_models import gguf
+from safetensors.torch import load_file, save_file
 from test_gguf import logits_of, logits_of_llama_cpp
 from transformers import AutoTokenizer
 
@@ -87,6 +89,21 @@ def test_a_family_in_a_format(family, kind, outer, error, checkpoint_of, tmp_pat
     ours = logits_of(quantizer.load(tmp_path / "quantized", "cpu", "float32"), tokens)
     theirs = logits_of_llama_cpp(tmp_path / "float32.gguf", tokens)
     assert np.abs(theirs - ours).max() < (GELU if family in GELU_FAMILIES else EXACT)
+
+
+def test_a_norm_of_gemma_near_nothing_is_the_checkpoints(tmp_path):
+    """The file has 1 + weight in float32, where a weight below 2^-16 loses its last bits."""
+    checkpoint, quantizer = save_family("gemma2", tmp_path / "gemma", 256, 2), gguf("q8_0")
+    weights = load_file(checkpoint / "model.safetensors")
+    norm = weights["model.layers.0.input_layernorm.weight"]
+    norm[:3] = torch.tensor([3e-6, -1.01e-5, 2e-9])
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    held = quantizer.quantize(checkpoint, tmp_path / "quantized", [])
+    assert prove(quantizer, checkpoint, tmp_path / "quantized", held)["quantized_layers"] == len(held)
+    norm[0] = 5e-6
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(PalimpsestError, match=r"input_layernorm.weight in .* was not to be quantized, but is not the"):
+        prove(quantizer, checkpoint, tmp_path / "quantized", held)
 
 
 @pytest.mark.parametrize("family", REFUSED)
