@@ -208,8 +208,9 @@ class Run:
 
 
 def kind_of(step: Mapping[str, Any]) -> str:
-    """Which processes run a step: those of training, which needs most of a GPU's memory, or others."""
-    if not step["resources"][1]["gpu"]:
+    """Which processes run a step: those of training, which needs most of a GPU's memory, or others. On purpose without
+    a GPU (CUDA_VISIBLE_DEVICES is empty), those that see none run all."""
+    if not step["resources"][1]["gpu"] or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "cpu"
     return "training" if step["rule"] in ("pretrain", "train", "unlearn") else "gpu"
 

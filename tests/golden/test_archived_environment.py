@@ -54,13 +54,17 @@ def test_a_failed_build_is_not_taken_for_ready_and_a_later_one_repairs_it(tmp_pa
     (package / "tiny.py").write_text("")
     requirements, folder = tmp_path / "tiny.txt", tmp_path / "environments/tiny"
     requirements.write_text("./no-such-file.whl\n")
-    with pytest.raises(
-        PalimpsestError, match=r"(?s)installing .*tiny.txt failed \(exit status 1\). Its last words:.*no-such-file"
-    ):
-        build(requirements, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)  # this environment has no pip that could install
+        with pytest.raises(
+            PalimpsestError, match=r"(?s)installing .*tiny.txt failed \(exit status 1\). Its last words:.*no-such-file"
+        ):
+            build(requirements, folder)
+    assert (folder / "bin/pip").exists()
     assert (folder / "bin/python").exists() and not list(folder.glob("*.json"))
     requirements.write_text(f"setuptools==80.10.2\n{package}\n")
     build(requirements, folder)
+    assert not (folder / "bin/pip").exists()
     monkeypatch.setenv(VARIABLE, str(folder.parent))
     assert interpreter("tiny").exists()
     before = (folder / "pyvenv.cfg").stat().st_mtime_ns

@@ -53,10 +53,12 @@ class Tree:
         """A target of the Makefile, in the environment that is there."""
         return self.run("make", "-o", "setup", target, f"VENV={VENV}", code=code)
 
-    def start_programs_for_themselves(self) -> None:
-        """As users do: programs are no forks, and a run has a warm process of its own."""
-        self.environment["PATH"] = self.environment["PATH"].partition(os.pathsep)[2]
-        del self.environment[VARIABLE]
+    def with_programs_of_its_own(self) -> "Tree":
+        """The same as users have it: programs are no forks, and a run has a warm process of its own."""
+        tree = Tree(self.folder, self.commands)
+        tree.environment["PATH"] = tree.environment["PATH"].partition(os.pathsep)[2]
+        del tree.environment[VARIABLE]
+        return tree
 
     def edit(self, *path: str, value: object) -> None:
         """Set one key of params.yaml."""

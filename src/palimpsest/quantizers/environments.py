@@ -6,6 +6,7 @@ workflow/envs/NAME.txt. Its `environment.json` is written last, so a build that 
 one; `ready.json` is a copy for Snakemake, which removes what a rule writes before it runs the rule.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -52,19 +53,23 @@ def _build(requirements: Path, folder: Path) -> None:
     for record in (READY, RECORD):
         (folder / record).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    run_logged([sys.executable, "-m", "venv", str(folder)], f"making the environment {folder}")
-    pip = [str(_python(folder)), "-I", "-m", "pip", "--disable-pip-version-check"]
+    # a pip of its own takes four seconds: only where this environment has none that could install (uv makes such)
+    own = importlib.util.find_spec("pip") is None
+    without = [] if own else ["--without-pip"]
+    run_logged([sys.executable, "-m", "venv", *without, str(folder)], f"making the environment {folder}")
+    python = str(_python(folder))
+    pip = [python, "-I", "-m", "pip"] if own else [sys.executable, "-I", "-m", "pip", "--python", python]
+    pip.append("--disable-pip-version-check")
     install = [*pip, "install", "--progress-bar", "off", "--no-compile"]  # Python compiles what is imported
     pins = requirements.read_text(encoding="utf-8").splitlines()
     first = [pin for pin in pins if re.split(r"[=<>~! ]", pin)[0].lower() in FIRST]
-    what, settings = (
-        f"installing {requirements}",
-        {"BUILD_CUDA_EXT": "0"},
-    )  # auto-gptq's kernels: nothing here calls them
+    what = f"installing {requirements}"
+    settings = {"PYTHONPATH": "", "BUILD_CUDA_EXT": "0"}  # auto-gptq's kernels: nothing here calls them
     if first:
         run_logged([*install, *first], what, settings)
     run_logged([*install, "--no-deps", "--no-build-isolation", "-r", str(requirements)], what, settings)
-    frozen = subprocess.run([*pip, "freeze", "--all"], check=True, capture_output=True, text=True).stdout
+    freeze, environment = [*pip, "freeze", "--all"], os.environ | settings
+    frozen = subprocess.run(freeze, env=environment, check=True, capture_output=True, text=True).stdout
     write_json(
         folder / RECORD,
         {
