@@ -201,21 +201,27 @@ def audit(family: str, folder: Path, formats: str, table: Path | None) -> None:
         if done.returncode == 1:
             print(done.stdout)
             continue
-        verdicts = json.loads((out / "results/verdict/unlearned/verdict.json").read_text())["formats"]
-        said = {each["format"]: each["verdict"] for each in verdicts}
-        with open(out / "results/audit.csv", newline="") as file:
-            rows = [
-                {"family": family, "storage": name, "model": row["model"]}
-                | {key: _short(row[key]) for key in COLUMNS}
-                | {"verdict": said.get(row["precision"], "") if row["model"] == "unlearned" else ""}
-                | {"processor_seconds": f"{spent:.0f}"}
-                for row in csv.DictReader(file)
-            ]
+        rows = [
+            {"family": family, "storage": name} | row | {"processor_seconds": f"{spent:.0f}"} for row in table_of(out)
+        ]
         for row in rows:
             print("  ".join(f"{value:>12.12}" for value in list(row.values())[2:-1]))
         if table:
             _add(table, rows)
         sys.stdout.flush()
+
+
+def table_of(study: Path) -> list[dict[str, str]]:
+    """Of an audit's table what a reader needs, and the verdict on each format of the unlearned model."""
+    verdicts = json.loads((study / "results/verdict/unlearned/verdict.json").read_text())["formats"]
+    said = {each["format"]: each["verdict"] for each in verdicts}
+    with open(study / "results/audit.csv", newline="") as file:
+        return [
+            {"model": row["model"]}
+            | {key: _short(row[key]) for key in COLUMNS}
+            | {"verdict": said.get(row["precision"], "") if row["model"] == "unlearned" else ""}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _short(number: str) -> str:

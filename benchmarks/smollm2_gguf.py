@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from foreign_checkpoints import table_of
 
 Row = tuple[list[int], int]
 """Token ids, and how many of them are the prompt."""
@@ -162,8 +163,8 @@ def write_files(asked: argparse.Namespace) -> dict[str, Path]:
     return files
 
 
-def say(*words: str) -> str:
-    """A command of this project: what it prints, and how it ended."""
+def say(*words: str) -> float:
+    """Print what a command of this project does, and how it ended; returns the seconds of the processor."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", "palimpsest", *words], stdout=subprocess.PIPE, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -171,7 +172,7 @@ def say(*words: str) -> str:
     print(
         f"\n$ palimpsest {' '.join(words)}\n{done.stdout}exit code {done.returncode}, {spent:.0f} s of CPU", flush=True
     )
-    return done.stdout
+    return spent
 
 
 def main(asked: argparse.Namespace) -> None:
@@ -182,15 +183,19 @@ def main(asked: argparse.Namespace) -> None:
     given = [word for name in ("target", "unlearned") for word in (f"--{name}", str(asked.out / name))]
     given += [word for name in ("forget", "retain") for word in (f"--{name}", str(asked.out / f"{name}.jsonl"))]
     given += [word for kind, file in files.items() for word in ("--deployed", f"file-{kind.replace('_', '-')}={file}")]
-    say("audit", *given, "--formats", asked.formats, "--out", study)
+    spent = say("audit", *given, "--formats", asked.formats, "--out", study)
     prompts = asked.out / "forget-20.jsonl"
     prompts.write_text("".join((asked.out / "forget.jsonl").read_text().splitlines(keepends=True)[:20]))
     for file in files.values():
         say("engine", str(file), "--of", str(asked.out / "unlearned"), "--prompts", str(prompts), "--tokens", "24")
-    names = ("model", "precision", "knowmem", "probability", "extraction_strength", "exact_memorization", "utility")
-    with open(Path(study, "results/audit.csv"), newline="") as file:
-        for row in csv.DictReader(file):
-            print("  ".join(f"{row.get(key, '')!s:>12.12}" for key in names))
+    rows = [row | {"processor_seconds": f"{spent:.0f}"} for row in table_of(Path(study))]
+    for row in rows:
+        print("  ".join(f"{value:>12.12}" for value in row.values()))
+    if asked.csv:
+        with open(asked.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":
@@ -209,4 +214,5 @@ if __name__ == "__main__":
     parser.add_argument("--until", type=float, default=2.5, help="nats of the forget set at which unlearning ends")
     parser.add_argument("--kinds", default="q8_0,q4_0,q4_k_m", help="GGUF files that are shipped")
     parser.add_argument("--formats", default="gguf-q8_0,gguf-q4_0")
+    parser.add_argument("--csv", type=Path, help="where the audit's table goes, with verdicts")
     main(parser.parse_args())

@@ -78,6 +78,7 @@ def write_study(folder: Path, wanted: Wanted, command: str) -> Path:
     that cannot be used, formats that do not exist or do not fit the models, and a folder that has a params.yaml.
     """
     _check_folder(folder)
+    _check_apart(folder, wanted)
     file = folder / PARAMS
     if file.exists():
         raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
@@ -323,6 +324,17 @@ def _check_different(models: Mapping[str, str | None]) -> None:
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise PalimpsestError(f"{folder} is a file: give a folder for the study.")
+
+
+def _check_apart(folder: Path, wanted: Wanted) -> None:
+    """Raise PalimpsestError for a study in a folder that it is made from: what the run writes would change that."""
+    for option in ("target", "unlearned", "retrain", FORGET, RETAIN, "holdout"):
+        source = getattr(wanted, option)
+        if source and Path(source).is_dir() and folder.resolve().is_relative_to(Path(source).resolve()):
+            raise PalimpsestError(
+                f"{folder} is, or lies in, the folder of --{option}, and what the study writes would change that: give "
+                "another folder for the study."
+            )
 
 
 def _path(name: str | None) -> str | None:

@@ -123,6 +123,13 @@ def test_what_cannot_be_audited_is_refused_and_nothing_is_written(wanted, tmp_pa
     assert not (tmp_path / "study").exists()
 
 
+def test_a_study_does_not_lie_in_what_it_is_made_from(wanted, tmp_path):
+    for study in (tmp_path, tmp_path / "in/it"):
+        with pytest.raises(PalimpsestError, match="the folder of --forget, and what the study writes would"):
+            write_study(study, wanted(forget=str(tmp_path)), "audit")
+    assert not (tmp_path / "params.yaml").exists() and not (tmp_path / "in").exists()
+
+
 def test_a_study_is_no_file_and_its_forget_set_is_not_kept(wanted, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(PalimpsestError, match="file is a file: give a folder for the study"):
