@@ -20,19 +20,19 @@ os.environ.pop(
 if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a core: threads of torch would wait for each other's
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
-LONGEST = ("tests/workflow/test_tiny_study.py", "tests/golden/test_archived.py", "tests/unit/training/test_sharding.py")
-"""Files that take a minute and more: a worker that began one of them last would work on alone."""
-ROOMS = ("workflow", "golden", "documents", "fuzz", "unit")
-"""In which the files take ever less time."""
+ORDER = (
+    *("tests/workflow/test_tiny_study.py", "tests/golden/test_archived.py", "tests/unit/training/test_sharding.py"),
+    *("tests/workflow/", "tests/golden/", "tests/documents/", "tests/fuzz/"),
+)
+"""What takes long comes first: a worker that began one of these files last would work on alone."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """LONGEST first, then room by room (`make test` hands the files to its workers in this order)."""
+    """In that ORDER, which is that in which `make test` hands the files to its workers."""
 
-    def place(item: pytest.Item) -> tuple[int, int]:
-        name = item.path.relative_to(REPOSITORY / "tests")
-        order = [REPOSITORY / longest for longest in LONGEST]
-        return order.index(item.path) if item.path in order else len(order), ROOMS.index(name.parts[0])
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(REPOSITORY).as_posix()
+        return next((number for number, start in enumerate(ORDER) if name.startswith(start)), len(ORDER))
 
     items.sort(key=place)
 

@@ -78,7 +78,8 @@ def check_params(params: Mapping[str, Any], schema: Path | str, name: str) -> No
 
 @cache
 def _schema(text: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = yaml.safe_load(text)
+    fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML was built with it
+    found: Mapping[str, Any] = yaml.load(text, Loader=fast)
     return found
 
 

@@ -105,6 +105,10 @@ def test_what_a_script_really_imports_is_within(script, torch):
         "found = [m.__file__ for n, m in sorted(sys.modules.items()) if n.startswith('palimpsest')]\n"
         "print('torch' in sys.modules, *found, sep='\\n')"
     )
+    if torch:  # as the script does, which spares it what transformers imports beside
+        imports.insert(
+            0, "from palimpsest.runtime.startup import import_transformers; import_transformers(training=True)"
+        )
     command = [sys.executable, "-c", "\n".join([*imports, "import sys", loaded])]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     has_torch, *paths = output.split()
