@@ -212,7 +212,7 @@ def kind_of(step: Mapping[str, Any]) -> str:
     a GPU (CUDA_VISIBLE_DEVICES is empty), those that see none run all."""
     if not step["resources"][1]["gpu"] or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "cpu"
-    return "training" if step["rule"] in ("pretrain", "train", "unlearn") else "gpu"
+    return "training" if step["rule"] in ("pretrain", "train", "unlearn", "attack", "attack_quantized") else "gpu"
 
 
 def run(steps: Sequence[Mapping[str, Any]], folder: Path, arguments: argparse.Namespace) -> int:

@@ -205,57 +205,60 @@ def metric_table(study: str, column: str, *precisions: str, digits: int = 1) -> 
 
 FINER = "_float32"
 """How the twin of a method is named whose weights were stored in float32 while it unlearned."""
+CALLED = {"verbmem": "VerMem", "knowmem": "KnowMem"}
 
 
 @cache
-def turned(study: str, precision: str) -> pd.DataFrame:
-    """Every forget loss of a study whose methods come in twins, with bfloat16 and with float32 weights: the share that
-    a format brings back of what it had forgotten (`pairs_of`), mean over the seeds that had forgotten, percent, and how
-    many those are, by storage; `broken`: in how many of them unlearning had ruined Utility."""
-    found = pd.DataFrame(pairs_of(study)).query("precision == @precision")
-    broken = _broken()
+def twins(study: str, precision: str = "rtn-int4") -> pd.DataFrame:
+    """The methods of a study that have a twin with float32 weights: the percent that a format brings back of what each
+    had forgotten (`pairs_of`, mean over seeds), with bfloat16 weights (`coarse`) and with float32 ones (`fine`), none
+    where it had forgotten nothing; and by what measures it had forgotten (`coarse_by`, `fine_by`)."""
+    known = list(dict.fromkeys(scores(study).query("kind == @UNLEARNED").model))
+    columns = ["model", "precision", "recovered_share", "forgotten"]
+    found = pd.DataFrame(pairs_of(study), columns=columns).query("precision == @precision")
     rows = []
-    for model in dict.fromkeys(scores(study).query("kind == @UNLEARNED").model):
-        if model.endswith(FINER):
+    for model in known:
+        if model + FINER not in known:
             continue
         row: dict[str, Any] = {"method": model}
-        for storage, name in ((BFLOAT16, model), (FLOAT32, model + FINER)):
-            mine = found[found.model == name]
-            row[storage] = 100 * mine.recovered_share.mean() if len(mine) else float("nan")
-            row[f"{storage} seeds"] = len(mine)
-            row[f"{storage} broken"] = sum((study, name, seed) in broken for seed in mine.seed)
+        for name, suffix in (("coarse", ""), ("fine", FINER)):
+            mine = found[found.model == model + suffix]
+            row[name] = 100 * mine.recovered_share.mean()
+            measures = {measure for each in mine.forgotten for measure in each}
+            row[f"{name}_by"] = ", ".join(said for measure, said in CALLED.items() if measure in measures)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def turned_table(study: str, precision: str) -> str:
-    """`turned` as Markdown."""
-    rows = turned(study, precision)
-    heads = [
-        "method",
-        "bfloat16: brought back, %",
-        "seeds that forgot",
-        "float32: brought back, %",
-        "seeds that forgot",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for row in rows.to_dict("records"):
-        cells = [
-            text
-            for storage in (BFLOAT16, FLOAT32)
-            for text in (
-                "–" if pd.isna(row[storage]) else f"{row[storage]:.0f}",
-                f"{row[f'{storage} seeds']}"
-                + (f" ({row[f'{storage} broken']} ruined)" if row[f"{storage} broken"] else ""),
-            )
-        ]
+def twins_table(study: str, precision: str = "rtn-int4") -> str:
+    """`twins` as Markdown."""
+    heads = ["method"]
+    for storage in (BFLOAT16, FLOAT32):
+        heads += [f"{storage}: forgotten by", "brought back, %"]
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---|---:|"]
+    for row in twins(study, precision).to_dict("records"):
+        cells = []
+        for name in ("coarse", "fine"):
+            cells += [row[f"{name}_by"] or "neither", "–" if pd.isna(row[name]) else _whole(row[name])]
         lines.append(f"| {row['method']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def turned_count(study: str, precision: str, query: str = "index >= 0") -> int:
-    """How many forget losses of `turned` a pandas query leaves."""
-    return len(turned(study, precision).query(query))
+def _whole(value: float) -> str:
+    return f"{value:.0f}".replace("-0", "0") if round(value) == 0 else f"{value:.0f}"
+
+
+def twins_count(study: str, query: str = "index >= 0", precision: str = "rtn-int4") -> int:
+    """How many methods of `twins` a pandas query leaves."""
+    return len(twins(study, precision).query(query))
+
+
+def twins_value(study: str, method: str, column: str, precision: str = "rtn-int4") -> str:
+    """A number of `twins`. Raises LookupError where there is none."""
+    rows = twins(study, precision).query("method == @method")
+    if rows[column].isna().all():
+        raise LookupError(f"docs/evidence/{study}.csv has no {column} of {method} in {precision}")
+    return _whole(rows[column].iloc[0])
 
 
 @cache
