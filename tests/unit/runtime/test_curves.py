@@ -2,11 +2,11 @@
 
 import copy
 import logging
+import shutil
 import sqlite3
 import subprocess
 import sys
 
-import mlflow
 import pytest
 import torch
 from processes import NUMBER, two_processes
@@ -21,9 +21,18 @@ from palimpsest.training.trainer import train
 STEPS = 3
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """A store without runs: MLflow takes seconds for its tables."""
+    file = tmp_path_factory.mktemp("curves") / "curves.db"
+    curves._open(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    """An empty file that curves go to."""
+def store(empty, tmp_path, monkeypatch):
+    """A file without runs that curves go to."""
+    shutil.copy(empty, tmp_path)
     monkeypatch.setenv(curves.VARIABLE, f"sqlite:///{tmp_path}/curves.db")
     monkeypatch.setattr(of_transformers, "DEFAULT_CALLBACKS", list(of_transformers.DEFAULT_CALLBACKS))
     monkeypatch.setenv(curves.NAME, "")
@@ -42,6 +51,8 @@ def trained(tiny, processes=1):
 
 def runs(store):
     """Every run in the store: its name, its state, and its metrics as (step, value)."""
+    import mlflow  # two seconds, which only the worker with this file is to take
+
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{store}")
     found = client.search_runs([client.get_experiment_by_name(curves.EXPERIMENT).experiment_id])
     return [
@@ -111,6 +122,7 @@ def test_a_store_that_fails_later_costs_the_curve_alone(tiny, store, caplog, mon
 
 
 def test_two_steps_may_make_the_store_at_once(store):
+    store.unlink()
     command = [
         sys.executable,
         "-c",
