@@ -76,13 +76,16 @@ def _prompt_collection() -> Iterator[Callable[[], object]]:
     """A call that frees what a layer left behind:
     the backend's modules refer to themselves, so they stay until they are collected.
 
-    Everything that existed before is set aside meanwhile, which makes a call take milliseconds.
+    Everything that existed before is set aside meanwhile, which makes a call take milliseconds; for good where much was
+    set aside before (palimpsest.runtime.warm), which nobody could tell from it.
     """
+    aside = gc.get_freeze_count()
     gc.freeze()
     try:
         yield gc.collect
     finally:
-        gc.unfreeze()
+        if not aside:
+            gc.unfreeze()
 
 
 def _shards(checkpoint: Path, known: set[str]) -> list[list[str]]:
