@@ -8,6 +8,7 @@ and no step has to run again because of it.
 Of several processes that train one model together only the first writes.
 """
 
+import atexit
 import logging
 import os
 import tempfile
@@ -28,8 +29,10 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""What MLflow is told unless the user says otherwise: to send nobody a report, and not to wait long for a server."""
+"""What MLflow is told unless the user says otherwise: to send nobody a report, to print no
+addresses, and not to wait long for a server."""
 LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
 """Of what the Trainer logs: the loss of a step in nats, the norm of its gradient before it is cut, the rate, and how
 many times the forget set (or the text, of a target) was seen."""
@@ -108,6 +111,7 @@ class Run:
         name = os.environ.get(NAME, "training")
         if made := self._send(self.client.create_run, self.experiment, run_name=name):
             self.number = made.info.run_id
+            atexit.register(self.end, "FAILED")  # where an error ends the process
             log.info("the training curve is run %s of %s", name, os.environ[VARIABLE])
 
     def write(self, step: int, logs: dict[str, float]) -> None:
@@ -118,9 +122,10 @@ class Run:
             metrics = [Metric(name, float(logs[name]), now, step) for name in LOGGED if name in logs]
             self._send(self.client.log_batch, self.number, metrics=metrics)
 
-    def end(self) -> None:
+    def end(self, status: str = "FINISHED") -> None:
         if self.number:
-            self._send(self.client.set_terminated, self.number)
+            self._send(self.client.set_terminated, self.number, status)
+            self.number = None
 
     def _send(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         from mlflow.exceptions import MlflowException

@@ -121,6 +121,16 @@ def test_a_store_that_fails_later_costs_the_curve_alone(tiny, store, caplog, mon
     assert len(said) == 1 and said[0].startswith("no more training curve: ") and "no such table: metrics" in said[0]
 
 
+def test_a_process_that_ends_in_a_training_leaves_a_failed_run(store):
+    code = (
+        "from palimpsest.runtime import curves; run = curves.Run(*curves._open(curves.os.environ[curves.VARIABLE])); "
+        "run.begin(); run.write(1, {'loss': 2.0}); raise ValueError('the loss is no number')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "the loss is no number" in done.stderr
+    assert runs(store) == [("unlearn/ga_gdr/seed0", "FAILED", {"loss": [(1, 2.0)]})]
+
+
 def test_two_steps_may_make_the_store_at_once(store):
     store.unlink()
     command = [
