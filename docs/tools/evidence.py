@@ -340,6 +340,15 @@ def most_of_attacks(study: str, column: str, model: str, precision: str, kinds: 
     return float(rows[column].max())
 
 
+def kernels_table() -> str:
+    """What `benchmarks/kernels.py` printed on each processor, as Markdown."""
+    rows = pd.read_csv(FOLDER / "kernels.csv", dtype=str)
+    head = "| processor | torch | kernels | weights | seconds a step | hash of the weights |"
+    return "\n".join(
+        [head, "|---|---|---|---|---:|---|", *(f"| {' | '.join(row)} |" for row in rows.itertuples(index=False))]
+    )
+
+
 def printed(name: str) -> str:
     """A table of docs/evidence, as the command of `palimpsest tables` printed it."""
     return (FOLDER / name).read_text(encoding="utf-8")

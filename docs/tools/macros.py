@@ -58,6 +58,7 @@ def define_env(env) -> None:
         costs.paper_hours,
         costs.training,
         evidence.count,
+        evidence.kernels_table,
         evidence.share,
         evidence.moved,
         evidence.retained_table,

@@ -72,7 +72,7 @@ class PretrainingTrainer(NextTokenTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], int]:
         """The batches of a step: of equal sizes, so that each has an equal part in its mean."""
         self.batches = list(islice(epoch_iterator, num_batches))
-        self.history.append(0.0)
+        self.parts = []
         return self.batches, len(self.batches)
 
     def batch_loss(self, model: nn.Module, inputs: Any) -> Tensor:

@@ -73,6 +73,7 @@ def test_a_base_learns_what_predicts_text_that_it_never_saw(model, tiny, text):
     outcome = pretrain(model, text, tiny[1].bos_token_id, SETTINGS)
     assert before > 5.5  # 400 tokens: nothing known yet
     assert outcome["held_out_nats"] < 3.0 < math.log(50)  # what counting the tokens would give
+    assert outcome["first_loss"] == pytest.approx(before, abs=0.2) and outcome["final_loss"] < 3.0
     assert outcome["steps"] == 30 and outcome["tokens_seen"] == 30 * 4 * 32 and outcome["tokens_of_text"] == 4000
     assert next(model.parameters()).dtype == torch.float32
 
@@ -106,4 +107,5 @@ def test_two_batches_of_two_are_one_step_of_four(tiny, text):
     parts = pretrain(twice, text, 0, Pretraining(**short | {"batch_size": 2, "gradient_accumulation": 2}))
     assert parts["tokens_seen"] == whole["tokens_seen"] and parts["steps"] == whole["steps"] == 3
     assert parts["final_loss"] == pytest.approx(whole["final_loss"], abs=2e-3)
+    assert parts["final_loss"] == pytest.approx(parts["held_out_nats"], abs=0.3)  # of one step, and no sum of steps
     assert parts["held_out_nats"] == pytest.approx(whole["held_out_nats"], abs=2e-3)
