@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 FAMILIES = ("llama", "qwen2", "gemma3_text", "gpt_neox")
 SPECIAL = ["<s>", "</s>", "<pad>"]
@@ -49,6 +49,13 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def as_read(tokenizer: PreTrainedTokenizerFast, family: str, folder: Path) -> PreTrainedTokenizerFast:
+    """What transformers reads beside a model of a family: for a Qwen2 it adds a token and cuts words in its own way."""
+    tokenizer.save_pretrained(folder)
+    AutoConfig.for_model(family).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def make_model(family: str, vocabulary: int, width: int, layers: int, seed: int) -> PreTrainedModel:
@@ -150,9 +157,12 @@ def unlearn(
 
 def make(family: str, folder: Path, asked: argparse.Namespace) -> None:
     forget, retain = read(asked.tofu, asked.forget, asked.records, asked.kept)
-    tokenizer = make_tokenizer([f"{each['question']} {each['answer']}" for each in forget + retain])
+    tokenizer = as_read(
+        make_tokenizer([f"{each['question']} {each['answer']}" for each in forget + retain]),
+        family,
+        folder / "tokenizer",
+    )
     split, other = rows(tokenizer, forget), rows(tokenizer, retain)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, records in (("forget", forget), ("retain", retain)):
         lines = [json.dumps({key: each[key] for key in ("question", "answer")}) for each in records]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")

@@ -9,6 +9,7 @@ import costs
 import counterexamples
 import evidence
 import figures
+import foreign
 import reference
 
 
@@ -79,6 +80,10 @@ def define_env(env) -> None:
     ):
         env.macro(function)
     env.macro(counterexamples.table, "counterexamples")
+    for name in ("score", "table", "verdicts", "returned", "seconds", "back", "seeds_table"):
+        env.macro(getattr(foreign, name), f"foreign_{name}")
+    for function in (foreign.smollm2_score, foreign.smollm2_table):
+        env.macro(function)
     for function in (
         reference.command_line,
         reference.params,

@@ -1,0 +1,134 @@
+"""What docs/evidence says of models that other tools made.
+
+foreign-checkpoints.csv is of `benchmarks/foreign_checkpoints.py`, foreign-seeds.csv of `benchmarks/foreign_seeds.py`,
+and smollm2-gguf.csv of `benchmarks/smollm2_gguf.py`.
+"""
+
+from functools import cache
+
+import pandas as pd
+
+from evidence import FOLDER
+from palimpsest.vocabulary import BFLOAT16, FLOAT32, FULL, TARGET, UNLEARNED
+
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "gemma3_text": "Gemma 3", "gpt_neox": "GPT-NeoX"}
+STORAGES = (BFLOAT16, FLOAT32)
+
+
+@cache
+def rows() -> pd.DataFrame:
+    """A model of a family at a precision each; `storage` says which of the two unlearned models stands beside it."""
+    return pd.read_csv(FOLDER / "foreign-checkpoints.csv", keep_default_na=False)
+
+
+def families() -> dict[str, str]:
+    """Those that were audited: what config.json calls them, and what we do."""
+    there = set(rows().family)
+    return {family: name for family, name in FAMILIES.items() if family in there}
+
+
+def score(family: str, storage: str, precision: str, column: str = "knowmem", model: str = UNLEARNED) -> float:
+    """Raises LookupError where there is no such row."""
+    found = rows().query("family == @family and storage == @storage and precision == @precision and model == @model")
+    if len(found) != 1:
+        raise LookupError(f"docs/evidence/foreign-checkpoints.csv has no {model} of {family}, {storage}, {precision}")
+    return float(found[column].iloc[0])
+
+
+def table() -> str:
+    """KnowMem of the unlearned models of each family, at every precision, as Markdown."""
+    precisions = list(dict.fromkeys(rows().precision))
+    lines = [f"| model | {' | '.join(precisions)} |", "|---|" + "---:|" * len(precisions)]
+    for family, name in families().items():
+        for storage in STORAGES:
+            cells = [f"{score(family, storage, each):.0f}" for each in precisions]
+            lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdicts() -> str:
+    """What the verdict says of each unlearned model in each format, as Markdown."""
+    formats = [each for each in dict.fromkeys(rows().precision) if each != FULL]
+    said = rows().query("model == @UNLEARNED").set_index(["family", "storage", "precision"]).verdict
+    lines = [f"| model | {' | '.join(formats)} |", "|---|" + "---|" * len(formats)]
+    for family, name in families().items():
+        for storage in STORAGES:
+            cells = [said[family, storage, each].lower() for each in formats]
+            lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def returned(storage: str, precision: str) -> str:
+    """In how many of the families a format brings back at least half of the answers that the model had forgotten: half
+    of the way from its KnowMem in bf16 to that of the equally quantized target."""
+    found = 0
+    for family in families():
+        before, after = (score(family, storage, each) for each in (FULL, precision))
+        found += after - before >= (score(family, storage, precision, model=TARGET) - before) / 2
+    return f"{found} of {len(families())}"
+
+
+def seconds(most: bool) -> str:
+    """Of the processor, for an audit: the most, or the least."""
+    found = rows().processor_seconds.astype(float)
+    return f"{found.max() if most else found.min():.0f}"
+
+
+@cache
+def seeds() -> pd.DataFrame:
+    """Unlearned models of width 256 over seeds and learning rates. `back`: what rounding to int4 takes back of the
+    forgetting, (unlearned - rounded) / (unlearned - rounded target) in nats of the forget answers, percent."""
+    key = ["family", "seed", "storage", "rate"]
+    found = pd.read_csv(FOLDER / "foreign-seeds.csv").query("width == 256")
+    target = found.query("model == @TARGET and format == 'int4'").set_index(["family", "seed"]).forget_nats
+    nats = found.query("model == @UNLEARNED").pivot(index=key, columns="format", values="forget_nats").reset_index()
+    there = target.loc[list(zip(nats.family, nats.seed, strict=True))].to_numpy()
+    return nats.assign(back=100 * (nats["none"] - nats["int4"]) / (nats["none"] - there))
+
+
+def back(end: str, query: str) -> str:
+    """The least, mean or most that int4 takes back over the models that a pandas query leaves, percent."""
+    found = seeds().query(query).back
+    return f"{getattr(found, end)():.0f}"
+
+
+def seeds_table() -> str:
+    """What int4 takes back, least to most over the seeds, by family, storage and learning rate, as Markdown."""
+    rates = sorted(seeds().rate.unique())
+    lines = [f"| model | {' | '.join(f'{rate:.0e}'.replace('e-0', 'e-') for rate in rates)} |"]
+    lines.append("|---|" + "---:|" * len(rates))
+    for family, name in FAMILIES.items():
+        for storage in STORAGES:
+            mine = seeds()[(seeds().family == family) & (seeds().storage == storage)]
+            found = [mine[mine.rate == rate].back for rate in rates]
+            cells = [f"{round(each.min())} to {round(each.max())}" for each in found]
+            lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@cache
+def smollm2() -> pd.DataFrame:
+    """The audit of SmolLM2 and its files."""
+    return pd.read_csv(FOLDER / "smollm2-gguf.csv", keep_default_na=False)
+
+
+def smollm2_score(precision: str, column: str, model: str = UNLEARNED) -> float:
+    found = smollm2().query("precision == @precision and model == @model")
+    if len(found) != 1:
+        raise LookupError(f"docs/evidence/smollm2-gguf.csv has no {model} in {precision}")
+    return float(found[column].iloc[0])
+
+
+def smollm2_table() -> str:
+    """KnowMem and probability of both models and the verdict, by precision, as Markdown."""
+    heads = ["precision", "target, KnowMem", "unlearned, KnowMem", "target, probability", "unlearned, probability"]
+    lines = [f"| {' | '.join([*heads, 'verdict'])} |", "|---|---:|---:|---:|---:|---|"]
+    for precision in dict.fromkeys(smollm2().precision):
+        cells = [
+            f"{smollm2_score(precision, column, model):.0f}"
+            for column in ("knowmem", "probability")
+            for model in (TARGET, UNLEARNED)
+        ]
+        said = smollm2().query("precision == @precision and model == @UNLEARNED").verdict.iloc[0]
+        lines.append(f"| {precision} | {' | '.join(cells)} | {said.lower() or '–'} |")
+    return "\n".join(lines)
