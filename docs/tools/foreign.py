@@ -120,15 +120,14 @@ def smollm2_score(precision: str, column: str, model: str = UNLEARNED) -> float:
 
 
 def smollm2_table() -> str:
-    """KnowMem and probability of both models and the verdict, by precision, as Markdown."""
-    heads = ["precision", "target, KnowMem", "unlearned, KnowMem", "target, probability", "unlearned, probability"]
-    lines = [f"| {' | '.join([*heads, 'verdict'])} |", "|---|---:|---:|---:|---:|---|"]
+    """KnowMem and Utility of both models, by precision, as Markdown."""
+    heads = ["target, KnowMem", "unlearned, KnowMem", "target, Utility", "unlearned, Utility"]
+    lines = [f"| precision | {' | '.join(heads)} |", "|---|---:|---:|---:|---:|"]
     for precision in dict.fromkeys(smollm2().precision):
         cells = [
             f"{smollm2_score(precision, column, model):.0f}"
-            for column in ("knowmem", "probability")
+            for column in ("knowmem", "utility")
             for model in (TARGET, UNLEARNED)
         ]
-        said = smollm2().query("precision == @precision and model == @UNLEARNED").verdict.iloc[0]
-        lines.append(f"| {precision} | {' | '.join(cells)} | {said.lower() or '–'} |")
+        lines.append(f"| {precision} | {' | '.join(cells)} |")
     return "\n".join(lines)
