@@ -340,6 +340,21 @@ def most_of_attacks(study: str, column: str, model: str, precision: str, kinds: 
     return float(rows[column].max())
 
 
+def seeds_table() -> str:
+    """Retained knowledge of the default study and its further seeds, percent, bf16 and int4, as Markdown."""
+    rows = pd.concat([scores("default"), scores("default-seeds")])
+    seeds = sorted(rows.seed.unique())
+    lines = [f"| bf16, int4 | {' | '.join(f'seed {seed}' for seed in seeds)} |", "|---|" + "---:|" * len(seeds)]
+    for model in ("ga_gdr", "ga_klr", "npo_gdr", "npo_klr", "npo_gdr_float32"):
+        cells = []
+        for seed in seeds:
+            of_seed = rows[(rows.model == model) & (rows.seed == seed)].set_index("precision")
+            pair = (round(of_seed.retained_same_precision_mean[at]) for at in ("bf16", "rtn-int4"))
+            cells.append(", ".join(str(int(value)) for value in pair))
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def kernels_table() -> str:
     """What `benchmarks/kernels.py` printed on each processor, as Markdown."""
     rows = pd.read_csv(FOLDER / "kernels.csv", dtype=str)

@@ -280,7 +280,7 @@ def default_study() -> Figure:
     finer = rows[(rows.precision == "rtn-int4") & (rows.weights == FLOAT32)].retained.mean()
     return chart, (
         f"In the default study the models with bfloat16 weights retain {low:.0f} % of the text in bf16 and "
-        f"{high:.0f} % in int4, the one with float32 weights {finer:.0f} % in int4. A dot is a method."
+        f"{high:z.0f} % in int4, the one with float32 weights {finer:z.0f} % in int4. A dot is a method."
     )
 
 

@@ -60,6 +60,7 @@ def define_env(env) -> None:
         costs.training,
         evidence.count,
         evidence.kernels_table,
+        evidence.seeds_table,
         evidence.share,
         evidence.moved,
         evidence.retained_table,
