@@ -70,9 +70,9 @@ def test_every_study_can_be_planned(study, tmp_path):
     ("old", "new", "message"),
     [
         (
-            "epochs: 100\n",
-            "epochz: 100\n",
-            "Error: params.yaml: unknown key 'epochz' in methods.ga_gdr_float32. Did you mean ",
+            "epochs: 120 # no",
+            "epochz: 120 # no",
+            "Error: params.yaml: unknown key 'epochz' in methods.npo_gdr_float32. Did you mean ",
         ),
         ("seeds: [0]", "seeds: [0", "Error: params.yaml, line "),
         (None, None, "Error: params.yaml does not exist: run this in the folder of the study."),

@@ -166,6 +166,8 @@ def test_planning_says_so_before_anything_runs(written, dense):
         params = read_params(REPOSITORY / "params.yaml")
         del params["quantizers"]["gptq"]  # its groups of 128 do not fit this model, which is another message
         params["models"][key] = str(dense)
+        if key == "retrain":  # which is to be a model of the target's kind
+            params["models"]["target"] = str(dense)
         check_params(params, schema, "params.yaml")
         params["models"][key] = str(folder)
         with pytest.raises(PalimpsestError, match=rf"is quantized already .* point models.{key} of params.yaml"):

@@ -135,9 +135,9 @@ def test_every_study_fits_the_schema(file):
             "unknown key 'shots' in battery.tasks.tru. ",
         ),
         (
-            "methods.ga_gdr_float32.optimizer",
+            "methods.npo_gdr_float32.optimizer",
             "adamw-float32-moments",
-            "methods.ga_gdr_float32: the optimizer adamw-float32-moments is for weights in bfloat16",
+            "methods.npo_gdr_float32: the optimizer adamw-float32-moments is for weights in bfloat16",
         ),
         (
             "methods.ga",
