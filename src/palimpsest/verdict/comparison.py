@@ -59,7 +59,7 @@ class Bounded:
 
     def p_below(self, limit: float) -> float:
         """Of the hypothesis that the mean is at least `limit`."""
-        return Bounded(-self.sums, self.sizes, -self.high, -self.low).p_above(-limit)
+        return self._mirrored().p_above(-limit)
 
     def least(self, tail: float) -> float:
         """The limit above which the mean lies with an error of `tail`, found by halving; `low` at the least."""
@@ -71,7 +71,11 @@ class Bounded:
 
     def most(self, tail: float) -> float:
         """The limit below which the mean lies with an error of `tail`."""
-        return -Bounded(-self.sums, self.sizes, -self.high, -self.low).least(tail)
+        return -self._mirrored().least(tail)
+
+    def _mirrored(self) -> "Bounded":
+        """The same with the opposite sign: what is above is below."""
+        return Bounded(-self.sums, self.sizes, -self.high, -self.low)
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,12 @@ def judge(measured: Sequence[Measured], policy: Policy) -> tuple[list[FormatVerd
         of_metric = run_controls(each, policy)
         controls += of_metric
         failed = [control for control in of_metric if control["passed"] is False]
-        weak = [one for one in of_metric if one["control"] == RETRAINED and one["found"].startswith(UNDECIDED)]
+        weak = any(one["control"] == RETRAINED and one["found"].startswith(UNDECIDED) for one in of_metric)
+        needed = max(one["records_needed"] or 0 for one in decide(_retrained(each, policy), policy)) if weak else 0
         for verdict in decide(each, policy):
             if weak and verdict["verdict"] == FORGETS:
                 why = f"{each.units[0]} {each.units[1]} do not show even of the retrained model that it forgets"
-                needed = [one["records_needed"] or 0 for one in decide(_retrained(each, policy), policy)]
-                verdict["verdict"], verdict["reason"] = INCONCLUSIVE, why
-                verdict["records_needed"] = max(needed) or None
+                verdict["verdict"], verdict["reason"], verdict["records_needed"] = INCONCLUSIVE, why, needed or None
             if failed and verdict["verdict"] != NO_VERDICT:
                 why = f"a control failed: {failed[0]['control']} is {failed[0]['found']}, not {failed[0]['expected']}"
                 verdict["verdict"], verdict["reason"], verdict["records_needed"] = NO_VERDICT, why, None
