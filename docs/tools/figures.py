@@ -137,7 +137,7 @@ CURES = {
     "ga_gdr_float32_moments": "bfloat16, float32 moments",
     "ga_gdr_float32": "float32",
     "ga_gdr_stochastic": "stochastic rounding",
-    "ga_gdr_large": "rate x 10",
+    "ga_gdr_large": "tenfold rate",
     "ga_gdr_sure_module_90": "SURE",
     "ga_gdr_lora_small": "LoRA",
     "ga_gdr_qlora": "QLoRA",
@@ -176,8 +176,8 @@ def cures() -> Figure:
     chart = alt.layer(lines, labels).properties(width=260, height=440)
     helped = sorted(set(data[data.group == left].cure))
     return chart, (
-        f"Of {len(CURES)} ways to unlearn, int4 leaves the forgetting of {len(helped)}: {', '.join(helped)}. "
-        "Those store the weights more finely or take larger steps; other losses do not help."
+        "int4 leaves the forgetting of ways to unlearn that store the weights more finely or take larger steps: "
+        f"{', '.join(helped)}. It undoes the other {len(CURES) - len(helped)}, and so a loss alone does not help."
     )
 
 
