@@ -237,7 +237,7 @@ def _add(sums: _Sums, name: str, values: Float32, ours: _Side, theirs: _Side | N
         other = theirs.own(name, before)
         update = matrix - before
         sums.update += _square(update)
-        sums.along += float(np.vdot(values - before, update).real)
+        sums.along += float(np.multiply(values - before, update, dtype=np.float64).sum())
     if own is None:
         return
     sums.own += _square(own - matrix)

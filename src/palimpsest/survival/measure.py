@@ -125,8 +125,8 @@ def update_sums(w0: Array, w: Array) -> tuple[NDArray[np.float64], dict[str, flo
     update = w.reshape(-1).astype(np.float64)
     update -= before
     sums = {
-        "update": float(np.dot(update, update)),
-        "norm": float(np.dot(before, before)),
+        "update": inner(update, update),
+        "norm": inner(before, before),
         "changed": float(np.count_nonzero(update)),
         "weights": float(update.size),
     }
@@ -137,7 +137,14 @@ def kept_sum(update: NDArray[np.float64], q0: Array, q: Array) -> float:
     """<Q(W) - Q(W0), W - W0> over the weights of `update`."""
     change = q.reshape(-1).astype(np.float64)
     change -= q0.reshape(-1)
-    return float(np.dot(change, update))
+    return inner(change, update)
+
+
+def inner(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """<a, b>, added up pairwise by NumPy. np.dot leaves the order to BLAS, which has one for each kind of processor
+    and number of threads: the last digits of a record would be those of a machine."""
+    with np.errstate(invalid="ignore"):  # what is not finite shows in the sum
+        return float(np.multiply(a, b).sum())
 
 
 def scale_sums(scales0: Array, scales: Array) -> dict[str, float]:

@@ -2,6 +2,8 @@
 the same shift survives from float32 masters and is erased from bfloat16 storage."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,3 +153,31 @@ def test_survival_imports_no_heavy_library() -> None:
         "('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+OF_BLAS = [
+    {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1"},
+    {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "2"},
+    {"OPENBLAS_CORETYPE": "Prescott", "OPENBLAS_NUM_THREADS": "1"},
+]
+"""What OpenBLAS adds up in another order for: the kind of processor, and the number of threads."""
+SUMS = """
+import numpy as np
+from palimpsest.survival.measure import kept_sum, update_sums
+
+rng = np.random.default_rng(0)
+w0, w, q0, q = rng.normal(0, 0.02, (4, 3 * 12288)).astype(np.float32)
+update, sums = update_sums(w0, w)
+print(float(np.dot(update, update)), sums["update"], sums["norm"], kept_sum(update, q0, q))
+"""
+
+
+def test_no_digit_of_a_sum_is_due_to_the_processor_or_the_threads() -> None:
+    runs = [
+        subprocess.run([sys.executable, "-c", SUMS], env=os.environ | each, capture_output=True, text=True, check=True)
+        for each in OF_BLAS
+    ]
+    of_blas, *ours = zip(*(run.stdout.split() for run in runs), strict=True)
+    if platform.machine() == "x86_64":
+        assert len(set(of_blas)) > 1, "the values are such that BLAS has more than one answer"
+    assert [len(set(values)) for values in ours] == [1, 1, 1]
