@@ -6,6 +6,7 @@ KnowMem that it had forgotten, as `palimpsest.survival.prediction` has it, and s
 *restored*.
 """
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from palimpsest.survival.prediction import forgotten_and_returned, outcome, read_table
+from palimpsest.tables.seeds import seeds_table
 from palimpsest.vocabulary import BFLOAT16, FLOAT32, FORGET_METRICS, FULL, HEADLINE, RETRAIN, TARGET, UNLEARNED
 
 REPOSITORY = Path(__file__).parents[2]
@@ -340,7 +342,7 @@ def most_of_attacks(study: str, column: str, model: str, precision: str, kinds: 
     return float(rows[column].max())
 
 
-def seeds_table() -> str:
+def default_seeds_table() -> str:
     """Retained knowledge of the default study and its further seeds, percent, bf16 and int4, as Markdown."""
     rows = pd.concat([scores("default"), scores("default-seeds")])
     seeds = sorted(rows.seed.unique())
@@ -362,6 +364,27 @@ def kernels_table() -> str:
     return "\n".join(
         [head, "|---|---|---|---|---:|---|", *(f"| {' | '.join(row)} |" for row in rows.itertuples(index=False))]
     )
+
+
+def pretrained_base(seed: int) -> dict[str, Any]:
+    """What docs/evidence/pretrained-base.json has of the base of a seed."""
+    bases = json.loads((FOLDER / "pretrained-base.json").read_text(encoding="utf-8"))["bases"]
+    return next(base for base in bases if base["seed"] == seed)
+
+
+def between_seeds_table() -> str:
+    """How far the seeds of studies/all-quantizers-gpu lie apart, as `palimpsest tables recovery --between-seeds` has
+    it."""
+    return seeds_table([FOLDER / "all-quantizers-gpu.csv"])
+
+
+def fuzzed(column: str) -> str:
+    """Of docs/evidence/fuzz.csv: how many kinds of files, or the sum of a column over them. Raises ValueError where a
+    kind has a finding, for the page says that there is none."""
+    rows = pd.read_csv(FOLDER / "fuzz.csv")
+    if rows.findings.any():
+        raise ValueError("docs/evidence/fuzz.csv has findings: the page that says otherwise is to be written anew")
+    return f"{len(rows) if column == 'kind' else rows[column].sum():,}"
 
 
 def printed(name: str) -> str:

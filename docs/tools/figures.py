@@ -10,6 +10,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
+import yaml
+from scipy.optimize import isotonic_regression
 
 import evidence
 from evidence import PRETRAINED, SCRATCH, SMOLLM2, count, pairs, retained, scores
@@ -21,6 +23,9 @@ THEMES = {"": ("#24292f", "#d0d7de"), "-dark": ("#e6edf3", "#484f58")}
 OUTCOMES = {"kept": "#2a9d8f", "partly": "#e9a23b", "restored": "#d1495b"}
 STORAGES = {BFLOAT16: "#d1495b", STOCHASTIC: "#2a9d8f", FLOAT32: "#4a86e8"}
 STORAGE_TITLE = "weights while unlearning"
+
+REPORT = "The first screen of the default study's report: its answer in a sentence, and what was done."
+"""What the picture of report.html shows."""
 
 TOP = alt.Header(labelAngle=0, labelOrient="top", labelAnchor="start")
 
@@ -182,12 +187,10 @@ def cures() -> Figure:
 
 
 def _apart(rows: pd.DataFrame, column: str, gap: float) -> pd.DataFrame:
-    """The rows with a column `place`: the value, moved up as far as `gap` asks for, so that labels do not overlap."""
+    """The rows with a column `place`: the values, moved as little as `gap` asks for, so that labels do not overlap."""
     rows = rows.sort_values(column).copy()
-    places: list[float] = []
-    for value in rows[column]:
-        places.append(max(value, places[-1] + gap) if places else value)
-    rows["place"] = places
+    steps = gap * np.arange(len(rows))
+    rows["place"] = isotonic_regression(rows[column].to_numpy() - steps).x + steps
     return rows
 
 
@@ -214,7 +217,7 @@ def rho() -> Figure:
     odd["label"] = (
         odd.precision + ", " + odd.base.map({SCRATCH: "13 to 210 M", SMOLLM2: "SmolLM2", PRETRAINED: "341 M"})
     )
-    odd = _apart(odd, "recovered", 6)
+    odd = pd.concat([_apart(near, "recovered", 6) for _, near in odd.groupby(odd.rho > 0.8)])
     labels = alt.Chart(odd).mark_text(align="left", dx=7, fontSize=10).encode(x="rho:Q", y="place:Q", text="label:N")
     low, high = (rows[rows.rho < _border()], rows[rows.rho >= _border()])
     wrong = high[high.outcome != "kept"]
@@ -276,32 +279,36 @@ def default_study() -> Figure:
         color=coloured("weights:N", {name: STORAGES[name] for name in (BFLOAT16, FLOAT32)}, STORAGE_TITLE),
     )
     chart = base.mark_circle(size=70, opacity=0.8).properties(width=480, height=190)
-    low, high = (rows[(rows.precision == at) & (rows.weights == BFLOAT16)].retained.mean() for at in (FULL, "rtn-int4"))
+    methods = yaml.safe_load((evidence.REPOSITORY / "params.yaml").read_text(encoding="utf-8"))["methods"]
+    retaining = [name for name, method in methods.items() if method["retain_loss"]]
+    constrained = rows[(rows.weights == BFLOAT16) & rows.model.isin(retaining)]
+    low, high = (constrained[constrained.precision == at].retained.mean() for at in (FULL, "rtn-int4"))
     finer = rows[(rows.precision == "rtn-int4") & (rows.weights == FLOAT32)].retained.mean()
     return chart, (
-        f"In the default study the models with bfloat16 weights retain {low:.0f} % of the text in bf16 and "
-        f"{high:z.0f} % in int4, the one with float32 weights {finer:z.0f} % in int4. A dot is a method."
+        f"In the default study methods with a retain loss and bfloat16 weights retain {low:.0f} % of the text in bf16, "
+        f"and {high:z.0f} % in int4. The one with float32 weights retains {finer:z.0f} % in int4. A dot is a method."
     )
 
 
 def default_rho() -> Figure:
     """rho against what came back, in the default study."""
-    rows = scores("default").query("kind == 'unlearned' and precision != 'bf16'").copy()
+    rows = pd.DataFrame(evidence.pairs_of("default"))
+    rows["recovered"] = 100 * rows.recovered_share
     chart = (
         alt.Chart(rows)
         .mark_point(filled=True, size=70, opacity=0.85)
         .encode(
             x=alt.X("rho:Q", title="rho: the part of the update that the format keeps"),
-            y=alt.Y("recovery:Q", title="recovery (points of retained knowledge)"),
+            y=alt.Y("recovered:Q", title="share of what had been forgotten that is back (%)"),
             color=alt.Color("precision:N", title="format"),
             shape=alt.Shape("weights:N", title=STORAGE_TITLE),
         )
         .properties(width=440, height=280)
     )
-    low, high = (rows[side].recovery.mean() for side in (rows.rho < 0.5, rows.rho >= 0.5))
+    low, high = (rows[side].recovered.mean() for side in (rows.rho < 0.5, rows.rho >= 0.5))
     return chart, (
-        f"In the default study formats that keep less than half of the update bring back {low:.0f} points of retained "
-        f"knowledge on average, the others {high:.0f}."
+        f"In the default study formats that keep less than half of the update bring back {low:.0f} % of what had been "
+        f"forgotten on average, the others {high:z.0f} %."
     )
 
 

@@ -32,11 +32,8 @@ def define_env(env) -> None:
         if not (figures.FOLDER / "report.png").is_file():
             return ""
         up = "../" * env.page.file.src_uri.count("/")
-        said = (
-            "The first screen of the default study's report: the answer in a sentence, and what each format brings back"
-        )
         return "\n".join(
-            f"![{said}]({up}figures/{name}#only-{scheme})"
+            f"![{figures.REPORT}]({up}figures/{name}#only-{scheme})"
             for name, scheme in (("report.png", "light"), ("report-dark.png", "dark"))
         )
 
@@ -60,7 +57,10 @@ def define_env(env) -> None:
         costs.training,
         evidence.count,
         evidence.kernels_table,
-        evidence.seeds_table,
+        evidence.default_seeds_table,
+        evidence.between_seeds_table,
+        evidence.fuzzed,
+        evidence.pretrained_base,
         evidence.share,
         evidence.moved,
         evidence.retained_table,

@@ -75,6 +75,32 @@ MEASURED = [
 ]
 
 
+TYPED = re.compile(r"(?<![\w.-])\d[\d,.]* ?(?:%|(?:seconds?|minutes?|hours?|points?|GB|MiB|ms)\b)")
+"""A number with a unit that only a measurement has."""
+MEANT = r"95 % intervals|7 points of Utility"
+
+
+@pytest.mark.parametrize("page", MEASURED)
+def test_none_is_typed_in_tables_and_folded_notes_either(page):
+    """There numbers of a study's settings may be typed."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    text = re.sub(r"\{\{.*?\}\}|\{%.*?%\}|^( *)```.*?^\1```", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\]\([^)]*\)|`[^`]*`|(First audit in 15 minutes)", "", text)
+    assert TYPED.findall(re.sub(MEANT, "", text)) == []
+
+
+WRAPPED = [file for file in sorted(DOCS.rglob("*.md")) if file.stem != "foreign-checkpoints"]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: page.stem)
+def test_lines_of_a_page_are_wrapped(page):
+    """But for tables, code and what a command of the project prints."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    printed = "- Mixtral in ", "- Qwen3, Gemma 2"
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith(("|", "{%", *printed))]
+    assert [line for line in lines if len(line) > 150] == []
+
+
 @pytest.mark.parametrize("page", MEASURED)
 def test_no_measured_number_is_typed(page):
     """Outside tables, folded notes and code all of them come from docs/evidence, by macros."""

@@ -1,22 +1,19 @@
 """The site builds without a broken link; what its pages generate is whole, and its tables can be read."""
 
+import re
 from pathlib import Path
 
 import yaml
 from lxml import html
 
+import evidence
+from palimpsest.cli import main
 from palimpsest.metrics import METRICS
 from palimpsest.quantizers import QUANTIZERS
 from palimpsest.unlearning.losses import FORGET_LOSSES, RETAIN_LOSSES
 
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS, ROWS = 7, 12
-WIDE = {  # pages with larger tables, which are to become figures; none may be added
-    "how-to/paper",
-    "how-to/adding-a-method",
-    "explanation/promises",
-    "reference/families",
-}
 
 
 def text_of(site: Path, page: str) -> str:
@@ -58,9 +55,16 @@ def test_tables_of_pages_can_be_read(site):
             rows = table.xpath(".//tbody/tr")
             if len(rows) > ROWS or max(len(row.xpath("td|th")) for row in table.xpath(".//tr")) > COLUMNS:
                 large.add(page)
-    large -= {"reference/api", "reference/audit-json"}  # mkdocstrings' own
-    assert large <= WIDE
-    assert large >= WIDE, f"no large table is left on {', '.join(sorted(WIDE - large))}: take it from WIDE"
+    assert large - {"reference/api", "reference/audit-json"} == set()  # those are mkdocstrings' own
+
+
+def test_the_spread_of_seeds_is_what_its_command_prints(site, capsys, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    page = (REPOSITORY / "docs/explanation/promises.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"`palimpsest (tables recovery [^`]*--between-seeds)`", page)
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out.strip() == evidence.between_seeds_table()
+    assert "standard deviation of a seed" in text_of(site, "explanation/promises")
 
 
 def test_every_picture_says_what_it_shows(site):

@@ -1,4 +1,4 @@
-"""docs/explanation/promises.md names tests that exist, and prints what its command prints."""
+"""docs/explanation/promises.md names tests that exist; the spread of seeds that it prints."""
 
 import ast
 import re
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from palimpsest.cli import main
 from palimpsest.errors import PalimpsestError
 from palimpsest.tables.seeds import seeds_table, spread_over_seeds
 
@@ -27,13 +26,6 @@ def test_every_promise_names_its_test() -> None:
 def test_a_test_that_is_named_exists(file: str, name: str) -> None:
     tree = ast.parse((REPOSITORY / file).read_text(encoding="utf-8"))
     assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-
-
-def test_the_page_prints_what_its_command_prints(capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    monkeypatch.chdir(REPOSITORY)
-    (command,) = re.findall(r"`palimpsest (tables recovery [^`]*--between-seeds)`", PAGE)
-    assert main(command.split()) == 0
-    assert capsys.readouterr().out.strip() in PAGE
 
 
 def test_the_spread_of_seeds_by_hand(tmp_path: Path) -> None:

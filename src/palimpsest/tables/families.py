@@ -10,8 +10,8 @@ TAKEN, REFUSED = "yes", "–"
 
 
 def lines(quantizers: Mapping[str, type[Quantizer]] = QUANTIZERS, kinds: Collection[str] = tuple(FAMILIES)) -> str:
-    """In Markdown: a row for each family of `kinds`, a column for each group of backends that take the same ones, and
-    below it why a backend refuses what it refuses."""
+    """In Markdown: a row for the families of `kinds` that the same backends take, a column for each group of backends
+    that take the same ones, and below it why a backend refuses what it refuses."""
     groups: dict[frozenset[str], list[str]] = {}
     for name, quantizer in quantizers.items():
         if name != UNQUANTIZED:
@@ -21,9 +21,12 @@ def lines(quantizers: Mapping[str, type[Quantizer]] = QUANTIZERS, kinds: Collect
         f"| family | model type | {' | '.join(', '.join(groups[refused]) for refused in ordered)} |",
         f"| --- | --- |{' :---: |' * len(ordered)}",
     ]
+    alike: dict[tuple[str, ...], list[str]] = {}
     for kind in kinds:
-        cells = (REFUSED if kind in refused else TAKEN for refused in ordered)
-        rows.append(f"| {FAMILIES[kind].title} | {kind} | {' | '.join(cells)} |")
+        alike.setdefault(tuple(REFUSED if kind in refused else TAKEN for refused in ordered), []).append(kind)
+    for cells, same in alike.items():
+        titles = ", ".join(FAMILIES[kind].title for kind in same)
+        rows.append(f"| {titles} | {', '.join(same)} | {' | '.join(cells)} |")
     return "\n".join([*rows, "", *_reasons(quantizers, kinds)])
 
 

@@ -18,7 +18,11 @@ def cells() -> dict[tuple[str, str], str]:
     backends = [cell.strip().split(", ") for cell in head.strip("|").split("|")[2:]]
     parts = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     return {
-        (row[1], name): cell for row in parts for names, cell in zip(backends, row[2:], strict=True) for name in names
+        (kind, name): cell
+        for row in parts
+        for kind in row[1].split(", ")
+        for names, cell in zip(backends, row[2:], strict=True)
+        for name in names
     }
 
 
