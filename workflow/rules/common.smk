@@ -16,7 +16,7 @@ from palimpsest.quantizers.environments import check_interpreter, check_python
 from palimpsest.errors import one_line
 from palimpsest.runtime.benchmark import count_forks
 from palimpsest.runtime.kernels import choose_kernels
-from palimpsest.runtime.kept import drop, keep, put_back
+from palimpsest.runtime.kept import drop, keep, outlast, put_back, put_back_after_a_kill
 from palimpsest.runtime.logs import repeat_errors
 from palimpsest.runtime.run_end import hold_run, release_run
 from palimpsest.runtime.warm import LIBRARIES, start_for_run, stop

@@ -2,8 +2,13 @@
 # whose own imports are over before it is ready, and not where another machine does the steps, or nobody does them (--touch). A run that
 # is started inside another one, or by tests, uses the warm process that is there.
 WARM = []
-# What a step made before comes back where the step fails (palimpsest.runtime.kept).
+# What a step made before comes back where the step fails, and where its run was killed (palimpsest.runtime.kept).
 KEPT = []
+LASTING = []
+# of Snakemakes that were tried
+RECORDS = getattr(snakemake.persistence, "file", None)
+if workflow.is_main_process and RECORDS:
+    put_back_after_a_kill(RECORDS.FilePersistence, logger)
 # What says that this run lives: its steps on this machine end with it (palimpsest.runtime.run_end).
 HELD = []
 
@@ -11,6 +16,11 @@ HELD = []
 onstart:
     if workflow.is_main_process and not workflow.touch:
         KEPT.extend(keep(workflow.dag.needrun_jobs(), workflow.persistence))
+        in_files = RECORDS and isinstance(
+            workflow.persistence, RECORDS.FilePersistence
+        )
+        if workflow.local_exec and in_files:
+            LASTING.append(outlast(KEPT))
     heavy = [
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]

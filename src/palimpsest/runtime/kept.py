@@ -6,26 +6,38 @@ beside the deleted manifest is whole: a step replaces it when it is done. So a r
 the files that are there (as second names of theirs, which cost no space, next to Snakemake's records), and Snakemake's
 record of what made them; of a step that failed both are put back when the run ends. With the old settings there is then
 nothing to do, and with the refused ones the step runs, and refuses, again.
+
+A run that is killed cannot put anything back. So what it keeps is written down beside the second names, and the run
+holds a lock there, which the system takes from it; the next run looks there before it plans anything. It does so for
+steps on this machine alone: one that a cluster runs outlives its run, and what it makes would take the place of what
+was put back.
 """
 
 import copy
+import fcntl
+import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from palimpsest.artefacts import MANIFEST, read_record, wrong_files, wrong_files_of
 from palimpsest.errors import PalimpsestError
 
 FOLDER = Path(".snakemake/kept")
+RUN = "run"
+"""In the folder: what the run holds for as long as it lives. It comes last, so where it is, the rest is whole."""
+STEP = "step.json"
+"""In the folder of a step: what was kept of it."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Of one step. files: what it puts out, with the second name of each; records: what Snakemake knows of each."""
+    """Of one step. files: what it puts out, with the second name of each; records: what Snakemake knows of each, by
+    Snakemake's name of it, None where it knows nothing."""
 
     files: dict[Path, Path]
     records: dict[str, Any]
@@ -38,7 +50,7 @@ def keep(jobs: Iterable[Any], persistence: Any, folder: Path = FOLDER) -> list[K
     """
     drop(folder)
     kept: list[Kept] = []
-    if not hasattr(persistence, "_write_record"):  # a Snakemake that was never tried: as before
+    if not hasattr(persistence, "_unmark_incomplete"):  # a Snakemake that was never tried: as before
         return kept
     for number, job in enumerate(jobs):
         paths = [Path(output) for output in job.output]
@@ -48,8 +60,52 @@ def keep(jobs: Iterable[Any], persistence: Any, folder: Path = FOLDER) -> list[K
         (folder / str(number)).mkdir(parents=True)
         for path, second in files.items():
             _link(path, second)
-        kept.append(Kept(files, {output: copy.deepcopy(persistence.metadata(output)) for output in job.output}))
+        known = {persistence._get_key(output): persistence.metadata(output) for output in job.output}
+        kept.append(Kept(files, copy.deepcopy(known)))
     return kept
+
+
+def outlast(kept: Sequence[Kept], folder: Path = FOLDER) -> IO[bytes] | None:
+    """Write down what `keep` kept, for the run after this one if this one is killed. Returns what the run has to hold
+    open for as long as it lives; None where nothing was kept, or where the file system has no locks."""
+    if not kept:
+        return None
+    for step in kept:
+        files = {str(path): str(second) for path, second in step.files.items()}
+        place = next(iter(step.files.values())).parent / STEP
+        records = {key: record and dict(record.items()) for key, record in step.records.items()}
+        place.write_text(json.dumps({"files": files, "records": records}))
+    draft = folder / f"{RUN}.draft"
+    held = open(draft, "wb")  # noqa: SIM115 - held while the run lives
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+    except OSError:
+        held.close()
+        return None
+    os.replace(draft, folder / RUN)
+    return held
+
+
+def put_back_after_a_kill(persistence: Callable[[], Any], log: Logger, folder: Path = FOLDER) -> None:
+    """Where a run was killed, put back what its unfinished steps made before; where one is at work, leave it alone.
+
+    persistence: makes Snakemake's, of this folder; the workflow has none before it is planned.
+    """
+    try:
+        held = open(folder / RUN, "rb")  # noqa: SIM115 - closed below
+    except OSError:  # the last run ended by itself
+        return
+    with held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        written = [json.loads(place.read_text()) for place in sorted(folder.glob(f"*/{STEP}"))]
+        kept = [
+            Kept({Path(path): Path(second) for path, second in step["files"].items()}, step["records"])
+            for step in written
+        ]
+        put_back(kept, persistence(), log, folder)
 
 
 def put_back(kept: Sequence[Kept], persistence: Any, log: Logger, folder: Path = FOLDER) -> None:
@@ -64,8 +120,8 @@ def put_back(kept: Sequence[Kept], persistence: Any, log: Logger, folder: Path =
             for path in step.files:
                 path.unlink()
             continue
-        for output, record in step.records.items():
-            _restore(persistence, output, record)
+        for key, record in step.records.items():
+            _restore(persistence, key, record)
         log.warning(f"What the failed step made before is back: {' '.join(map(str, step.files))}")
     drop(folder)
 
@@ -96,8 +152,11 @@ def _is_whole(paths: Iterable[Path]) -> bool:
     return True
 
 
-def _restore(persistence: Any, output: Any, record: Any) -> None:
-    """Snakemake notes the settings of a failed step, too: a run with the refused settings would find nothing to do."""
-    persistence.cleanup_metadata(output)
+def _restore(persistence: Any, key: str, record: Any) -> None:
+    """Snakemake notes the settings of a failed step, too: a run with the refused settings would find nothing to do. And
+    it has a mark for a step that it began, by which the next run would do it again."""
+    persistence._clear_cache()
+    persistence._unmark_incomplete(key)
+    persistence._delete_record(key)
     if record is not None:
-        persistence._write_record(persistence._get_key(output), record)
+        persistence._write_record(key, record)

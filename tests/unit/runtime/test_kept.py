@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from palimpsest.artefacts import MANIFEST, Origin, atomic_directory, verify_files, write_json, write_manifest
-from palimpsest.runtime.kept import FOLDER, keep, put_back
+from palimpsest.runtime.kept import FOLDER, RUN, keep, outlast, put_back, put_back_after_a_kill
 
 LOG = logging.getLogger(__name__)
 
@@ -19,14 +19,24 @@ class Records(dict):
     def metadata(self, file):
         return self.get(file)
 
-    def cleanup_metadata(self, file):
-        self.pop(file, None)
-
     def _get_key(self, file):
         return file
 
+    def _clear_cache(self):
+        pass
+
+    def _unmark_incomplete(self, key):
+        INCOMPLETE.discard(key)
+
+    def _delete_record(self, key):
+        self.pop(key, None)
+
     def _write_record(self, key, record):
         self[key] = record
+
+
+INCOMPLETE = set()
+"""What Snakemake notes of a step that it begins."""
 
 
 @pytest.fixture
@@ -41,6 +51,7 @@ def made(tmp_path, monkeypatch):
     outputs = [str(folder / MANIFEST), str(cost)]
     for output in outputs:
         os.utime(output, (1e9, 1e9))
+    INCOMPLETE.clear()
     return SimpleNamespace(output=outputs, folder=folder), Records.fromkeys(outputs, {"settings": "A"})
 
 
@@ -49,6 +60,7 @@ def run(job, records):
     for output in job.output:
         Path(output).unlink()
         records[output]["settings"] = "B"
+        INCOMPLETE.add(output)
 
 
 def test_a_step_that_fails_gives_back_what_it_made_before(made):
@@ -58,7 +70,7 @@ def test_a_step_that_fails_gives_back_what_it_made_before(made):
     assert len(kept) == 1
     run(job, records)
     put_back(kept, records, LOG)
-    assert {output: Path(output).read_bytes() for output in job.output} == before
+    assert {output: Path(output).read_bytes() for output in job.output} == before and not INCOMPLETE
     assert all(os.stat(output).st_mtime == 1e9 for output in job.output)
     assert set(map(str, records.values())) == {"{'settings': 'A'}"} and not FOLDER.exists()
     verify_files(job.folder)
@@ -100,3 +112,56 @@ def test_where_files_cannot_have_two_names_they_are_copied(made, monkeypatch):
     run(job, records)
     put_back(kept, records, LOG)
     assert all(os.stat(output).st_mtime == 1e9 for output in job.output)
+
+
+def test_after_a_kill_the_next_run_puts_back_what_was_kept_and_no_sooner(made):
+    job, records = made
+    before = {output: Path(output).read_bytes() for output in job.output}
+    held = outlast(keep([job], records))
+    run(job, records)
+    put_back_after_a_kill(lambda: records, LOG)  # a dry run beside the run
+    assert not any(Path(output).exists() for output in job.output) and set(job.output) == INCOMPLETE
+    held.close()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert {output: Path(output).read_bytes() for output in job.output} == before
+    assert set(map(str, records.values())) == {"{'settings': 'A'}"} and not INCOMPLETE and not FOLDER.exists()
+    verify_files(job.folder)
+
+
+def test_after_a_kill_what_snakemake_knew_nothing_of_it_knows_nothing_of(made):
+    job, records = made
+    held = outlast(keep([job], Records()))
+    run(job, records)
+    held.close()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert records == {} and all(Path(output).exists() for output in job.output)
+
+
+def test_after_a_kill_nothing_old_comes_back_beside_what_is_new(made):
+    job, records = made
+    held = outlast(keep([job], records))
+    run(job, records)
+    (job.folder / "weights").write_text("new")
+    held.close()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert not any(Path(output).exists() for output in job.output)
+
+
+def test_a_run_that_was_killed_before_its_steps_began_left_nothing_to_put_back(made):
+    job, records = made
+    outlast(keep([job], records)).close()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert all(Path(output).exists() for output in job.output) and not FOLDER.exists()
+    assert outlast(keep([SimpleNamespace(output=["results/none.json"])], records)) is None
+    keep([job], records)  # killed before all was written down
+    put_back_after_a_kill(lambda: records, LOG)
+    assert FOLDER.exists() and not (FOLDER / RUN).exists()
+
+
+def test_where_files_cannot_be_locked_nothing_is_said_to_last(made, monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no locks here")
+
+    job, records = made
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert outlast(keep([job], records)) is None and not (FOLDER / RUN).exists()
