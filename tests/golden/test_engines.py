@@ -32,7 +32,7 @@ from palimpsest.inference.agreement import (
 )
 from palimpsest.inference.endpoint import Endpoint
 from palimpsest.inference.llama_cpp import LlamaCpp
-from palimpsest.metrics.engine import read_prompts
+from palimpsest.metrics.engine import read_prompts, under_chat_template
 from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers.deployed import Deployed, recognise
 
@@ -169,6 +169,54 @@ def test_the_command(file_of, llamas, tmp_path, capsys):
     wrong = edited(file, tmp_path / "model.gguf", set_field("llama.rope.freq_base", 5e5))
     assert cli.main(["engine", str(wrong), "--of", str(llamas["plain"])]) == 2
     assert "Verdict: differs\n- the root mean square gap" in capsys.readouterr().out
+
+
+CHAT = (
+    "<s>{% for each in messages %}[{{ each.role }}] {{ each.content }}"
+    "{% if each.role == 'assistant' %}</s>{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
+)
+
+
+def test_a_chat_template_puts_the_prompts(file_of, llamas, tmp_path, capsys):
+    """Its control tokens are such to both sides, the BOS in it is the only one, and an answer ends with its own."""
+    file, checkpoint = file_of("q8_0", "plain"), tmp_path / "chat"
+    shutil.copytree(llamas["plain"], checkpoint)
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"question": prompt, "answer": "the council met on the line"} for prompt in PROMPTS]
+    prompts.write_text("\n".join(map(json.dumps, rows)))
+    command = ["engine", str(file), "--of", str(checkpoint), "--prompts", str(prompts)]
+    with pytest.raises(SystemExit):
+        cli.main([*command, "--chat"])
+    assert f"the tokenizer of {checkpoint} has no chat template" in capsys.readouterr().err
+    (checkpoint / "chat_template.jinja").write_text(CHAT)
+    assert cli.main([*command, "--chat", "--system", "In a word.", "--json", str(tmp_path / "chat.json")]) == 0
+    chat = json.loads((tmp_path / "chat.json").read_text())
+    assert chat["verdict"] == SAME and chat["agreement"]["same_prompts"] == len(PROMPTS)
+    assert cli.main([*command, "--json", str(tmp_path / "plain.json")]) == 0
+    assert abs(chat["nats"]["engine"] - json.loads((tmp_path / "plain.json").read_text())["nats"]["engine"]) > 1e-3
+
+    tokenizer = load_tokenizer(checkpoint)
+    asked = under_chat_template(read_prompts(prompts), tokenizer, checkpoint, None, None)
+    assert asked[0].prompt == f"<s>[user] {PROMPTS[0]}\n[assistant] "
+    assert asked[0].tokens.count(0) == 1 and asked[0].ends == (1,)
+    truth = asked[0].truth
+    assert tokenizer.decode(truth.tokens[truth.start : truth.end]).strip() == rows[0]["answer"]
+    assert truth.tokens[truth.end] == 1
+    alone, doubled = (LlamaCpp(file, 64, begins).answer(asked[0].prompt, 1).prompt for begins in (False, True))
+    assert alone == asked[0].tokens and doubled == (0, *alone)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--date", "1 Jan 2026"], "give --chat too"),
+        (["--chat", "--endpoint", "http://host/v1"], "leave out --endpoint"),
+    ],
+)
+def test_options_of_a_chat_template(file_of, capsys, given, message):
+    with pytest.raises(SystemExit):
+        cli.main(["engine", str(file_of("q8_0", "plain")), *given])
+    assert message in capsys.readouterr().err
 
 
 def test_a_file_that_its_header_does_not_describe_needs_its_checkpoint(file_of, tmp_path):

@@ -30,6 +30,9 @@ def engine(
         Path | None, typer.Option(metavar="FILE", help="JSON lines with a prompt and, if known, its true answer.")
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of an answer, at most.")] = 24,
+    chat: Annotated[bool, typer.Option("--chat", help="Put each prompt in the tokenizer's chat template.")] = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="Of --chat: the message before it.")] = None,
+    date: Annotated[str | None, typer.Option(metavar="DAY", help="Of --chat: the date that it may print.")] = None,
     endpoint: Annotated[
         str, typer.Option(metavar="URL", help="A server that runs the file, such as http://127.0.0.1:8080/v1.")
     ] = "",
@@ -49,9 +52,16 @@ def engine(
     from palimpsest.metrics.engine import read_prompts
     from palimpsest.quantizers.deployed import recognise
 
+    if not chat and (system is not None or date is not None):
+        raise PalimpsestError("--system and --date belong to a chat template: give --chat too, or leave them out.")
+    if chat and endpoint:
+        raise PalimpsestError(
+            "--chat asks llama.cpp in this process, for a server begins texts in its own way: leave out --endpoint, or "
+            "write the whole prompts into the file of --prompts."
+        )
     found = recognise(file)
     asked = read_prompts(prompts) if prompts else [Asked(each) for each in PROMPTS]
-    record = _examine(found, of, asked, tokens, (endpoint, model, key_variable))
+    record = _examine(found, of, asked, tokens, (endpoint, model, key_variable), (system, date) if chat else None)
     record |= {"file": str(found.path), "format": found.format}  # type: ignore[assignment,operator]
     if json:
         write_json(json, record)
@@ -60,20 +70,28 @@ def engine(
 
 
 def _examine(
-    found: "Deployed", of: Path | None, asked: "list[Asked]", tokens: int, server: tuple[str, str, str]
+    found: "Deployed",
+    of: Path | None,
+    asked: "list[Asked]",
+    tokens: int,
+    server: tuple[str, str, str],
+    chat: tuple[str | None, str | None] | None,
 ) -> "EngineRecord":
-    """server: its address, the model's name there, and the variable with its key."""
+    """server: its address, the model's name there, and the variable with its key. chat: the message and the date of the
+    chat template; None: prompts are asked as they are."""
     from palimpsest.runtime.startup import import_transformers
 
     import_transformers()
     from tqdm import tqdm
 
     from palimpsest.inference.agreement import Rounding
-    from palimpsest.metrics.engine import examine
+    from palimpsest.metrics.engine import examine, under_chat_template
     from palimpsest.models.checkpoint import current_device, load_tokenizer
 
     tokenizer = load_tokenizer(of or found.path)
-    running = _engine(found, tokenizer, [each.prompt + each.answer for each in asked], tokens, server)
+    if chat:
+        asked = under_chat_template(asked, tokenizer, of or found.path, *chat)
+    running = _engine(found, tokenizer, asked, tokens, server)
     quantized = frozenset(name for name, _ in found.matrices()) if found.block else frozenset()
     with tqdm(total=len(asked), unit=" prompts", leave=False, disable=None) as bar:
         return examine(
@@ -86,7 +104,9 @@ def _examine(
         )
 
 
-def _engine(found: "Deployed", tokenizer: Any, texts: list[str], tokens: int, server: tuple[str, str, str]) -> "Engine":
+def _engine(
+    found: "Deployed", tokenizer: Any, asked: "list[Asked]", tokens: int, server: tuple[str, str, str]
+) -> "Engine":
     url, model, variable = server
     if url:
         from palimpsest.inference.endpoint import Endpoint
@@ -100,9 +120,9 @@ def _engine(found: "Deployed", tokenizer: Any, texts: list[str], tokens: int, se
             "server that ships it, and give its address with --endpoint."
         )
     from palimpsest.inference.llama_cpp import LlamaCpp
-    from palimpsest.models.encoding import encode
 
-    return LlamaCpp(found.path, max(len(encode(tokenizer, text)) for text in texts) + tokens + 8)
+    longest = max(len(each.answered(tokenizer).tokens) for each in asked)
+    return LlamaCpp(found.path, longest + tokens, begins=not asked[0].tokens)
 
 
 def _lines(record: "EngineRecord") -> list[str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.engines import Answer, Engine
+from palimpsest.models.asking import Answered
 from palimpsest.models.encoding import encode
 from palimpsest.runtime.startup import Deferred
 
@@ -53,10 +54,29 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt, and its true answer where there is one."""
+    """A prompt, and its true answer where there is one.
+
+    Of a question under a chat template, whose control tokens are no text, also tokens: those of the prompt; ends: what
+    ends its answer beside EOS; truth: question and answer. Else the tokenizer makes tokens of the text.
+    """
 
     prompt: str
     answer: str = ""
+    tokens: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
+    truth: Answered | None = None
+
+    def encoded(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The tokens of the prompt."""
+        return list(self.tokens) or encode(tokenizer, self.prompt)
+
+    def answered(self, tokenizer: PreTrainedTokenizerBase) -> Answered:
+        """The tokens of the prompt with its true answer, if there is one."""
+        if self.truth:
+            return self.truth
+        asked = self.encoded(tokenizer)
+        whole = encode(tokenizer, f"{self.prompt} {self.answer}") if self.answer else asked
+        return Answered(tuple(whole), len(asked), len(whole))
 
 
 class Gaps(TypedDict):
@@ -151,7 +171,7 @@ def compare(
     """
     paths = []
     for each, answer in zip(asked, answers, strict=True):
-        ours = encode(tokenizer, each.prompt)
+        ours = each.encoded(tokenizer)
         if (list(answer.prompt) or ours) == ours and answer.prompt_tokens == len(ours):
             paths.append(_Path(ours, *_without_ends(answer, ends)))
     most = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr, index]

@@ -20,12 +20,13 @@ BATCH = 512
 class LlamaCpp:
     """A GGUF file with llama.cpp's own settings: keys and values in float16, activations rounded before products."""
 
-    def __init__(self, path: Path, context: int) -> None:
-        """context: tokens of the longest prompt with its answer. Raises PalimpsestError with llama.cpp's reason where
+    def __init__(self, path: Path, context: int, begins: bool = True) -> None:
+        """context: tokens of the longest prompt with its answer; begins: whether it puts what starts texts before a
+        prompt, which a chat template has in it. Raises PalimpsestError with llama.cpp's reason where
         it cannot load the file, and where the model has fewer positions."""
         import cyllama.llama.llama_cpp as llama
 
-        self._llama, errors = llama, log_llama_cpp()
+        self._llama, self._begins, errors = llama, begins, log_llama_cpp()
         parameters = llama.LlamaModelParams()
         parameters.n_gpu_layers = 0
         try:
@@ -44,7 +45,7 @@ class LlamaCpp:
         return {"engine": "llama.cpp", "through": f"cyllama {version('cyllama')}", "device": "cpu"}
 
     def answer(self, prompt: str, tokens: int) -> Answer:
-        given = list(self.vocabulary.tokenize(prompt, True, True))
+        given = list(self.vocabulary.tokenize(prompt, self._begins, True))
         self._check_room(len(given) + tokens)
         self._context.kv_cache_clear(True)
         logits = self._run(given, 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from palimpsest.corpus.files import cleaned, json_lines
+from palimpsest.corpus.prompts import CHAT, make_template
 from palimpsest.errors import PalimpsestError
 from palimpsest.inference.agreement import DIFFERS, Agreement, Asked, Rounding, ask, compare, log_probs_behind
 from palimpsest.inference.engines import Answer, Engine
@@ -57,6 +58,27 @@ def read_prompts(path: Path) -> list[Asked]:
     return asked
 
 
+def under_chat_template(
+    asked: Sequence[Asked], tokenizer: Any, source: Path, system: str | None, date: str | None
+) -> list[Asked]:
+    """Each as the user's message of a chat, its answer as the assistant's.
+
+    tokenizer: of `source`, which a message names; system: the message before it, None for the chat template's own;
+    date: the day that a template may print. Raises PalimpsestError where the tokenizer has no chat template.
+    """
+    from palimpsest.models.asking import Asking
+
+    asking = Asking(make_template({"template": CHAT, "system": system, "date": date}), tokenizer)
+    asking.check(str(source))
+    made = []
+    for each in asked:
+        prompt = asking.prompt(each.prompt)
+        tokens = tuple(tokenizer(prompt.text, add_special_tokens=False)["input_ids"])
+        truth = asking.answered(each.prompt, each.answer) if each.answer else None
+        made.append(Asked(prompt.text, each.answer, tokens, prompt.ends, truth))
+    return made
+
+
 def examine(
     engine: Engine,
     load: Callable[[], tuple[Any, Any]],
@@ -101,7 +123,10 @@ def _responses(model: Any, tokenizer: Any, asked: Sequence[Asked], tokens: int) 
     from palimpsest.inference.generation import generate
     from palimpsest.inference.requests import Request
 
-    requests = [Request("engine", i, each.prompt, each.answer, tokens) for i, each in enumerate(asked)]
+    requests = [
+        Request("engine", i, each.prompt, each.answer, tokens, (), each.tokens, each.ends)
+        for i, each in enumerate(asked)
+    ]
     return [response.response for response in generate(model, tokenizer, requests, 8)]
 
 
@@ -118,22 +143,19 @@ def _nats(engine: Engine, model: Any, tokenizer: Any, asked: Sequence[Asked]) ->
     """Of the tokens of each prompt with its answer, those of the answer."""
     import torch
 
-    from palimpsest.models.encoding import encode
-
     theirs: list[float] = []
     here: list[float] = []
     for each in asked:
         if not each.answer:
             continue
-        start = len(encode(tokenizer, each.prompt))
-        tokens = encode(tokenizer, f"{each.prompt} {each.answer}")
-        found = engine.log_probs(tokens)
+        truth = each.answered(tokenizer)
+        found = engine.log_probs(list(truth.tokens))
         if found is None:
             return None
-        chosen = torch.tensor(tokens[1:], device=model.device)
-        ours = log_probs_behind(model, tokens).gather(-1, chosen[:, None]).squeeze(-1).tolist()
-        theirs += found[start - 1 :]
-        here += ours[start - 1 :]
+        chosen = torch.tensor(truth.tokens[1:], device=model.device)
+        ours = log_probs_behind(model, truth.tokens).gather(-1, chosen[:, None]).squeeze(-1).tolist()
+        theirs += found[truth.start - 1 : truth.end - 1]
+        here += ours[truth.start - 1 : truth.end - 1]
     if not theirs:
         return None
     return Both(engine=-sum(theirs) / len(theirs), transformers=-sum(here) / len(here))
