@@ -387,6 +387,15 @@ def fuzzed(column: str) -> str:
     return f"{len(rows) if column == 'kind' else rows[column].sum():,}"
 
 
+def survive_costs_table() -> str:
+    """What `benchmarks/survive.py` printed of seconds and memory, as Markdown."""
+    rows = pd.read_csv(FOLDER / "survive-cost.csv", dtype=str)
+    rows.command = [f"`{command}`" for command in rows.command]
+    return "\n".join(
+        [f"| {' | '.join(rows)} |", "|---|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows.to_numpy())]
+    )
+
+
 def printed(name: str) -> str:
     """A table of docs/evidence, as the command of `palimpsest tables` printed it."""
     return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,7 +1,9 @@
-"""Pages of the site in a real Chromium, light and dark: axe finds nothing that bars a reader."""
+"""Pages of the site in a real Chromium: axe finds nothing that bars a reader, and none is wider than a phone."""
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -17,14 +19,21 @@ OF_THE_THEME = {"aria-dialog-name"}
 """What Material's own search box lacks, and a page cannot give it."""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_bar_no_reader(site, scheme):
+@contextmanager
+def chromium() -> Iterator[playwright.Browser]:
     with playwright.sync_playwright() as engines:
         program = next(filter(None, map(shutil.which, pictures.NAMES)), None)
         if program is None and not os.path.exists(engines.chromium.executable_path):
             pytest.skip("no Chromium is installed: `playwright install chromium`")
         browser = engines.chromium.launch(executable_path=program, args=pictures.OPTIONS)
-        found = {}
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_bar_no_reader(site, scheme):
+    found = {}
+    with chromium() as browser:
         for name in PAGES:
             page = browser.new_page(color_scheme=scheme)
             page.goto((site / name).as_uri())
@@ -32,5 +41,16 @@ def test_pages_bar_no_reader(site, scheme):
             violations = axe.Axe().run(page).response["violations"]
             assert page.evaluate("document.body.dataset.mdColorScheme") == {"light": "default", "dark": "slate"}[scheme]
             found |= {(name, each["id"]): each["nodes"][0]["html"] for each in violations}
-        browser.close()
     assert {place: html for place, html in found.items() if place[1] not in OF_THE_THEME} == {}
+
+
+def test_no_page_is_wider_than_a_phone(site):
+    """Tables, code and figures scroll by themselves; their page does not."""
+    width, wide = 390, {}
+    names = [file.relative_to(site).as_posix() for file in site.rglob("index.html")]
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        for name in names:
+            page.goto((site / name).as_uri(), wait_until="load")
+            wide[name] = page.evaluate("document.documentElement.scrollWidth")
+    assert len(names) > 40 and {name: found for name, found in wide.items() if found > width} == {}

@@ -37,6 +37,12 @@ def test_its_numbers_are_those_of_the_evidence():
     assert [f'alt="{message}"' in README for message in shown] == [True, True, True]
 
 
+def test_snakemakes_catalog_takes_the_repository():
+    """What its page "Adding workflows" asks of a generic one."""
+    assert {"snakemake", "workflow"} <= set(re.findall(r"[a-z]+", TEXT.lower()))
+    assert (REPOSITORY / "Snakefile").is_file() and list((REPOSITORY / "workflow/rules").glob("*.smk"))
+
+
 def test_its_sentences_are_short():
     from markdown import markdown
 

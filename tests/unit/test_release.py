@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def test_the_version_is_the_same_wherever_it_stands():
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
-    assert yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"] == version
-    newest = re.search(r"^## \[(\d.+)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest and newest[1] == version
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    newest = re.search(r"^## \[(\d.+)\] - (.+)$", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == version and newest[2] == citation["date-released"]
