@@ -190,7 +190,7 @@ def retained_table(study: str, *columns: str) -> str:
     storage = rows.groupby("model").weights.first()
     lines = [f"| method | weights | {' | '.join(columns)} |", "|---|---|" + "---:|" * len(columns)]
     for model in dict.fromkeys(rows.model):
-        cells = [f"{means[model, name]:.0f}" for name in columns]
+        cells = [whole(means[model, name]) for name in columns]
         lines.append(f"| {model} | {storage[model]} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -241,12 +241,13 @@ def twins_table(study: str, precision: str = "rtn-int4") -> str:
     for row in twins(study, precision).to_dict("records"):
         cells = []
         for name in ("coarse", "fine"):
-            cells += [row[f"{name}_by"] or "neither", "–" if pd.isna(row[name]) else _whole(row[name])]
+            cells += [row[f"{name}_by"] or "neither", "–" if pd.isna(row[name]) else whole(row[name])]
         lines.append(f"| {row['method']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _whole(value: float) -> str:
+def whole(value: float) -> str:
+    """Rounded, and never "-0"."""
     return f"{value:.0f}".replace("-0", "0") if round(value) == 0 else f"{value:.0f}"
 
 
@@ -260,7 +261,7 @@ def twins_value(study: str, method: str, column: str, precision: str = "rtn-int4
     rows = twins(study, precision).query("method == @method")
     if rows[column].isna().all():
         raise LookupError(f"docs/evidence/{study}.csv has no {column} of {method} in {precision}")
-    return _whole(rows[column].iloc[0])
+    return whole(rows[column].iloc[0])
 
 
 @cache

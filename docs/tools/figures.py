@@ -274,7 +274,7 @@ def default_study() -> Figure:
     rows["retained"] = rows.retained_same_precision_mean
     order = ["bf16", "bnb-int8", "gptq", "bnb-nf4", "bnb-fp4", "rtn-int4"]
     base = alt.Chart(rows).encode(
-        x=alt.X("retained:Q", title="of the forgotten text it retains (%)", scale=alt.Scale(domain=[0, 105])),
+        x=alt.X("retained:Q", title="of the forgotten text it retains (%)", scale=alt.Scale(domain=[-6, 106])),
         y=alt.Y("precision:N", title=None, sort=order),
         color=coloured("weights:N", {name: STORAGES[name] for name in (BFLOAT16, FLOAT32)}, STORAGE_TITLE),
     )
@@ -483,7 +483,7 @@ def drawn(chart: alt.TopLevelMixin, theme: str) -> str:
                 "tickColor": line,
                 "gridOpacity": 0.5,
             },
-            "legend": {**words, "orient": "top"},
+            "legend": {**words, "orient": "top", "symbolBaseFillColor": text, "symbolBaseStrokeColor": text},
             "header": {**words, "labelFontWeight": "bold"},
             "title": {"color": text, "fontSize": 13},
             "text": {"color": text},

@@ -60,6 +60,7 @@ def define_env(env) -> None:
         evidence.default_seeds_table,
         evidence.between_seeds_table,
         evidence.fuzzed,
+        evidence.whole,
         evidence.survive_costs_table,
         evidence.pretrained_base,
         evidence.share,

@@ -24,6 +24,7 @@ def test_a_figure_is_drawn_from_todays_evidence(name, theme):
     assert words(kept) == words(drawn) and len(words(drawn)) > 5, "say `make figures`"
     assert len(re.findall("<path", kept)) == len(re.findall("<path", drawn)), "say `make figures`"
     assert message.endswith(".") and "nan" not in message
+    assert not re.search(r'(?:fill|stroke)="(?:black|#000)', drawn if theme else ""), "nobody sees it on a dark page"
 
 
 def test_the_list_of_counterexamples_is_todays(tmp_path):
