@@ -62,21 +62,23 @@ def family(precision: str) -> str:
 
 
 def table() -> str:
-    """By base, format and cause: how many, and the greatest share that came back."""
+    """For each base a table by format: how many, the greatest share that came back, and the likely causes."""
     found = failures().assign(family=lambda rows: rows.precision.map(family))
     whole = pairs().query("bits == 4 and not broken and finer")
     whole = whole.assign(family=whole.precision.map(family)).groupby(["base", "family"]).size()
-    lines = [
+    head = [
         "| model | format | expected | seen: not kept | most that came back | likely cause |",
         "|---|---|---|---:|---:|---|",
     ]
-    for (base, name), rows in found.groupby(["base", "family"]):
-        reasons = "; ".join(CAUSES[name] for name in rows.cause.value_counts().index)
-        lines.append(
-            f"| {base} | {name} | kept | {len(rows)} of {whole[base, name]} "
-            f"| {rows.recovered.max():.0f} % | {reasons} |"
-        )
-    return "\n".join(lines)
+    tables = []
+    for base, of_base in found.groupby("base"):
+        lines = [*head]
+        for name, rows in of_base.groupby("family"):
+            reasons = "; ".join(CAUSES[cause] for cause in rows.cause.value_counts().index)
+            seen = f"{len(rows)} of {whole[base, name]} | {rows.recovered.max():.0f} %"
+            lines.append(f"| {base} | {name} | kept | {seen} | {reasons} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def main() -> None:
