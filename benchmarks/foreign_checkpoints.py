@@ -167,18 +167,27 @@ def make(family: str, folder: Path, asked: argparse.Namespace) -> None:
         lines = [json.dumps({key: each[key] for key in ("question", "answer")}) for each in records]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     for name, data in (("retrain", other), ("target", split + other)):
+        if is_whole(folder / name):
+            continue
         model, start = make_model(family, len(tokenizer), asked.width, asked.layers, 0), time.process_time()
         steps, now = train(model, Texts(data, "cpu"), asked.rate, asked.stop)
         print(f"{family} {name}: {now:.2f} nats after {steps} steps, {time.process_time() - start:.0f} s of CPU")
         save(model.to(torch.bfloat16), tokenizer, folder / name)
     texts = Texts(split, "cpu"), Texts(other, "cpu")
     for storage in (torch.bfloat16, torch.float32):
+        name = str(storage).removeprefix("torch.")
+        if is_whole(folder / name):
+            continue
         model, start = AutoModelForCausalLM.from_pretrained(folder / "target", dtype=storage), time.process_time()
         steps, now = unlearn(model, *texts, asked.unlearning_rate, asked.until, asked.steps)
-        name = str(storage).removeprefix("torch.")
         spent = time.process_time() - start
         print(f"{family} unlearned in {name}: {now:.2f} nats after {steps} steps, {spent:.0f} s of CPU", flush=True)
         save(model, tokenizer, folder / name)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether `save` came to its end."""
+    return (folder / "tokenizer.json").exists()
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -279,6 +288,5 @@ if __name__ == "__main__":
     given = parser.parse_args()
     for family in given.families:
         place = given.out / family
-        if not (place / "float32/config.json").exists():
-            make(family, place, given)
+        make(family, place, given)
         audit(family, place, given.formats, given.csv)

@@ -5,8 +5,8 @@
 and some of retain99 under its chat template, unlearns forget01 from it by GA_GDR with weights in bfloat16, and has
 llama.cpp write the result as GGUF files. Of this project are only the tokenizer's reader and what converts a
 checkpoint for llama.cpp. Then it says
-`palimpsest audit --deployed` of the files and `palimpsest engine` of each, and prints seconds of the processor and what
-audit.csv has. What is made already is not made again.
+`palimpsest audit --deployed` of the files and `palimpsest engine --chat` of each, and prints seconds of the processor,
+what audit.csv has, and what the engine computes. What is made already is not made again.
 """
 
 import argparse
@@ -179,20 +179,51 @@ def main(asked: argparse.Namespace) -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     make(asked)
     files = write_files(asked)
+    if "audit" in asked.parts:
+        audit(asked, files)
+    if "engine" in asked.parts:
+        engine(asked, files)
+
+
+def audit(asked: argparse.Namespace, files: dict[str, Path]) -> None:
     study = str(asked.out / "audit")
     given = [word for name in ("target", "unlearned") for word in (f"--{name}", str(asked.out / name))]
     given += [word for name in ("forget", "retain") for word in (f"--{name}", str(asked.out / f"{name}.jsonl"))]
     given += [word for kind, file in files.items() for word in ("--deployed", f"file-{kind.replace('_', '-')}={file}")]
     spent = say("audit", *given, "--formats", asked.formats, "--out", study)
+    tell([row | {"processor_seconds": f"{spent:.0f}"} for row in table_of(Path(study))], asked.csv)
+
+
+def engine(asked: argparse.Namespace, files: dict[str, Path]) -> None:
+    """Each file's forget questions through llama.cpp, in the chat template, beside its dequantized weights."""
     prompts = asked.out / "forget-20.jsonl"
     prompts.write_text("".join((asked.out / "forget.jsonl").read_text().splitlines(keepends=True)[:20]))
-    for file in files.values():
-        say("engine", str(file), "--of", str(asked.out / "unlearned"), "--prompts", str(prompts), "--tokens", "24")
-    rows = [row | {"processor_seconds": f"{spent:.0f}"} for row in table_of(Path(study))]
+    rows = []
+    for kind, file in files.items():
+        record = asked.out / f"engine-{kind}.json"
+        given = ["--of", str(asked.out / "unlearned"), "--prompts", str(prompts), "--chat", "--json", str(record)]
+        spent = say("engine", str(file), *given)
+        rows.append({"file": kind} | engine_row(json.loads(record.read_text())) | {"processor_seconds": f"{spent:.0f}"})
+    tell(rows, asked.engine_csv)
+
+
+def engine_row(record: dict[str, Any]) -> dict[str, str]:
+    """Of what `palimpsest engine` wrote: a line for a reader. Gaps and nats are in nats, ROUGE-L in percent."""
+    agreement = record["agreement"]
+    row = {"verdict": record["verdict"]}
+    row |= {key: str(agreement[key]) for key in ("prompts", "same_prompts", "tokens", "same_tokens", "near_ties")}
+    row |= {
+        f"{key}_{each}": f"{agreement[key][each]:.4f}" for key in ("gaps", "allowed") for each in ("rms", "largest")
+    }
+    row["same_responses"] = str(record["same_responses"])
+    return row | {f"{key}_{by}": f"{record[key][by]:.4f}" for key in ("rouge", "nats") for by in record[key]}
+
+
+def tell(rows: list[dict[str, str]], table: Path | None) -> None:
     for row in rows:
         print("  ".join(f"{value:>12.12}" for value in row.values()))
-    if asked.csv:
-        with open(asked.csv, "w", newline="") as file:
+    if table:
+        with open(table, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
@@ -215,4 +246,6 @@ if __name__ == "__main__":
     parser.add_argument("--kinds", default="q8_0,q4_0,q4_k_m", help="GGUF files that are shipped")
     parser.add_argument("--formats", default="gguf-q8_0,gguf-q4_0")
     parser.add_argument("--csv", type=Path, help="where the audit's table goes, with verdicts")
+    parser.add_argument("--engine-csv", type=Path, help="where a line for each file goes, of what the engine computes")
+    parser.add_argument("--parts", nargs="+", default=["audit", "engine"], choices=["audit", "engine"])
     main(parser.parse_args())

@@ -1,7 +1,8 @@
 """What docs/evidence says of models that other tools made.
 
 foreign-checkpoints.csv is of `benchmarks/foreign_checkpoints.py`, foreign-seeds.csv of `benchmarks/foreign_seeds.py`,
-and smollm2-gguf.csv of `benchmarks/smollm2_gguf.py`.
+smollm2-gguf.csv and smollm2-engine.csv of `benchmarks/smollm2_gguf.py`, and audit-time.csv of
+`benchmarks/audit_time.py`.
 """
 
 from functools import cache
@@ -36,14 +37,40 @@ def score(family: str, storage: str, precision: str, column: str = "knowmem", mo
 
 
 def table() -> str:
-    """KnowMem of the unlearned models of each family, at every precision, as Markdown."""
+    """KnowMem of each family, as Markdown: the target, and the unlearned models at every precision."""
     precisions = list(dict.fromkeys(rows().precision))
-    lines = [f"| model | {' | '.join(precisions)} |", "|---|" + "---:|" * len(precisions)]
+    lines = [f"| model | target, {FULL} | {' | '.join(precisions)} |", "|---|---:|" + "---:|" * len(precisions)]
     for family, name in families().items():
         for storage in STORAGES:
-            cells = [f"{score(family, storage, each):.0f}" for each in precisions]
+            cells = [f"{score(family, storage, FULL, model=TARGET):.0f}"]
+            cells += [f"{score(family, storage, each):.0f}" for each in precisions]
             lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def judged_table(precision: str) -> str:
+    """What a verdict goes by, as Markdown: probability of the true answers, and Utility; of the unlearned models in
+    bf16 and at a precision, and of the target."""
+    heads = [f"{column}, {which}" for column in ("probability", "Utility") for which in ("target", FULL, precision)]
+    lines = [f"| model | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    for family, name in families().items():
+        for storage in STORAGES:
+            cells = []
+            for column, digits in (("probability", 1), ("utility", 0)):
+                found = [score(family, storage, FULL, column, TARGET)]
+                found += [score(family, storage, each, column) for each in (FULL, precision)]
+                cells += [f"{each:.{digits}f}" for each in found]
+            lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def likelier(storage: str, precision: str, end: str) -> str:
+    """How many times as likely the true answers are at a precision as in bf16: of the families the least or most."""
+    times = [
+        score(family, storage, precision, "probability") / score(family, storage, FULL, "probability")
+        for family in families()
+    ]
+    return f"{(min if end == 'least' else max)(times):.1f}"
 
 
 def verdicts() -> str:
@@ -131,3 +158,41 @@ def smollm2_table() -> str:
         ]
         lines.append(f"| {precision} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+@cache
+def engine() -> pd.DataFrame:
+    """What llama.cpp computes of each of SmolLM2's files, beside its weights in transformers."""
+    return pd.read_csv(FOLDER / "smollm2-engine.csv", keep_default_na=False)
+
+
+def engine_table() -> str:
+    """A line for each file, as Markdown."""
+    heads = ["verdict", "greedy tokens", "the same", "largest gap", "ROUGE-L, llama.cpp", "ROUGE-L, transformers"]
+    lines = [f"| file | {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 1)]
+    for row in engine().itertuples():
+        cells = [row.verdict, row.tokens, row.same_tokens, f"{row.gaps_largest:.2f} of {row.allowed_largest:.2f} nats"]
+        cells += [f"{row.rouge_engine:.1f}", f"{row.rouge_transformers:.1f}"]
+        lines.append(f"| {row.file} | {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def engine_ties() -> str:
+    """Of the greedy tokens that are others in transformers, those that are no near ties, over all files."""
+    return str(int((engine().tokens - engine().same_tokens - engine().near_ties).sum()))
+
+
+def audit_time() -> str:
+    """What an audit of a foreign checkpoint takes on this machine, as Markdown; without the file of
+    `benchmarks/audit_time.py`, that nobody has measured it."""
+    path = FOLDER / "audit-time.csv"
+    if not path.exists():
+        return "Nobody has measured this on an idle machine yet: the command is in the note below."
+    row = pd.read_csv(path).iloc[0]
+    formats = row.formats.split()
+    cells = [f"{row.weights_millions:.0f} million", ", ".join(formats), f"{row.forget_records} + {row.retain_records}"]
+    cells += [f"{row.minutes:.1f}", f"{row.processor_minutes:.1f}", f"{row.largest_process_gib:.1f} GiB"]
+    heads = ["weights", "formats", "records", "minutes", "of the processor", "largest process"]
+    machine = f"A cold run on {row.cores} cores of an {row.processor}, torch {row.torch}."
+    head = f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}"
+    return f"{head}\n| {' | '.join(cells)} |\n\n{machine}"

@@ -83,9 +83,15 @@ def define_env(env) -> None:
     ):
         env.macro(function)
     env.macro(counterexamples.table, "counterexamples")
-    for name in ("score", "table", "verdicts", "returned", "seconds", "back", "seeds_table"):
+    for name in ("table", "judged_table", "likelier", "verdicts", "returned", "seconds", "back", "seeds_table"):
         env.macro(getattr(foreign, name), f"foreign_{name}")
-    for function in (foreign.smollm2_score, foreign.smollm2_table):
+    for function in (
+        foreign.smollm2_score,
+        foreign.smollm2_table,
+        foreign.engine_table,
+        foreign.engine_ties,
+        foreign.audit_time,
+    ):
         env.macro(function)
     for function in (
         reference.command_line,
