@@ -30,3 +30,25 @@ def test_a_report_is_pictured_light_and_dark(tmp_path: Path):
 def test_a_report_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(SystemExit, match="make audit"):
         pictures.main(tmp_path / "none.html", tmp_path)
+
+
+def test_pages_of_a_site_are_pictured_light_and_dark_wide_and_narrow(site: Path, tmp_path: Path):
+    with playwright.sync_playwright() as engines:
+        if not any(map(shutil.which, pictures.NAMES)) and not os.path.exists(engines.chromium.executable_path):
+            pytest.skip("no Chromium is installed: `playwright install chromium`")
+    for name in ("index.html", "start/survive/index.html"):
+        (tmp_path / "site" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / name).write_bytes((site / name).read_bytes())
+    shutil.copytree(site / "assets", tmp_path / "site/assets")
+    made = {file.stem: Image.open(file).convert("L") for file in pictures.of_site(tmp_path / "site", tmp_path / "made")}
+    assert made.keys() == {
+        f"{name}-{scheme}-{kind}"
+        for name in ("index", "start-survive")
+        for scheme in ("light", "dark")
+        for kind in ("screen", "phone")
+    }
+    bright = {name: ImageStat.Stat(picture).mean[0] for name, picture in made.items()}
+    assert bright["start-survive-light-screen"] > 200 > 90 > bright["start-survive-dark-screen"]
+    assert {picture.width for picture in made.values()} == set(pictures.WIDTHS.values())
+    with pytest.raises(SystemExit, match="make docs"):
+        pictures.of_site(tmp_path / "none", tmp_path / "made")
