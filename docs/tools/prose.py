@@ -18,7 +18,7 @@ WORDS, NUMBERS = 25.0, 1.0
 """Most words a sentence, and numbers a sentence, that a page may have on average."""
 LONGEST = 40
 """Most words of any sentence."""
-CROWDED = 0.25
+CROWDED = 0.05
 """Most sentences of a page, as a share of all, that may hold more than one number in figures."""
 GENERATED = {"reference/params", "reference/command-line", "reference/api", "reference/audit-json", "reference/methods"}
 SKIPPED = "table | .//pre | .//figure | .//script | .//svg | .//h1 | .//h2 | .//h3 | .//h4"
