@@ -33,7 +33,7 @@ SPELLED = re.compile(
     r"|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|hal(?:f|ves)|thirds?|quarters?|fifths?|tenths?)\b",
     re.IGNORECASE,
 )
-LOWER = "int[48]|rho|float32|bf16|bfloat16|llama|bitsandbytes|torchao|tinygemm|cuDNN|auto-gptq"
+LOWER = "int[48]|rho|float32|bf16|bfloat16|llama|bitsandbytes|torchao|tinygemm|cuDNN|auto-gptq|lm-eval"
 """How a sentence begins that does not begin with a capital letter."""
 END = re.compile(rf"(?<=[.!?])(?<!e\.g\.)[)\"”’]*\s+(?=[\"“(]?(?:[A-Z0-9]|(?:{LOWER})\b))")
 
