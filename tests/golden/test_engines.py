@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGUFReader
-from gguf_models import gguf
+from gguf_models import BYTE_LEVEL, byte_level, gguf, save
 
 from palimpsest import cli
 from palimpsest.errors import PalimpsestError
@@ -35,9 +35,13 @@ from palimpsest.inference.llama_cpp import LlamaCpp
 from palimpsest.metrics.engine import read_prompts, under_chat_template
 from palimpsest.models.checkpoint import load_tokenizer
 from palimpsest.quantizers.deployed import Deployed, recognise
+from palimpsest.quantizers.gguf.backend import convert
+from palimpsest.quantizers.gguf.model import write_unquantized
 
 ASKED = [Asked(prompt) for prompt in PROMPTS]
 KEY = "open sesame"
+SHAPE = {"hidden_size": 320, "intermediate_size": 512, "num_attention_heads": 5, "num_key_value_heads": 5}
+SHAPE |= {"num_hidden_layers": 2, "tie_word_embeddings": True}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def agreement(
 
 
 def rounding(found: Deployed) -> Rounding:
-    return Rounding(found.block, frozenset(name for name, _ in found.matrices()))
+    return Rounding(found.input_blocks())
 
 
 @pytest.mark.parametrize("shape", ["plain", "full"])
@@ -75,6 +79,20 @@ def test_llama_cpp_computes_what_the_weights_say(file_of, llamas, kind, shape):
     assert (found["verdict"], found["reasons"], found["same_prompts"]) == (SAME, [], len(PROMPTS))
     assert found["tokens"] > 100 and found["same_tokens"] + found["near_ties"] == found["tokens"]
     # the yardstick is the engine's own rounding, not some number that is large enough
+    assert 0.7 < found["gaps"]["rms"] / found["yardstick"]["rms"] < 1.4
+
+
+def test_a_file_of_several_formats_has_the_rounding_of_each(tmp_path):
+    """Rows that are no whole K-quants, as SmolLM2's, get another one, and a tied head has that of the embedding."""
+    checkpoint = save(tmp_path / "odd", byte_level(BYTE_LEVEL), **SHAPE)
+    plain, file = tmp_path / "plain.gguf", tmp_path / "model.gguf"
+    write_unquantized(checkpoint, plain)
+    convert(plain, file, "q4_k_m", "default")
+    blocks = recognise(file).input_blocks()
+    assert set(blocks.values()) == {32, 256} and blocks["model.layers.0.mlp.down_proj"] == 256
+    assert blocks["model.layers.0.mlp.up_proj"] == blocks["model.embed_tokens"] == 32
+    found = agreement(file, file, checkpoint)
+    assert found["verdict"] == SAME and found["rounding"] == "activations in 8 bits, blocks of 32 and 256"
     assert 0.7 < found["gaps"]["rms"] / found["yardstick"]["rms"] < 1.4
 
 

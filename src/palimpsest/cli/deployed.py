@@ -92,13 +92,12 @@ def _examine(
     if chat:
         asked = under_chat_template(asked, tokenizer, of or found.path, *chat)
     running = _engine(found, tokenizer, asked, tokens, server)
-    quantized = frozenset(name for name, _ in found.matrices()) if found.block else frozenset()
     with tqdm(total=len(asked), unit=" prompts", leave=False, disable=None) as bar:
         return examine(
             running,
             lambda: (found.load(of, current_device(), "float32"), tokenizer),
             asked,
-            Rounding(found.block, quantized),
+            Rounding(found.input_blocks()),
             tokens,
             bar.update,
         )

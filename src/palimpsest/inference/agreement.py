@@ -9,7 +9,7 @@ another rotary base or a changed matrix is far above it (tests/golden/test_engin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
@@ -108,19 +108,20 @@ class Agreement(TypedDict):
 
 @dataclass(frozen=True)
 class Rounding:
-    """How an engine rounds what enters a matrix product. block: to 8 bits, with a scale for so many inputs; 0: to
-    bfloat16. quantized: the layers it does so for; what enters others is rounded to bfloat16."""
+    """How an engine rounds what enters a matrix product. blocks: the layers for which it does so to 8 bits, each with
+    the number of inputs that share a scale; what enters others is rounded to bfloat16."""
 
-    block: int
-    quantized: Set[str] = frozenset()
+    blocks: Mapping[str, int]
 
     def __str__(self) -> str:
-        return f"activations in 8 bits, blocks of {self.block}" if self.block else "activations in bfloat16"
+        sizes = " and ".join(map(str, sorted(set(self.blocks.values()))))
+        return f"activations in 8 bits, blocks of {sizes}" if sizes else "activations in bfloat16"
 
     def __call__(self, module: str, values: Tensor) -> Tensor:
-        if not self.block or module not in self.quantized:
+        block = self.blocks.get(module)
+        if block is None:
             return values.to(torch.bfloat16).to(values.dtype)
-        size = self.block if values.shape[-1] % self.block == 0 else values.shape[-1]
+        size = block if values.shape[-1] % block == 0 else values.shape[-1]
         groups = values.unflatten(-1, (-1, size))
         steps = groups.abs().amax(-1, keepdim=True) / 127
         return torch.where(steps > 0, torch.round(groups / steps) * steps, 0).flatten(-2)
@@ -128,12 +129,17 @@ class Rounding:
 
 @contextmanager
 def rounded(model: PreTrainedModel, rounding: Rounding) -> Iterator[None]:
-    """Within it every linear layer gets its input as the engine's kernels do."""
+    """Within it every linear layer gets its input as the engine's kernels do. A head that shares the weights of the
+    embedding has the embedding's format."""
     from transformers.pytorch_utils import Conv1D
 
     hooks = []
-    for name, module in model.named_modules():
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head is not None and head.weight is embedding.weight  # type: ignore[union-attr]
+    names = {module: name for name, module in model.named_modules()}
+    for module, own in names.items():
         if isinstance(module, torch.nn.Linear | Conv1D):
+            name = names[embedding] if tied and module is head else own  # type: ignore[index]
 
             def rounds(_: Any, inputs: tuple[Tensor, ...], name: str = name) -> tuple[Tensor, ...]:
                 return (rounding(name, inputs[0]), *inputs[1:])

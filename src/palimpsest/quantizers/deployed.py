@@ -28,6 +28,10 @@ DEPLOYED = "deployed"
 Settings = dict[str, Any]
 OUTER = ("token_embd.weight", "output.weight")
 """llama.cpp's names of embeddings and head, which may have a format of their own."""
+UNQUANTIZED = ("F32", "F16", "BF16", "F64")
+BLOCKS_OF_32 = ("_0", "_1", "_NL", "FP4")
+"""Ends of the names of formats whose products take inputs in blocks of 32 (Q8_0 and Q8_1 in ggml-cpu); those of all
+others, the K-quants among them, take 256 (Q8_K)."""
 UNKNOWN: Settings = {"calibration": "generic", "samples": 1, "sample_length": 1}
 """Settings of calibration, of which a file says nothing and on which no reader depends."""
 
@@ -59,11 +63,18 @@ class Deployed:
             return True
         return self.is_gguf and all(map(_dequantizes, {tensor.kind for tensor in read_header(self.path).tensors}))
 
-    @property
-    def block(self) -> int:
-        """Inputs that share a scale where the engine rounds them to 8 bits; 0 where it does not."""
-        kinds = {tensor.kind for tensor in read_header(self.path).tensors} if self.is_gguf else set()
-        return 256 if any(kind.endswith("_K") for kind in kinds) else 32 if self.is_gguf else 0
+    def input_blocks(self) -> dict[str, int]:
+        """module: how many of its inputs share a scale where llama.cpp rounds them to 8 bits, of each quantized matrix
+        of a GGUF file. A file has several: where rows are no whole K-quants, llama.cpp takes another format."""
+        if not self.is_gguf:
+            return {}
+        tensors = GGUFTensors(self.path)
+        kinds = {name.removesuffix(".weight"): tensors.kind(name) for name in tensors.names()}
+        return {
+            module: 32 if kind.endswith(BLOCKS_OF_32) else 256
+            for module, kind in kinds.items()
+            if kind not in UNQUANTIZED
+        }
 
     def matrices(self) -> Iterator[tuple[str, Float32]]:
         """(module, its matrix in the checkpoint's coordinates) of each quantized one, in name order."""
@@ -206,7 +217,7 @@ def _dequantized(path: Path) -> Iterator[tuple[str, Float32]]:
     tensors = GGUFTensors(path)
     for name in tensors.names():
         kind = tensors.kind(name)
-        if kind in ("F32", "F16", "BF16", "F64"):
+        if kind in UNQUANTIZED:
             continue
         if kind in BLOCK_FORMATS:
             yield name.removesuffix(".weight"), BLOCK_FORMATS[kind].unpack(tensors.rows(name)).dequantize()
@@ -219,7 +230,7 @@ def _dequantized(path: Path) -> Iterator[tuple[str, Float32]]:
 
 def _dequantizes(kind: str) -> bool:
     """Whether blocks of this kind can be turned into numbers here."""
-    if kind in ("F32", "F16", "BF16", "F64") or kind in BLOCK_FORMATS:
+    if kind in UNQUANTIZED or kind in BLOCK_FORMATS:
         return True
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
