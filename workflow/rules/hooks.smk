@@ -20,7 +20,7 @@ onstart:
             workflow.persistence, RECORDS.FilePersistence
         )
         if workflow.local_exec and in_files:
-            LASTING.append(outlast(KEPT))
+            LASTING.append(outlast(KEPT, workflow.persistence._lockfile.values()))
     heavy = [
         job for job in workflow.dag.needrun_jobs() if "gpu" in job.rule.resources
     ]

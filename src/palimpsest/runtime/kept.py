@@ -65,11 +65,13 @@ def keep(jobs: Iterable[Any], persistence: Any, folder: Path = FOLDER) -> list[K
     return kept
 
 
-def outlast(kept: Sequence[Kept], folder: Path = FOLDER) -> IO[bytes] | None:
+def outlast(kept: Sequence[Kept], locks: Iterable[str], folder: Path = FOLDER) -> IO[bytes] | None:
     """Write down what `keep` kept, for the run after this one if this one is killed. Returns what the run has to hold
-    open for as long as it lives; None where nothing was kept, or where the file system has no locks."""
-    if not kept:
-        return None
+    open for as long as it lives; None where the file system has no locks.
+
+    locks: Snakemake's own lock files of this run, which a killed run leaves behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     for step in kept:
         files = {str(path): str(second) for path, second in step.files.items()}
         place = next(iter(step.files.values())).parent / STEP
@@ -77,6 +79,8 @@ def outlast(kept: Sequence[Kept], folder: Path = FOLDER) -> IO[bytes] | None:
         place.write_text(json.dumps({"files": files, "records": records}))
     draft = folder / f"{RUN}.draft"
     held = open(draft, "wb")  # noqa: SIM115 - held while the run lives
+    held.write(json.dumps({"locks": [os.path.relpath(lock) for lock in locks]}).encode())
+    held.flush()
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
     except OSError:
@@ -87,7 +91,8 @@ def outlast(kept: Sequence[Kept], folder: Path = FOLDER) -> IO[bytes] | None:
 
 
 def put_back_after_a_kill(persistence: Callable[[], Any], log: Logger, folder: Path = FOLDER) -> None:
-    """Where a run was killed, put back what its unfinished steps made before; where one is at work, leave it alone.
+    """Where a run was killed, put back what its unfinished steps made before, and take its locks away; where one is at
+    work, leave it alone.
 
     persistence: makes Snakemake's, of this folder; the workflow has none before it is planned.
     """
@@ -100,6 +105,8 @@ def put_back_after_a_kill(persistence: Callable[[], Any], log: Logger, folder: P
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return
+        for lock in json.loads(held.read())["locks"]:
+            Path(lock).unlink(missing_ok=True)
         written = [json.loads(place.read_text()) for place in sorted(folder.glob(f"*/{STEP}"))]
         kept = [
             Kept({Path(path): Path(second) for path, second in step["files"].items()}, step["records"])

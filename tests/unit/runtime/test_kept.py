@@ -117,7 +117,7 @@ def test_where_files_cannot_have_two_names_they_are_copied(made, monkeypatch):
 def test_after_a_kill_the_next_run_puts_back_what_was_kept_and_no_sooner(made):
     job, records = made
     before = {output: Path(output).read_bytes() for output in job.output}
-    held = outlast(keep([job], records))
+    held = outlast(keep([job], records), [])
     run(job, records)
     put_back_after_a_kill(lambda: records, LOG)  # a dry run beside the run
     assert not any(Path(output).exists() for output in job.output) and set(job.output) == INCOMPLETE
@@ -130,7 +130,7 @@ def test_after_a_kill_the_next_run_puts_back_what_was_kept_and_no_sooner(made):
 
 def test_after_a_kill_what_snakemake_knew_nothing_of_it_knows_nothing_of(made):
     job, records = made
-    held = outlast(keep([job], Records()))
+    held = outlast(keep([job], Records()), [])
     run(job, records)
     held.close()
     put_back_after_a_kill(lambda: records, LOG)
@@ -139,7 +139,7 @@ def test_after_a_kill_what_snakemake_knew_nothing_of_it_knows_nothing_of(made):
 
 def test_after_a_kill_nothing_old_comes_back_beside_what_is_new(made):
     job, records = made
-    held = outlast(keep([job], records))
+    held = outlast(keep([job], records), [])
     run(job, records)
     (job.folder / "weights").write_text("new")
     held.close()
@@ -149,10 +149,18 @@ def test_after_a_kill_nothing_old_comes_back_beside_what_is_new(made):
 
 def test_a_run_that_was_killed_before_its_steps_began_left_nothing_to_put_back(made):
     job, records = made
-    outlast(keep([job], records)).close()
+    outlast(keep([job], records), []).close()
     put_back_after_a_kill(lambda: records, LOG)
     assert all(Path(output).exists() for output in job.output) and not FOLDER.exists()
-    assert outlast(keep([SimpleNamespace(output=["results/none.json"])], records)) is None
+    held = outlast(keep([SimpleNamespace(output=["results/none.json"])], records), ["locks/0.input.lock"])
+    Path("locks").mkdir()
+    own, others = Path("locks/0.input.lock"), Path("locks/1.input.lock")
+    own.touch(), others.touch()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert own.exists()  # the run lives
+    held.close()
+    put_back_after_a_kill(lambda: records, LOG)
+    assert not own.exists() and others.exists() and not FOLDER.exists()
     keep([job], records)  # killed before all was written down
     put_back_after_a_kill(lambda: records, LOG)
     assert FOLDER.exists() and not (FOLDER / RUN).exists()
@@ -164,4 +172,4 @@ def test_where_files_cannot_be_locked_nothing_is_said_to_last(made, monkeypatch)
 
     job, records = made
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert outlast(keep([job], records)) is None and not (FOLDER / RUN).exists()
+    assert outlast(keep([job], records), []) is None and not (FOLDER / RUN).exists()
