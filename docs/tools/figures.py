@@ -14,6 +14,7 @@ import yaml
 from scipy.optimize import isotonic_regression
 
 import evidence
+import foreign
 from evidence import PRETRAINED, SCRATCH, SMOLLM2, count, pairs, retained, scores
 from palimpsest.vocabulary import BFLOAT16, FLOAT32, FULL, STOCHASTIC
 
@@ -412,6 +413,35 @@ def dead_zone() -> Figure:
     )
 
 
+def foreign_seeds() -> Figure:
+    """What int4 takes back by learning rate in the families of checkpoints from other tools, a dot for each seed."""
+    rows = foreign.seeds().copy()
+    rows["family"] = rows.family.map(foreign.FAMILIES)
+    rows["learning rate"] = [f"{rate:.0e}".replace("e-0", "e-") for rate in rows.rate]
+    rates = [f"{rate:.0e}".replace("e-0", "e-") for rate in sorted(rows.rate.unique())]
+    shown = {name: STORAGES[name] for name in (BFLOAT16, FLOAT32)}
+    base = alt.Chart(rows).encode(
+        x=alt.X("learning rate:N", sort=rates, axis=alt.Axis(labelAngle=0)),
+        color=coloured("storage:N", shown, STORAGE_TITLE),
+    )
+    dots = base.mark_circle(size=45, opacity=0.7).encode(
+        y=alt.Y("back:Q", title="share of the forgetting, in nats, that int4 takes back (%)")
+    )
+    means = base.mark_line(strokeWidth=1.5, opacity=0.7).encode(y="mean(back):Q")
+    chart = (
+        alt.layer(means, dots)
+        .properties(width=125, height=230)
+        .facet(column=alt.Column("family:N", title=None, sort=list(foreign.FAMILIES.values()), header=TOP), spacing=14)
+    )
+    coarse = rows[rows.storage == BFLOAT16]
+    small, large = (coarse[side].back for side in (coarse.rate < 1e-5, coarse.rate >= 1e-5))
+    return chart, (
+        f"With bfloat16 weights int4 takes back {small.min():.0f} to {small.max():.0f} % of the forgetting at the two "
+        f"smaller learning rates, and at the larger ones {large.max():.0f} % at most. With float32 weights it takes back "
+        f"{rows[rows.storage == FLOAT32].back.max():.0f} % at most."
+    )
+
+
 RATES = {"1e-05": "#d1495b", "2e-05": "#e9a23b", "5e-05": "#2a9d8f", "0.0001": "#4a86e8", "not stated": "#8b949e"}
 
 
@@ -459,6 +489,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "formats-recovered": formats_recovered,
     "dead-zone": dead_zone,
     "public-results": public,
+    "foreign-seeds": foreign_seeds,
 }
 
 

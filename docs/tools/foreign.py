@@ -119,20 +119,6 @@ def back(end: str, query: str) -> str:
     return f"{getattr(found, end)():.0f}"
 
 
-def seeds_table() -> str:
-    """What int4 takes back, least to most over the seeds, by family, storage and learning rate, as Markdown."""
-    rates = sorted(seeds().rate.unique())
-    lines = [f"| model | {' | '.join(f'{rate:.0e}'.replace('e-0', 'e-') for rate in rates)} |"]
-    lines.append("|---|" + "---:|" * len(rates))
-    for family, name in FAMILIES.items():
-        for storage in STORAGES:
-            mine = seeds()[(seeds().family == family) & (seeds().storage == storage)]
-            found = [mine[mine.rate == rate].back for rate in rates]
-            cells = [f"{round(each.min())} to {round(each.max())}" for each in found]
-            lines.append(f"| {name}, {storage} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 @cache
 def smollm2() -> pd.DataFrame:
     """The audit of SmolLM2 and its files."""
