@@ -435,9 +435,10 @@ def foreign_seeds() -> Figure:
     )
     coarse = rows[rows.storage == BFLOAT16]
     small, large = (coarse[side].back for side in (coarse.rate < 1e-5, coarse.rate >= 1e-5))
+    above = "nothing" if large.max() < 1 else f"{large.max():.0f} % at most"
     return chart, (
         f"With bfloat16 weights int4 takes back {small.min():.0f} to {small.max():.0f} % of the forgetting at the two "
-        f"smaller learning rates, and at the larger ones {large.max():.0f} % at most. With float32 weights it takes back "
+        f"smaller learning rates, and {above} at the larger ones. With float32 weights it takes back "
         f"{rows[rows.storage == FLOAT32].back.max():.0f} % at most."
     )
 
