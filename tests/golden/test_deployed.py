@@ -116,6 +116,7 @@ def test_a_quantized_target_passed_off_is_flagged(name, deployed, models):
     """By the weights alone: embeddings and norms are the same in both."""
     record = compare_origin(recognise(deployed(OWN[name], "target")), models["attention"], models["target"])
     assert record["verdict"] == OF_TARGET and "in which the two differ are the target's" in record["reasons"][0]
+    assert not record["maybe_erased"]
     assert abs(record["held"]["share"]) < 0.3
 
 
@@ -160,6 +161,7 @@ def test_an_update_that_rounding_takes_away_is_the_targets_file(deployed, models
     tiny = moved(models["target"], tmp_path / "tiny", 1e-5, "q_proj.weight")
     record = compare_origin(recognise(deployed(Q4_0, "target")), tiny, models["target"])
     assert record["verdict"] == OF_TARGET and "nothing of the update is in it" in record["reasons"][0]
+    assert record["maybe_erased"]
 
 
 def test_blocks_without_a_reader_are_not_proven(deployed, models, tmp_path):

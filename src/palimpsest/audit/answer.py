@@ -1,13 +1,14 @@
 """The answer in one sentence, written from the numbers and from nothing else."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from palimpsest.audit.cautions import BELOW, DAMAGED, cautions, is_over_forgotten, join
 from palimpsest.audit.groups import headline_group
 from palimpsest.audit.reach import sentences
 from palimpsest.audit.retained import Retained
-from palimpsest.audit.shapes import Answer, AnswerNumbers, AuditTable, Cell, Group, RecoveryCell
-from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, UNDEFINED
+from palimpsest.audit.shapes import Answer, AnswerNumbers, Audit, AuditTable, Cell, Group, RecoveryCell
+from palimpsest.vocabulary import CONSTRAINED, CONTRAST, FULL, RETRAIN, UNDEFINED
 
 RECOVERS, HOLDS, INCONCLUSIVE = "recovers", "holds", "inconclusive"
 NOT_REACHED, NOT_MEMORISED, NOT_FORGOTTEN, DAMAGE = "not-reached", "not-memorised", "not-forgotten", "damaged"
@@ -49,6 +50,27 @@ def answer(audit: AuditTable, retained: Retained) -> Answer:
     return found
 
 
+def answer_without(audit: Audit, precisions: Collection[str]) -> Answer:
+    """The answer that leaves these precisions out, of whose files what was measured is another model's.
+
+    The intervals stay those of all precisions, which are the wider ones.
+    """
+    found, group = audit["answer"], headline_group(audit["averages"])
+    if "worst" not in found or group is None or found["regime"] not in (RECOVERS, HOLDS, INCONCLUSIVE, DAMAGE):
+        return found
+    measured = {
+        name: cell for name, cell in found["recovery"].items() if cell["value"] is not None and name not in precisions
+    }
+    if not measured:
+        text = f"No answer: {join(list(precisions))} is all that was measured, and no file of the unlearned model's."
+        return {**found, "regime": INCONCLUSIVE, "text": text}
+    full = _kept(audit, group, FULL)
+    worst = max(measured, key=lambda name: _value(measured[name]))
+    words = ABOVE_RETRAIN if any(model["kind"] == RETRAIN for model in audit["models"]) else SHARES
+    regime, text = _said(audit, group["models"], full, measured, worst, words)
+    return {**found, "regime": regime, "text": text, "worst": worst}
+
+
 def _measured(audit: AuditTable, retained: Retained) -> Answer:
     """The answer of the numbers alone.
 
@@ -87,11 +109,19 @@ def _measured(audit: AuditTable, retained: Retained) -> Answer:
     numbers["worst"] = worst
     if full["value"] >= rules.forgotten_below:
         return _record(*_remembers(audit, retained, full), *notes, numbers)
-    regime = _regime(full, measured, rules.negligible)
-    if regime != RECOVERS and (damage := _damage(audit, group["models"], full, measured)):
-        return _record(DAMAGE, damage, *notes, numbers)
     words = ABOVE_RETRAIN if retained.retrain else SHARES
-    return _record(regime, _sentence(regime, full, measured, worst, rules.negligible, words), *notes, numbers)
+    return _record(*_said(audit, group["models"], full, measured, worst, words), *notes, numbers)
+
+
+def _said(
+    audit: AuditTable, models: list[str], full: Cell, measured: dict[str, RecoveryCell], worst: str, words: Words
+) -> tuple[str, str]:
+    """The regime and the sentence where the models had forgotten in full precision."""
+    negligible = audit["rules"]["negligible"]
+    regime = _regime(full, measured, negligible)
+    if regime != RECOVERS and (damage := _damage(audit, models, full, measured)):
+        return DAMAGE, damage
+    return regime, _sentence(regime, full, measured, worst, negligible, words)
 
 
 def _remembers(audit: AuditTable, retained: Retained, full: Cell) -> tuple[str, str]:

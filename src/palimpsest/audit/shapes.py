@@ -199,7 +199,8 @@ class Reach(TypedDict):
 class DeployedFile(TypedDict):
     """A precision that is a file which was quantized elsewhere. model: that it is of, by params.yaml; path: there;
     format: what it is; verdict, reasons: of palimpsest.quantizers.origin, on whether it is that model's; codes_sha256:
-    of its codes and scales; None where these have no reader, which is `not_proven`, why not."""
+    of its codes and scales; None where these have no reader, which is `not_proven`, why not. maybe_erased: where the
+    verdict is "the target's", whether it may as well be the model's own, from which rounding took the update away."""
 
     precision: str
     model: str
@@ -208,6 +209,7 @@ class DeployedFile(TypedDict):
     verdict: str
     reasons: list[str]
     codes_sha256: str | None
+    maybe_erased: bool
     not_proven: NotRequired[str]
 
 

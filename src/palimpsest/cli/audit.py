@@ -197,6 +197,7 @@ def _gpus(options: Sequence[str]) -> list[str]:
 def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
     """Run the study, then print its answer, the verdicts and where the report is; ends with the worst verdict's exit
     code."""
+    from palimpsest.audit.deployed import is_another_models
     from palimpsest.audit.records import read_audit
     from palimpsest.verdict.gate import read_verdicts, worst_model
     from palimpsest.verdict.records import EXIT_CODES
@@ -204,7 +205,8 @@ def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
 
     if subprocess.run(_snakemake(folder, "--cores", cores, "--quiet", "reason", *_gpus(options), *options)).returncode:
         raise PalimpsestError("the run failed, see above; what is done is kept: mend it, and say the same again.")
-    said = read_audit(folder / "results/audit.json")["answer"]
+    audit = read_audit(folder / "results/audit.json")
+    said = audit["answer"]
     print()
     print("\n".join(said[part] for part in ("text", "contrast", "caution") if said[part]))  # type: ignore[literal-required]
     judged = read_verdicts(path.parent for path in sorted((folder / "results/verdict").glob("*/manifest.json")))
@@ -213,8 +215,11 @@ def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
             *(f"{name} in {one['format']}, {one['metric']}: {one['verdict']}." for one in record["formats"]), sep="\n"
         )
     if judged:
-        worst = worst_model(judged)[1]
-        print(f"{worst['verdict']}: {worst['reason']}. {NEXT[worst['verdict']]}")
+        model, worst = worst_model(judged)
+        wrong = [(each["model"], each["precision"]) for each in audit.get("deployed", []) if is_another_models(each)]
+        is_wrong = (model, worst["worst"]["format"]) in wrong
+        remedy = f"Do not ship this file: it is the target's, not {model}'s." if is_wrong else NEXT[worst["verdict"]]
+        print(f"{worst['verdict']}: {worst['reason']}. {remedy}")
     print(f"The report: {folder / 'results/report.html'}")
     if judged:
         raise Outcome(EXIT_CODES[worst["verdict"]])

@@ -19,7 +19,7 @@ from palimpsest.quantizers.proof import prove
 
 log = logging.getLogger(__name__)
 
-TOLD = ("format", "verdict", "reasons", "relative_error", "own_error", "values", "unquantized", "held")
+TOLD = ("format", "verdict", "reasons", "maybe_erased", "relative_error", "own_error", "values", "unquantized", "held")
 """Of what `compare_origin` finds, what a manifest says."""
 
 

@@ -86,7 +86,9 @@ class Held(TypedDict):
 
 class OriginRecord(TypedDict):
     """What `palimpsest deployed` finds. relative_error: |Q - W| / |W|; own_error: of our own quantizer; None where the
-    file's matrices are not read, or ours are not made. values, held: None likewise, and without a target."""
+    file's matrices are not read, or ours are not made. values, held: None likewise, and without a target. maybe_erased:
+    of the verdict "the target's", whether the file may as well be the checkpoint's, without the update that rounding
+    took away."""
 
     file: str
     checkpoint: str
@@ -94,6 +96,7 @@ class OriginRecord(TypedDict):
     format: str
     verdict: str
     reasons: list[str]
+    maybe_erased: bool
     not_proven: str
     matrices: int
     relative_error: float | None
@@ -136,6 +139,7 @@ def compare_origin(found: Deployed, checkpoint: Path, target: Path | None = None
         format=found.format,
         verdict=UNKNOWN,
         reasons=[],
+        maybe_erased=False,
         not_proven=found.why_not,
         matrices=sums.matrices,
         relative_error=(sums.error / sums.norm) ** 0.5 if sums.norm else None,
@@ -383,6 +387,7 @@ def _by_values(record: OriginRecord, found: Deployed) -> str:
     if ours < whole:
         record["reasons"].append(f"{whole - ours:,} of {whole:,} weights differ, as on borders where processors differ")
     if record["target"] and theirs == whole and not alone:
+        record["maybe_erased"] = True
         return _say(
             record,
             OF_TARGET,
@@ -402,6 +407,7 @@ def _by_update(record: OriginRecord, found: Deployed) -> str:
         return ""
     share = f"it holds {held['share']:.0%} of the update (standard error {held['error']:.1%})"
     if held["share"] < LOST:
+        record["maybe_erased"] = True
         return _say(record, OF_TARGET, f"{share}: it is the target's, or rounding took the update away")
     record["reasons"].append(share)
     return "" if held["share"] >= HELD else _say(record, UNKNOWN)

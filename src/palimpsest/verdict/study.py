@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from palimpsest.artefacts import MANIFEST, read_record, verify_files
+from palimpsest.audit.deployed import OF_TARGET, passed_off
 from palimpsest.audit.records import read_audit
 from palimpsest.corpus.layout import read_rows
 from palimpsest.errors import PalimpsestError, choose
@@ -107,6 +108,11 @@ def _measured(results: Path, audit: Mapping[str, Any], model: str, names: Mappin
         f"{each['precision']} is a file whose codes are not proven here: {each['not_proven']}."
         for each in audit.get("deployed", [])
         if each["model"] == model and each.get("not_proven")
+    ]
+    notes += [
+        passed_off(each)
+        for each in audit.get("deployed", [])
+        if each["model"] == model and each["verdict"] == OF_TARGET
     ]
     labels, subjects = _labels(results / "corpus", metric, [int(place) for place in ids])
     return Measured(
