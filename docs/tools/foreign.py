@@ -10,6 +10,7 @@ from functools import cache
 import pandas as pd
 
 from evidence import FOLDER
+from palimpsest.survival.prediction import KEPT, classify, read_table
 from palimpsest.vocabulary import BFLOAT16, FLOAT32, FULL, TARGET, UNLEARNED
 
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "gemma3_text": "Gemma 3", "gpt_neox": "GPT-NeoX"}
@@ -85,14 +86,26 @@ def verdicts() -> str:
     return "\n".join(lines)
 
 
+def is_returned(family: str, storage: str, precision: str) -> bool:
+    """Whether a format brings back at least half of the answers that the model had forgotten: half of the way from its
+    KnowMem in bf16 to that of the equally quantized target."""
+    before, after = (score(family, storage, each) for each in (FULL, precision))
+    return after - before >= (score(family, storage, precision, model=TARGET) - before) / 2
+
+
 def returned(storage: str, precision: str) -> str:
-    """In how many of the families a format brings back at least half of the answers that the model had forgotten: half
-    of the way from its KnowMem in bf16 to that of the equally quantized target."""
-    found = 0
-    for family in families():
-        before, after = (score(family, storage, each) for each in (FULL, precision))
-        found += after - before >= (score(family, storage, precision, model=TARGET) - before) / 2
+    """In how many of the families a format does so."""
+    found = sum(is_returned(family, storage, precision) for family in families())
     return f"{found} of {len(families())}"
+
+
+def foretold_kept(storage: str, precision: str) -> str:
+    """Of the families in which it does so, in how many `palimpsest survive` foretells that the forgetting is kept."""
+    table = read_table()
+    thresholds = table["restored_below"], table["kept_from"]
+    back = [family for family in families() if is_returned(family, storage, precision)]
+    said = [classify(score(family, storage, precision, "rho"), thresholds) for family in back]
+    return f"{said.count(KEPT)} of {len(back)}"
 
 
 def seconds(most: bool) -> str:

@@ -83,7 +83,7 @@ def define_env(env) -> None:
     ):
         env.macro(function)
     env.macro(counterexamples.table, "counterexamples")
-    for name in ("table", "judged_table", "likelier", "verdicts", "returned", "seconds", "back"):
+    for name in ("table", "judged_table", "likelier", "verdicts", "returned", "foretold_kept", "seconds", "back"):
         env.macro(getattr(foreign, name), f"foreign_{name}")
     for function in (
         foreign.smollm2_score,

@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -197,11 +197,9 @@ def _gpus(options: Sequence[str]) -> list[str]:
 def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
     """Run the study, then print its answer, the verdicts and where the report is; ends with the worst verdict's exit
     code."""
-    from palimpsest.audit.deployed import is_another_models
     from palimpsest.audit.records import read_audit
     from palimpsest.verdict.gate import read_verdicts, worst_model
     from palimpsest.verdict.records import EXIT_CODES
-    from palimpsest.verdict.text import NEXT
 
     if subprocess.run(_snakemake(folder, "--cores", cores, "--quiet", "reason", *_gpus(options), *options)).returncode:
         raise PalimpsestError("the run failed, see above; what is done is kept: mend it, and say the same again.")
@@ -216,10 +214,21 @@ def _run(folder: Path, cores: str, options: Sequence[str]) -> None:
         )
     if judged:
         model, worst = worst_model(judged)
-        wrong = [(each["model"], each["precision"]) for each in audit.get("deployed", []) if is_another_models(each)]
-        is_wrong = (model, worst["worst"]["format"]) in wrong
-        remedy = f"Do not ship this file: it is the target's, not {model}'s." if is_wrong else NEXT[worst["verdict"]]
+        remedy = _remedy(audit, model, worst)
         print(f"{worst['verdict']}: {worst['reason']}. {remedy}")
     print(f"The report: {folder / 'results/report.html'}")
     if judged:
         raise Outcome(EXIT_CODES[worst["verdict"]])
+
+
+def _remedy(audit: Mapping[str, Any], model: str, record: Mapping[str, Any]) -> str:
+    """What to do about a model's verdict, of which `record` is verdict.json. A file that is the target's needs no other
+    unlearning."""
+    from palimpsest.audit.deployed import is_another_models
+    from palimpsest.verdict.text import NEXT
+
+    for file in audit.get("deployed", []):
+        judged = (file["model"], file["precision"]) == (model, record["worst"]["format"])
+        if judged and is_another_models(file):
+            return f"Do not ship this file: it is the target's, not {model}'s."
+    return NEXT[record["verdict"]]

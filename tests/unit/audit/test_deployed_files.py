@@ -8,6 +8,7 @@ from made_study import make_study
 from palimpsest.audit import deployed
 from palimpsest.audit.deployed import about_files, attach_files
 from palimpsest.audit.table import collect
+from palimpsest.cli.audit import _remedy
 from palimpsest.errors import PalimpsestError
 from palimpsest.quantizers import origin
 from palimpsest.vocabulary import FULL
@@ -77,3 +78,15 @@ def test_a_file_whose_update_rounding_took_away_is_what_the_answer_is_about(tmp_
     unsaid["deployed"].pop("maybe_erased")  # of an older record
     attach_files(unread := deepcopy(before), [unsaid])
     assert unread["answer"]["text"] == before["answer"]["text"]
+
+
+def test_the_remedy_for_a_file_that_is_the_targets_is_the_right_file():
+    record = {"verdict": "RELAPSES", "worst": {"format": "phone"}}
+    audit = {"answer": {"regime": "holds", "text": "", "contrast": "", "caution": ""}, "averages": {}}
+    attach_files(audit, [manifest("phone", origin.OF_TARGET, [])])
+    assert _remedy(audit, "ga", record) == "Do not ship this file: it is the target's, not ga's."
+    assert "unlearn with float32" in _remedy(audit, "npo", record)
+    attach_files(audit, [manifest("phone", origin.OF_TARGET, [], erased=True)])
+    assert "unlearn with float32" in _remedy(audit, "ga", record) and "unlearn with float32" in _remedy(
+        {}, "ga", record
+    )
