@@ -126,6 +126,28 @@ def test_a_quantized_target_is_flagged_by_what_is_not_quantized(deployed, models
     assert compare_origin(recognise(deployed(NF4, "target")), models["unlearned"])["verdict"] == NOT_OF_IT
 
 
+def test_a_file_of_a_sibling_is_neither_the_checkpoints_nor_the_targets(models, tmp_path):
+    """Five steps, taken with float32 weights and with bfloat16 ones, of which they move the small: the file of the
+    latter has the scales of the target, and so nearly all of its values."""
+    weights, random = load_file(models["target"] / "model.safetensors"), np.random.default_rng(0)
+    precise, coarse = dict(weights), dict(weights)
+    for name in (name for name in weights if name.endswith("proj.weight")):
+        step = 1.3e-4 * random.choice([-1, 1], weights[name].shape).astype(np.float32)
+        precise[name] = weights[name].astype(np.float32) + 5 * step
+        for _ in range(5):
+            coarse[name] = (coarse[name].astype(np.float32) + step).astype(ml_dtypes.bfloat16)
+    for which, tensors in (("precise", precise), ("coarse", coarse)):
+        shutil.copytree(models["target"], tmp_path / which)
+        save_file(tensors, tmp_path / which / "model.safetensors", {"format": "pt"})
+    (tmp_path / "file").mkdir()
+    make_quantizer(Q4_0).quantize(tmp_path / "coarse", tmp_path / "file", [])
+    record = compare_origin(recognise(tmp_path / "file"), tmp_path / "precise", models["target"])
+    assert record["values"]["decided_target"] > 0.9 * record["values"]["decisive"] and record["held"]["share"] > 0.5
+    assert record["verdict"] == NOT_OF_IT and "another model of that target's" in record["reasons"][-1]
+    own = compare_origin(recognise(tmp_path / "file"), tmp_path / "coarse", models["target"])
+    assert own["verdict"] == SAME
+
+
 def test_a_file_of_another_model_is_none_of_this(deployed, models):
     record = compare_origin(recognise(deployed(RTN, "target")), models["stranger"], models["unlearned"])
     assert record["verdict"] == NOT_OF_IT and "where this format allows" in record["reasons"][0]

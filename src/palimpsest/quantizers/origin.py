@@ -376,11 +376,12 @@ def _by_values(record: OriginRecord, found: Deployed) -> str:
     decisive, sure = values["decisive"], SURE * values["decisive"]
     alone = record["unquantized"]["checkpoint_alone"]
     if decisive >= FEW and values["decided_target"] >= sure and not alone:
-        return _say(
-            record,
-            OF_TARGET,
-            f"{values['decided_target']:,} of the {decisive:,} weights in which the two differ are the target's",
-        )
+        told = f"{values['decided_target']:,} of the {decisive:,} weights in which the two differ are the target's"
+        held = record["held"]
+        if held and held["error"] <= UNSURE and held["share"] >= HELD and theirs < SAME_FROM * whole:
+            of_another = f"but not all, and it holds {held['share']:.0%} of the update: another model of that target's"
+            return _say(record, NOT_OF_IT, told, of_another)
+        return _say(record, OF_TARGET, told)
     if ours < SAME_FROM * whole:
         one_way = found.settings["backend"] in ONE_WAY or found.settings.get("format") == "q8_0"
         return _say(record, NOT_OF_IT, _how_alike(record), "its format has no other settings") if one_way else ""
