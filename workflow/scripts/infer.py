@@ -20,6 +20,7 @@ from palimpsest.inference.answers import answer_tokens, true_answers, with_gradi
 from palimpsest.inference.files import ANSWERS, write_answers, write_log_probs, write_responses
 from palimpsest.inference.generation import generate
 from palimpsest.inference.likelihood import split_log_probs
+from palimpsest.inference.products import multiply_by_blocks
 from palimpsest.inference.requests import corpus_requests
 from palimpsest.models.checkpoint import current_device, load_tokenizer
 from palimpsest.quantizers import make_quantizer
@@ -34,6 +35,7 @@ def infer(
         verify_files(each)
     texts, tokenizer, device = read_corpus(corpus), load_tokenizer(source), current_device()
     network = make_quantizer(quantizer).load(source, device, settings["compute"])
+    multiply_by_blocks(network)
     template = make_template(settings.get("prompt"))
     lengths = settings["verbmem_tokens"], settings["knowmem_tokens"], settings["in_context_examples"]
     requests = corpus_requests(texts, tokenizer, *lengths, template)
