@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
-from palimpsest.survival.prediction import forgotten_and_returned, outcome, read_table
+from palimpsest.survival.prediction import (
+    classify,
+    corpus_of,
+    forgotten_and_returned,
+    outcome,
+    read_table,
+    thresholds_without,
+)
 from palimpsest.tables.seeds import seeds_table
 from palimpsest.vocabulary import BFLOAT16, FLOAT32, FORGET_METRICS, FULL, HEADLINE, RETRAIN, TARGET, UNLEARNED
 
@@ -24,6 +32,8 @@ FOLDER = REPOSITORY / "docs/evidence"
 EIGHT_BITS = {"bnb-int8", "rtn-int8", "w8a8", "fp8", "gguf-q8_0", "torchao-int8"}
 SCRATCH, SMOLLM2, PRETRAINED = "from scratch, 13 to 210 M", "SmolLM2, 135 M", "pretrained, 341 M"
 BASES = {"scratch": SCRATCH, "smollm2": SMOLLM2, "pretrained": PRETRAINED}
+PRETRAINED_STUDIES = ("pretrained", "pretrained-seeds")
+"""Studies of PRETRAINED. The packaged table of pairs has none of them: no threshold was chosen on them."""
 SIZES = {SCRATCH: None, SMOLLM2: 134_515_008, PRETRAINED: 341_099_520}
 RULES = {"forgotten_below": 50.0, "negligible": 10.0, "minimum_gap": 5.0}
 """`rules` of every study's params.yaml: what counts as forgotten in bf16, percent; what counts as nothing, points; how
@@ -72,6 +82,36 @@ def pairs_of(study: str) -> list[dict]:
     return found
 
 
+def spread(study: str, column: str, model: str, precision: str) -> str:
+    """One column of a model at a precision: the mean over its seeds and, in brackets, the least and the greatest seed
+    where they differ once rounded."""
+    values = scores(study).query("model == @model and precision == @precision")[column]
+    mean, least, most = (whole(value) for value in (score(study, column, model, precision), values.min(), values.max()))
+    return mean if least == most else f"{mean} ({least} to {most})"
+
+
+def target_keeps(study: str, metric: str, precision: str) -> str:
+    """Of a score of the target in bf16: what it has at a precision, percent, in the seed that keeps least."""
+    known = scores(study).query("kind == @TARGET").set_index(["precision", "seed"])[metric]
+    return whole(100 * (known[precision] / known[FULL]).min())
+
+
+@cache
+def _shares(study: str) -> pd.DataFrame:
+    """docs/evidence/STUDY-shares.csv, which `python docs/tools/shares.py` prints."""
+    return pd.read_csv(FOLDER / f"{study}-shares.csv")
+
+
+def kept_share(study: str, models: str, denominator: str, precision: str) -> str:
+    """What some models, joined by ", ", keep of the forget knowledge by a denominator: mean over them and their seeds,
+    percent, with the interval over prompts and questions in brackets. Raises LookupError where there is no such row."""
+    rows = _shares(study).query("models == @models and denominator == @denominator and precision == @precision")
+    if len(rows) != 1:
+        raise LookupError(f"docs/evidence/{study}-shares.csv has no {denominator} of {models} in {precision}")
+    row = rows.iloc[0]
+    return f"{whole(row.share)} ({whole(row.low)} to {whole(row.high)})"
+
+
 def _broken() -> set[tuple[str, str, int]]:
     """Study, model and seed of those whose Utility in bf16 is below half of the target's."""
     found = set()
@@ -85,14 +125,22 @@ def _broken() -> set[tuple[str, str, int]]:
 
 @cache
 def pairs() -> pd.DataFrame:
-    """All measured pairs. Columns beside the table's: base, bits (4 or 8), finer (weights stored more finely than
-    bfloat16), broken, recovered (percent)."""
+    """All measured pairs. Columns beside the table's: tabled (of the packaged table), base, bits (4 or 8), finer
+    (weights stored more finely than bfloat16), broken, recovered (percent)."""
     table = read_table()
     assert table is not None, "the package ships its table"
-    rows = pd.DataFrame([*table["measured"], *pairs_of("pretrained")])
+    thresholds = thresholds_without(table["measured"], "corpus")
+    rows = pd.DataFrame(
+        [pair | {"tabled": True} for pair in table["measured"]]
+        + [
+            pair | {"tabled": False, "foretold": classify(pair["rho"], thresholds[_corpus(study)])}
+            for study in PRETRAINED_STUDIES
+            for pair in pairs_of(study)
+        ]
+    )
     broken = _broken()
     rows["base"] = [
-        SMOLLM2 if size == SIZES[SMOLLM2] else PRETRAINED if study == "pretrained" else SCRATCH
+        SMOLLM2 if size == SIZES[SMOLLM2] else PRETRAINED if study in PRETRAINED_STUDIES else SCRATCH
         for size, study in zip(rows.parameters, rows.study, strict=True)
     ]
     rows["bits"] = rows.precision.isin(EIGHT_BITS).map({True: 8, False: 4})
@@ -100,6 +148,12 @@ def pairs() -> pd.DataFrame:
     rows["broken"] = [key in broken for key in zip(rows.study, rows.model, rows.seed, strict=True)]
     rows["recovered"] = 100 * rows.recovered_share
     return rows
+
+
+def _corpus(study: str) -> str:
+    """The text of a study, as the packaged table names it."""
+    params = yaml.safe_load((REPOSITORY / "studies" / study / "params.yaml").read_text(encoding="utf-8"))
+    return corpus_of(params["corpus"])
 
 
 def count(query: str = "index >= 0", **equal: object) -> int:
@@ -134,10 +188,10 @@ def prediction(name: str) -> float:
     return table[name]
 
 
-def pairs_wrong(**equal: object) -> str:
-    """What the thresholds get wrong, in percent of the pairs with these columns, chosen without the same corpus."""
-    rows = pairs()
-    rows = rows[rows.study != "pretrained"]
+def pairs_wrong(query: str = "tabled", **equal: object) -> str:
+    """What the thresholds, chosen without the same corpus, get wrong: in percent of the pairs that a pandas query (see
+    `share`) and equal columns leave."""
+    rows = pairs().query(query, local_dict=BASES)
     for name, value in equal.items():
         rows = rows[rows[name] == value]
     return f"{100 * (rows.foretold != rows.outcome).mean():.0f} %"
@@ -367,10 +421,10 @@ def kernels_table() -> str:
     )
 
 
-def pretrained_base(seed: int) -> dict[str, Any]:
-    """What docs/evidence/pretrained-base.json has of the base of a seed."""
+def pretrained_base(study: str) -> dict[str, Any]:
+    """What docs/evidence/pretrained-base.json has of the base of docs/evidence/STUDY.csv."""
     bases = json.loads((FOLDER / "pretrained-base.json").read_text(encoding="utf-8"))["bases"]
-    return next(base for base in bases if base["seed"] == seed)
+    return next(base for base in bases if base["study"] == study)
 
 
 def between_seeds_table() -> str:
