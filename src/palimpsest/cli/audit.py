@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from palimpsest.study.new_study import Wanted
 
 FORMATS = "bnb-nf4,gptq,gguf-q4_k_m"
+"""What a new study has where they fit the target (palimpsest.study.new_study.DEFAULTS)."""
 
 Target = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Before unlearning: a folder, a hub name or a GGUF file.")
@@ -33,7 +34,10 @@ Holdout = Annotated[
 ]
 Formats = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help=f"With commas; {FORMATS} in a new study. An unknown name prints the list."),
+    typer.Option(
+        metavar="NAMES",
+        help=f"With commas; {FORMATS} in a new study, where they fit. An unknown name prints the list.",
+    ),
 ]
 Prompt = Annotated[
     str | None,
@@ -94,7 +98,7 @@ def audit(
 
     file = out / PARAMS
     files = {name: str(path) for name, path in named_files(deployed or []).items()}
-    named = _names(formats, "" if file.exists() or files else FORMATS)
+    named = _names(formats, target, not file.exists() and not files)
     models = str(target or ""), str(unlearned or ""), str(forget or "")
     wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, files)
     if not file.exists():
@@ -139,7 +143,7 @@ def new(
     models = str(target or ""), str(unlearned or ""), str(forget or "")
     if any(models):
         files = {name: str(path) for name, path in named_files(deployed or []).items()}
-        named = _names(formats, "" if files else FORMATS)
+        named = _names(formats, target, not files)
         wanted = Wanted(*models, named, retrain, retain, holdout, prompt, system, date, note, files)
         file = write_study(study, _complete(wanted), "new")
         print(f"The study: {file}\nRun it: palimpsest audit --out {study}")
@@ -148,9 +152,17 @@ def new(
         print(f"The study: {file}\nRun it: snakemake --snakefile {SNAKEFILE} --directory {study} --cores all")
 
 
-def _names(formats: str | None, otherwise: str) -> list[str]:
-    names = [name.strip() for name in (otherwise if formats is None else formats).split(",")]
-    return list(dict.fromkeys(filter(None, names)))
+def _names(formats: str | None, target: str | None, choose: bool) -> list[str]:
+    """Those that are said. choose: whether a study gets some where none is; what is not the usual is printed."""
+    from palimpsest.study.new_study import default_formats
+
+    if formats is None:
+        found = default_formats(target or "") if choose else []
+        if other := [name for name in found if name not in FORMATS.split(",")]:
+            usual = FORMATS.replace(",", ", ")
+            print(f"The formats: {', '.join(found)}. Not all of {usual} fit {target}, so it has {', '.join(other)}.")
+        return found
+    return list(dict.fromkeys(filter(None, (name.strip() for name in formats.split(",")))))
 
 
 def _complete(wanted: "Wanted") -> "Wanted":

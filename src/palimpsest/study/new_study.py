@@ -24,7 +24,8 @@ from palimpsest.errors import PalimpsestError, choose
 from palimpsest.models.chat import chat_template_of
 from palimpsest.models.likeness import is_hub_name
 from palimpsest.models.lora import is_adapter
-from palimpsest.models.outline import check_is_checkpoint
+from palimpsest.models.outline import check_is_checkpoint, has_weights
+from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC
 from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.study.dvc import SCHEMA
@@ -44,6 +45,8 @@ RETAIN_RECORDS = 100
 """Of a larger retain set so many are asked: they show damage, and cost as much as those of the forget set."""
 TOFU_RECORDS = 20
 """Of each author, in TOFU's forget files."""
+DEFAULTS = (("bnb-nf4",), ("gptq", "hqq-int4", "rtn-int4"), ("gguf-q4_k_m", "gguf-q4_0"))
+"""The formats of a new study where nobody names any: of each row the first that fits the target."""
 CALIBRATION = {"calibration": GENERIC, "samples": 16, "sample_length": 256}
 """Of formats that calibrate: text that has nothing to do with the study, as whoever ships a file takes."""
 
@@ -221,6 +224,25 @@ def known_formats() -> Mapping[str, Mapping[str, Any]]:
     for study in reversed(STUDIES):
         found |= read_params(repository() / study)["quantizers"]
     return {name: settings for name, settings in found.items() if name != FULL}
+
+
+def default_formats(target: str) -> list[str]:
+    """One of each row of DEFAULTS: the first that the target's family and widths allow, where they are known before it
+    is loaded. Where none is, the row's first, which planning refuses with the reason."""
+    folder = Path(target)
+    if not target or not has_weights(folder):
+        return [row[0] for row in DEFAULTS]
+    return [next((name for name in row if _fits(name, folder)), row[0]) for row in DEFAULTS]
+
+
+def _fits(name: str, folder: Path) -> bool:
+    quantizer = make_quantizer(_settings(name))
+    try:
+        quantizer.check_family(folder)
+        quantizer.check_checkpoint(folder)
+    except PalimpsestError:
+        return False
+    return True
 
 
 def add_formats(file: Path, wanted: Wanted) -> list[str]:

@@ -8,8 +8,18 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
+from palimpsest.cli.audit import FORMATS
 from palimpsest.errors import PalimpsestError
-from palimpsest.study.new_study import Wanted, add_formats, differences, with_entries, write_default, write_study
+from palimpsest.models.outline import write_outline
+from palimpsest.study.new_study import (
+    Wanted,
+    add_formats,
+    default_formats,
+    differences,
+    with_entries,
+    write_default,
+    write_study,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -149,6 +159,21 @@ def test_a_format_is_added_and_the_rest_stays_as_a_person_left_it(wanted, tmp_pa
     assert set(edited.splitlines()) <= set(file.read_text().splitlines())
     before = file.read_text()
     assert add_formats(file, Wanted("", "", "", ["rtn-int4"])) == [] and file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("width", "formats"),
+    [(256, ["bnb-nf4", "gptq", "gguf-q4_k_m"]), (576, ["bnb-nf4", "hqq-int4", "gguf-q4_0"])],
+)
+def test_formats_that_nobody_named_fit_the_target(tmp_path, width, formats):
+    """576 is the width of SmolLM2-135M: no whole groups of 128, and no K-quants."""
+    config = {"model_type": "llama", "vocab_size": 64, "hidden_size": width, "intermediate_size": 2 * width}
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 4, "max_position_embeddings": 512}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_outline(tmp_path, config)
+    assert default_formats(str(tmp_path)) == formats
+    assert default_formats("org/target") == default_formats("") == ["bnb-nf4", "gptq", "gguf-q4_k_m"]
+    assert ",".join(default_formats("")) == FORMATS
 
 
 def test_entries_are_added_to_a_block_in_any_place():
