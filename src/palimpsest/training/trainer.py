@@ -18,6 +18,7 @@ from palimpsest.errors import choose
 from palimpsest.models.head import LIMIT, Unprojected
 from palimpsest.models.sequences import check_room, pad_by_length
 from palimpsest.models.tokens import UNITS, Groups, Tokens, Unit, count_units, cross_entropy, forward
+from palimpsest.training import packed
 from palimpsest.training.batches import Batch, Collator, Places
 from palimpsest.training.fused import (
     added_gradients,
@@ -72,6 +73,7 @@ class NextTokenTrainer(Trainer):
         self.history: list[float] = []  # of each step
         self.parts: list[Tensor] = []  # of the step's loss, one of each batch
         self.fused = False  # see `fused`; while training only
+        self.packed = packed.is_packed(self.model)
         self.batches: list[Batch] = []  # of the step
         self.whole: dict[str, Counter[Unit]] = {}  # units in all batches of the step, where it has several
 
@@ -101,7 +103,10 @@ class NextTokenTrainer(Trainer):
     def tokens_of(
         self, model: Any, groups: Groups, layer: int | None = None, fused: bool = True
     ) -> tuple[Tokens, Tensor]:
-        """As `forward`; where training is fused and the loss can be, without logits."""
+        """As `forward`; where training is fused and the loss can be, without logits, and where it can be, without
+        padding."""
+        if self.packed and layer is None and model is self.model:
+            return packed.forward(model, groups, self.accelerator.autocast)
         if not (self.fused and fused and layer is None):
             return forward(model, groups, layer)
         trained: Any = self.model
