@@ -54,6 +54,12 @@ class Unprojected:
             self.known["nll"] = cast(Tensor, _Nll.apply(self.states, self.weight, targets, self.into_grad))
         return self.known["nll"]
 
+    def first_choices(self) -> Tensor:
+        """[tokens] the likeliest next token of each, without a gradient."""
+        with torch.no_grad():
+            parts = _chunks(len(self.states), len(self.weight))
+            return torch.cat([(self.states[part] @ self.weight.T).argmax(-1) for part in parts])
+
     def kl(self, reference: "Unprojected | Tensor") -> Tensor:
         """[tokens] KL(reference || these), nats; the reference has no gradient."""
         given = reference if isinstance(reference, Tensor) else (reference.states, reference.weight)

@@ -26,7 +26,8 @@ UNITS: tuple[Unit, ...] = ("predicted", "tokens", "sequences")
 class Tokens:
     """The tokens of a batch: logits [tokens, vocab], targets [tokens], sequence [tokens] in 0..sequences-1.
 
-    logits may be `head.Unprojected` for what asks no more than cross_entropy, sequence_log_probs or a KL of them.
+    logits may be `head.Unprojected` for what asks no more than cross_entropy, exact_memorization, sequence_log_probs
+    or a KL of them.
     hidden: [tokens, width] what a decoder layer hands on, where a loss asks for one.
     """
 
@@ -75,6 +76,14 @@ def cross_entropy(tokens: Tokens) -> Tensor:
     if not isinstance(tokens.logits, torch.Tensor):
         return tokens.logits.nll(tokens.targets).sum() / tokens.scored.sum()
     return functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED)
+
+
+def exact_memorization(tokens: Tokens) -> Tensor:
+    """Share of the predicted tokens that are the model's first choice after the true tokens before them, 0 to 1
+    (Tirumala et al. 2022, exact memorization; Jang et al. 2023, equation 3)."""
+    logits = tokens.logits
+    choices = logits.argmax(-1) if isinstance(logits, torch.Tensor) else logits.first_choices()
+    return ((choices == tokens.targets) & tokens.scored).sum() / tokens.scored.sum()
 
 
 def sequence_log_probs(tokens: Tokens) -> Tensor:

@@ -20,6 +20,8 @@ class Objective:
     (task vectors); None: train as usual.
     forget_until: nats per token on a step's forget sequences at which training ends, so that methods are compared at
     equal forgetting; None: train for all epochs.
+    memorized_until: the same by the share of a step's forget tokens that are still the model's first choice (exact
+    memorization). A mean of nats may be that of a few tokens which became impossible or of all; this share may not.
     """
 
     forget: str
@@ -31,9 +33,14 @@ class Objective:
     sharpness: float | None = None
     negate: float | None = None
     forget_until: float | None = None
+    memorized_until: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse names and settings that do not fit, before anything is computed."""
+        if self.forget_until is not None and self.memorized_until is not None:
+            raise PalimpsestError(
+                "forget_until and memorized_until both say where unlearning ends: delete one of them."
+            )
         taken = set()
         for loss in (self.forget_loss(), self.retain_loss()):
             taken |= set(loss.keys) if loss else set()
@@ -61,6 +68,7 @@ class Objective:
             sharpness=method.get("sharpness"),
             negate=method.get("negate"),
             forget_until=method.get("forget_until"),
+            memorized_until=method.get("memorized_until"),
         )
 
     def forget_loss(self) -> Loss:

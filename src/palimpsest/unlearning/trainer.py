@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from palimpsest.models.layers import decoder_matrices
-from palimpsest.models.tokens import Groups, Tokens, cross_entropy, forward, sequence_log_probs
+from palimpsest.models.tokens import Groups, Tokens, cross_entropy, exact_memorization, forward, sequence_log_probs
 from palimpsest.training.batches import ALTERNATIVES, Batch, Collator
 from palimpsest.training.processes import sum_over_processes
 from palimpsest.training.trainer import NextTokenTrainer
@@ -21,13 +21,13 @@ from palimpsest.vocabulary import FORGET, RETAIN
 
 
 class StopWhenForgotten(TrainerCallback):
-    """Ends training after the first step whose forget sequences had at least the stated loss, if one is."""
+    """Ends training after the first step whose forget sequences were as forgotten as the method asks, if it does."""
 
-    def __init__(self, trainer: "UnlearningTrainer", threshold: float | None) -> None:
-        self.trainer, self.threshold = trainer, threshold
+    def __init__(self, trainer: "UnlearningTrainer") -> None:
+        self.trainer = trainer
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.threshold is not None and self.trainer.forget_nats >= self.threshold:
+        if any(self.trainer.reached().values()):
             control.should_training_stop = True
 
 
@@ -75,10 +75,11 @@ class UnlearningTrainer(NextTokenTrainer):
             self.likelihoods = self._likelihoods(data_collator) if self.forget_loss.alternatives else {}
         self.mask = Mask(self.model, self._forget_gradients(), saliency) if saliency else None
         self.step_nats: list[Tensor] = []  # of the batches of a step, each its part
+        self.step_memorized: list[Tensor] = []  # likewise, where the method ends by it
         self.uphill: Callable[..., Any] | None = None  # of the step, where it has several batches
         self.alpha = method.alpha
         self.step_retain: list[Tensor] = []  # of the batches of a step, each its part of the retain loss
-        self.add_callback(StopWhenForgotten(self, method.forget_until))
+        self.add_callback(StopWhenForgotten(self))
         if self.forget_loss.trained_with:
             self.add_callback(DualStep(self))
 
@@ -87,10 +88,25 @@ class UnlearningTrainer(NextTokenTrainer):
         """Nats per token that the last step's forget sequences had before it."""
         return sum(part.item() for part in self.step_nats)
 
+    @property
+    def exact_memorization(self) -> float:
+        """Share of the last step's forget tokens that were the model's first choice before it; where that is asked."""
+        return sum(part.item() for part in self.step_memorized)
+
+    def reached(self) -> dict[str, bool]:
+        """Whether the last step's forget sequences were as forgotten as the method asks, by the key that asks."""
+        method, found = self.method, {}
+        if method.forget_until is not None:
+            found["reached_forget_until"] = self.forget_nats >= method.forget_until
+        if method.memorized_until is not None:
+            found["reached_memorized_until"] = self.exact_memorization <= method.memorized_until
+        return found
+
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
     ) -> tuple[list[Batch], int]:
         self.step_nats.clear()
+        self.step_memorized.clear()
         self.step_retain.clear()
         self.uphill = None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -100,6 +116,9 @@ class UnlearningTrainer(NextTokenTrainer):
         with torch.no_grad():  # of the model itself, not of the one uphill
             nats = self.part_of_step(lambda: cross_entropy(tokens), tokens, "predicted")
             self.step_nats.append(sum_over_processes(nats))
+            if self.method.memorized_until is not None:
+                share = self.part_of_step(lambda: exact_memorization(tokens), tokens, "predicted")
+                self.step_memorized.append(sum_over_processes(share))
         if self.method.sharpness is not None:
             loss, _ = self._forget_term(self._uphill(model, loss, self.method.sharpness), inputs)
         if self.retain_loss and inputs[RETAIN]:
@@ -133,9 +152,9 @@ class UnlearningTrainer(NextTokenTrainer):
 
     def result(self) -> dict[str, Any]:
         """With the loss of the last step's forget sequences."""
-        result = super().result() | {"forget_nats": self.forget_nats}
-        if self.method.forget_until is not None:
-            result["reached_forget_until"] = self.forget_nats >= self.method.forget_until
+        result = super().result() | {"forget_nats": self.forget_nats} | self.reached()
+        if self.method.memorized_until is not None:
+            result["exact_memorization"] = self.exact_memorization
         if self.forget_loss.trained_with:
             result["final_alpha"] = self.alpha
         return result | ({"mask": self.mask.summary()} if self.mask else {})

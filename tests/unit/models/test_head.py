@@ -9,7 +9,7 @@ import torch
 
 from palimpsest.models import head
 from palimpsest.models.head import Unprojected
-from palimpsest.models.tokens import IGNORED, Tokens, cross_entropy, flatten, sequence_log_probs
+from palimpsest.models.tokens import IGNORED, Tokens, cross_entropy, exact_memorization, flatten, sequence_log_probs
 from palimpsest.unlearning import losses
 
 DATA = Path(__file__).parents[2] / "data"
@@ -79,6 +79,19 @@ def test_the_likelihood_is_computed_once(monkeypatch):
     value = sequence_log_probs(given)
     monkeypatch.setattr(head._Nll, "forward", None)
     assert cross_entropy(given).item() == pytest.approx(-value.sum().item() / 11)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_first_choices_are_those_of_logits_and_the_last_token_of_a_sequence_has_none(monkeypatch, chunked):
+    if chunked:
+        monkeypatch.setattr(head, "LIMIT", 4 * VOCAB)
+    tokens, states, weight = batch()
+    choices = tokens.logits.argmax(-1)
+    targets = tokens.targets.clone()
+    targets[[0, 4, 9]] = choices[[0, 4, 9]]  # three of the eleven that are predicted
+    for logits in (tokens.logits, Unprojected(states, weight)):
+        share = exact_memorization(replace(tokens, logits=logits, targets=targets))
+        assert share.item() == pytest.approx(3 / 11) and not share.requires_grad
 
 
 def test_under_autocast_the_head_multiplies_as_it_would():

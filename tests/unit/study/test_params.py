@@ -84,7 +84,7 @@ def test_every_study_fits_the_schema(file):
             "methods.ga.epochs",
             REMOVED,
             "methods.ga lacks the key 'epochs': add it (only adapter, forget_until, gradient_accumulation, "
-            "gradient_checkpointing, max_gradient_norm, negate, optimizer, saliency, sharpness, "
+            "gradient_checkpointing, max_gradient_norm, memorized_until, negate, optimizer, saliency, sharpness, "
             "weight_decay may be left out).",
         ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),

@@ -2,6 +2,7 @@
 adapters, sharpness, task vectors, representations, generic answers."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from palimpsest.errors import PalimpsestError
 from palimpsest.models.checkpoint import store_weights
 from palimpsest.models.layers import decoder_matrices
 from palimpsest.models.sequences import corpus_sequences, pad_by_length
-from palimpsest.models.tokens import cross_entropy, forward
+from palimpsest.models.tokens import cross_entropy, exact_memorization, forward
 from palimpsest.training.schedule import Schedule
 from palimpsest.training.storage import WEIGHT_STORAGE, saved_share
 from palimpsest.training.trainer import train
@@ -36,12 +37,12 @@ def learned(tiny):
     return model, forget, retain, tokenizer.pad_token_id
 
 
-def likelihood(model, sequences, pad_token):
-    """Nats per token."""
+def likelihood(model, sequences, pad_token, of=cross_entropy):
+    """Nats per token, or what `of` says of the tokens."""
     model = copy.deepcopy(model).float()
     with torch.no_grad():
         groups = [vars(group) for group in pad_by_length(sequences, list(range(len(sequences))), pad_token)]
-        return cross_entropy(forward(model, groups)[0]).item()
+        return of(forward(model, groups)[0]).item()
 
 
 METHODS = {
@@ -298,3 +299,22 @@ def test_unlearning_ends_at_the_stated_forgetting(learned):
     out_of_reach = Objective("ga", "gdr", forget_until=1000.0)
     outcome = unlearn(copy.deepcopy(model), forget, retain, pad, out_of_reach, Schedule(1e-5, 2))
     assert outcome["steps"] == 2 and not outcome["reached_forget_until"]
+
+
+def test_unlearning_ends_where_so_much_is_memorized(learned):
+    model, forget, retain, pad = learned
+    known = likelihood(model, forget, pad, exact_memorization)
+    goal = known / 2
+    assert known > 0.3
+    objective, schedule = Objective("ga", "gdr", memorized_until=goal), Schedule(3e-4, 90, storage="float32")
+    for sized in ({}, {"batch_size": -(-len(forget) // 2), "gradient_accumulation": 2}):
+        copied = copy.deepcopy(model)
+        outcome = unlearn(copied, forget, retain, pad, objective, replace(schedule, **sized))
+        assert outcome["reached_memorized_until"] and outcome["steps"] < 90
+        assert goal - 0.15 < outcome["exact_memorization"] <= goal  # of the last step, before it
+        assert likelihood(copied, forget, pad, exact_memorization) < goal + 0.05
+    out_of_reach = Objective("ga", "gdr", memorized_until=1e-6)
+    outcome = unlearn(copy.deepcopy(model), forget, retain, pad, out_of_reach, Schedule(1e-5, 2))
+    assert outcome["steps"] == 2 and not outcome["reached_memorized_until"]
+    with pytest.raises(PalimpsestError, match="forget_until and memorized_until both say where unlearning ends"):
+        Objective("ga", "gdr", forget_until=3.0, memorized_until=0.5)
