@@ -1,7 +1,6 @@
 """Products by blocks: the bits of the usual way, or the usual way itself."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,16 +11,8 @@ from palimpsest.inference import products
 from palimpsest.inference.products import LEAST, has_the_same_bits, in_blocks, multiplied, multiply_by_blocks
 
 COLUMNS = (64, 192, 200, 256, 512, 576, 1024, 1536)
+pytestmark = pytest.mark.usefixtures("one_thread")
 FAST = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As a step has it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Training without padding: the bits of training with it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from palimpsest.training import packed
 from palimpsest.training.schedule import Schedule
 from palimpsest.unlearning.unlearn import settings_of, unlearn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "vocab_size": 100,
     "hidden_size": 64,
@@ -36,15 +37,6 @@ METHOD = {
     "retain_batch_size": 12,
     "losses": "published",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As a step has it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def llama(**settings: Any) -> LlamaForCausalLM:
