@@ -87,6 +87,11 @@ def test_every_study_fits_the_schema(file):
             "gradient_checkpointing, max_gradient_norm, memorized_until, negate, optimizer, saliency, sharpness, "
             "weight_decay may be left out).",
         ),
+        (
+            "methods.ga.memorized_until",
+            0.4,
+            "methods.ga: forget_until and memorized_until both say where unlearning ends; delete one of them.",
+        ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
         ("report", REMOVED, "the file lacks the key 'report': add it (only attacks, battery, deployed, verdict may "),
         ("methods.ga.forget_loss", "gaa", "methods.ga.forget_loss: unknown forget loss 'gaa'. Did you mean 'ga'?"),
