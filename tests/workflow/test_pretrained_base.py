@@ -87,8 +87,7 @@ def test_the_study_runs_from_the_text_to_the_report_and_an_edit_of_a_method_keep
 
 
 def test_both_studies_differ_in_the_base_alone():
-    one, two = (
-        read_params(REPOSITORY / f"studies/{name}/params.yaml") for name in ("pretrained-seeds", "pretrained-second-base")
-    )
+    studies = ("pretrained-seeds", "pretrained-second-base")
+    one, two = (read_params(REPOSITORY / f"studies/{study}/params.yaml") for study in studies)
     assert one["models"]["pretraining"].pop("seed") != two["models"]["pretraining"].pop("seed")
     assert one == two
