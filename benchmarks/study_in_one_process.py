@@ -9,6 +9,7 @@ which the plan's folder was copied, gives each script just that, so every artefa
 
 `--training` and `--gpu` processes share the GPU; `--cpu` processes see none, as steps without the resource `gpu`. A
 small model leaves a GPU idle while its process imports, loads and hashes: of several at a time one has work for it.
+With `--gpus 2` and more, the processes of each kind are dealt out to so many GPUs in turn, and each sees its own alone.
 `--drop-weights` deletes quantized weights once nothing is to read them (not the target's), where the disk cannot hold a
 study; `palimpsest verify` then misses them.
 """
@@ -129,12 +130,17 @@ def plan(study: Path, file: Path) -> None:
     print(f"{len(steps)} steps in {file}")
 
 
-def prepare(gpu: bool, folder: str) -> None:
-    """What a worker does before its first step."""
+def prepare(turn: Any, gpus: int, folder: str) -> None:
+    """What a worker does before its first step: it takes the GPU whose turn it is, of `gpus`; of 0 it sees none."""
     os.environ["PALIMPSEST_WARM"] = "off"
     os.environ["OMP_NUM_THREADS"] = "1"
-    if not gpu:
+    if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        with turn.get_lock():
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible[turn.value % gpus]
+            turn.value += 1
     sys.path.insert(0, str(ROOT / "src"))
     os.chdir(folder)
     import palimpsest.runtime.jobs as jobs
@@ -221,7 +227,9 @@ def run(steps: Sequence[Mapping[str, Any]], folder: Path, arguments: argparse.Na
     spawn = multiprocessing.get_context("spawn")
     sizes = {"training": arguments.training, "gpu": arguments.gpu, "cpu": arguments.cpu}
     pools = {
-        kind: ProcessPoolExecutor(number, spawn, prepare, (kind != "cpu", str(folder)))
+        kind: ProcessPoolExecutor(
+            number, spawn, prepare, (spawn.Value("i", 0), 0 if kind == "cpu" else arguments.gpus, str(folder))
+        )
         for kind, number in sizes.items()
     }
     running: dict[Future[float], Mapping[str, Any]] = {}
@@ -255,6 +263,7 @@ def main() -> None:
     running.add_argument("file", type=Path)
     running.add_argument("--training", type=int, default=1, help="processes that train, on the GPU")
     running.add_argument("--gpu", type=int, default=1, help="processes that share the GPU with them")
+    running.add_argument("--gpus", type=int, default=1, help="GPUs to which the processes are dealt out in turn")
     running.add_argument("--cpu", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes without one")
     running.add_argument("--minutes", type=float, default=1e6, help="after which what runs is stopped")
     running.add_argument("--drop-weights", action="store_true")
