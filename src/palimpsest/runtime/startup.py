@@ -60,13 +60,13 @@ def import_transformers(needed: Collection[str] = (), training: bool = False) ->
     transformers asks once and remembers that the packages not `needed` are absent.
 
     Afterwards they can be imported as ever. Products of bfloat16 matrices are made in float32 where a CPU has no
-    kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers. Training
-    writes curves where the environment asks for them (palimpsest.runtime.curves). Raises PalimpsestError in a job whose
-    GPUs torch cannot use.
+    kernels for them (palimpsest.runtime.kernels). To be called before anything else imports transformers: once that has
+    asked, what it found must stay importable, and nothing is hidden. Training writes curves where the environment asks
+    for them (palimpsest.runtime.curves). Raises PalimpsestError in a job whose GPUs torch cannot use.
     """
     check_gpus()
     keep_freed_memory()
-    with hidden(set(OPTIONAL) - set(needed)):
+    with hidden(() if "transformers" in sys.modules else set(OPTIONAL) - set(needed)):
         from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
 
         if training:
