@@ -2,6 +2,7 @@
 
     python benchmarks/study_in_one_process.py plan studies/pretrained plan.json   # needs Snakemake
     python benchmarks/study_in_one_process.py run plan.json --training 2 --gpu 4 --cpu 10  # needs the library alone
+    python benchmarks/study_in_one_process.py audit plan.json --seeds 0 1  # of a run that was stopped
 
 `plan` writes what Snakemake hands each script: input, output, settings, wildcards, log, threads. `run`, in the clone to
 which the plan's folder was copied, gives each script just that, so every artefact and its manifest are those of
@@ -12,6 +13,9 @@ small model leaves a GPU idle while its process imports, loads and hashes: of se
 With `--gpus 2` and more, the processes of each kind are dealt out to so many GPUs in turn, and each sees its own alone.
 `--drop-weights` deletes quantized weights once nothing is to read them (not the target's), where the disk cannot hold a
 study; `palimpsest verify` then misses them.
+
+`audit` makes the audit.json and audit.csv of a run that was stopped, of the seeds whose scores are complete. Survival
+records may be missing: it names them, and their cells are empty. A study that has run to its end has its audit already.
 """
 
 import argparse
@@ -169,6 +173,38 @@ def run_step(job: Mapping[str, Any]) -> float:
         time.sleep(5)
 
 
+def of_seeds(files: Sequence[str], seeds: Sequence[int]) -> list[str]:
+    """Those of a step's files that are of some seeds."""
+    return [file for file in files if any(f"seed{seed}" in Path(file).parts for seed in seeds)]
+
+
+def audit(step: Mapping[str, Any], seeds: Sequence[int], json_file: Path, csv_file: Path) -> str:
+    """Audit some seeds as the plan's audit step would, in the study's folder; returns which survival records it lacks.
+
+    Raises PalimpsestError where a score or a model is missing, or the study has no such seed."""
+    from palimpsest.artefacts import Origin
+    from palimpsest.errors import PalimpsestError
+    from palimpsest.runtime.jobs import records_of
+
+    settings = dict(read(step["params"][1])["settings"].values())
+    if strangers := set(seeds).difference(settings["seeds"]):
+        raise PalimpsestError(
+            f"--seeds: the plan has no seed {min(strangers)}, but {settings['seeds']}: give of those."
+        )
+    if json_file.parent != csv_file.parent:
+        raise PalimpsestError(f"{json_file} holds the hash of {csv_file}: give --json and --csv in one folder.")
+    names = ("scores", "survival", "models", "battery", "deployed")
+    records = {name: of_seeds(step["input"][1].get(name, []), seeds) for name in names}
+    gone = [file for file in records["survival"] if not Path(file).exists()]
+    records["survival"] = [file for file in records["survival"] if file not in gone]
+    inputs = records_of([file for files in records.values() for file in files])
+    origin = Origin({}, settings | {"seeds": list(seeds)}, inputs, step["input"][1]["code"])
+    script = runpy.run_path(str(ROOT / step["script"]))
+    script["audit"](origin, records, str(json_file), str(csv_file), survival_gaps=True)
+    lacks = [" ".join((*Path(file).parts[-3:-1], Path(file).stem)) for file in gone]
+    return f"survival records missing: {len(lacks)}" + (f" ({', '.join(lacks)})" if lacks else "")
+
+
 class Run:
     """Steps of a plan, each begun when those that it needs are done."""
 
@@ -253,6 +289,24 @@ def run(steps: Sequence[Mapping[str, Any]], folder: Path, arguments: argparse.Na
     return failures
 
 
+def audit_command(planned: Mapping[str, Any], arguments: argparse.Namespace) -> None:
+    """Audit a plan's seeds as the command line says; what is wrong ends the program in one line."""
+    sys.path.insert(0, str(ROOT / "src"))
+    from palimpsest.errors import PalimpsestError
+
+    step = next(step for step in planned["steps"] if step["rule"] == "audit")
+    files = [arguments.json, arguments.csv]
+    json_file, csv_file = (
+        file.resolve() if file else Path(step["output"][1][kind])
+        for kind, file in zip(("json", "csv"), files, strict=True)
+    )
+    os.chdir(ROOT / planned["study"])
+    try:
+        print(audit(step, sorted(set(arguments.seeds)), json_file, csv_file))
+    except PalimpsestError as error:
+        sys.exit(str(error))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -268,10 +322,17 @@ def main() -> None:
     running.add_argument("--minutes", type=float, default=1e6, help="after which what runs is stopped")
     running.add_argument("--drop-weights", action="store_true")
     running.add_argument("--only", nargs="*", help="rules to run, of the plan's")
+    auditing = commands.add_parser("audit", help="the audit of what a run made that was stopped")
+    auditing.add_argument("file", type=Path)
+    auditing.add_argument("--seeds", type=int, nargs="+", required=True, help="those whose scores are complete")
+    auditing.add_argument("--json", type=Path, help="where audit.json goes (the study's results)")
+    auditing.add_argument("--csv", type=Path, help="where audit.csv goes (the study's results)")
     arguments = parser.parse_args()
     if arguments.command == "plan":
         return plan(arguments.study, arguments.file)
     planned = json.loads(arguments.file.read_text())
+    if arguments.command == "audit":
+        return audit_command(planned, arguments)
     steps = [step for step in planned["steps"] if not arguments.only or step["rule"] in arguments.only]
     sys.exit(min(run(steps, ROOT / planned["study"], arguments), 1))
 

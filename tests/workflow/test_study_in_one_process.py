@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -50,6 +51,14 @@ def test_a_plan_runs_to_artefacts_that_verify_and_goes_on_where_it_stopped(tmp_p
     broken["params"][1]["settings"]["quantizer"][1]["backend"] = "nothing"
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     (tmp_path / broken["output"][0][0]).unlink()
+    complete = pd.read_csv(tmp_path / "results/audit.csv")
+    said = run("audit", "plan.json", "--seeds", "0", folder=tmp_path)
+    assert said == "survival records missing: 1 (npo_klr seed0 rtn-int4)\n"
+    gap = pd.read_csv(tmp_path / "results/audit.csv")
+    assert complete.rho.count() == 1 and gap.rho.count() == 0 and gap.recovery.equals(complete.recovery)
+    assert json.loads((tmp_path / "results/audit.json").read_text())["seeds"] == [0]
+    said = run("audit", "plan.json", "--seeds", "7", folder=tmp_path, code=1)
+    assert said == "--seeds: the plan has no seed 7, but [0]: give of those.\n"
     (tmp_path / "results/audit.json").unlink()
     output = run("run", "plan.json", "--cpu", "1", folder=tmp_path, code=1)
     assert "FAILED survival npo_klr 0 rtn-int4: RuntimeError: PalimpsestError: unknown quantizer" in output

@@ -15,14 +15,16 @@ from palimpsest.audit.records import read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
 
-def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str) -> None:
+def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str, survival_gaps: bool = False) -> None:
     """origin: of the whole study. records: paths of the scores, survival records, manifests of models, records of
-    the battery, and manifests of files that were quantized elsewhere."""
+    the battery, and manifests of files that were quantized elsewhere. survival_gaps: whether survival records may be
+    missing, which no study of the workflow lacks."""
     study, made_by = dict(origin.settings), origin.record()
     read = {name: read_records(paths) for name, paths in records.items()}
     constrained = headline_methods(study["methods"])
     check_asked_alike(read["scores"])
-    table = collect(read["scores"], read["survival"], read["models"], constrained, study["audit"], study)
+    made = read["scores"], read["survival"], read["models"]
+    table = collect(*made, constrained, study["audit"], study, survival_gaps=survival_gaps)
     attach(table, read["battery"])
     attach_files(table, read["deployed"])
     write_csv(table, csv)

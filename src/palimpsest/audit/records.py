@@ -23,7 +23,8 @@ Entry = TypeVar("Entry", bound=Mapping[str, object])
 
 @dataclass(frozen=True)
 class Study:
-    """Every record of a study, complete: each model and seed has every required metric at every precision."""
+    """Every record of a study, complete: each model and seed has every required metric at every precision. Only
+    survival may have gaps, where `index_study` was told so."""
 
     manifests: dict[tuple[str, int], ModelManifest]
     scores: dict[Key, dict[str, ScoreRecord]]
@@ -121,11 +122,16 @@ def read_audits(folders: Sequence[Path | str]) -> JoinedAudits:
 
 
 def index_study(
-    scores: Iterable[Record], survival: Iterable[Record], manifests: Iterable[Record], retrained: bool = True
+    scores: Iterable[Record],
+    survival: Iterable[Record],
+    manifests: Iterable[Record],
+    retrained: bool = True,
+    survival_gaps: bool = False,
 ) -> Study:
     """Check and index; the order of models and precisions is that of the manifests and the scores, bf16 first.
 
     retrained: whether there must be a retrained model; otherwise there may be none.
+    survival_gaps: whether survival records may be missing, as of a run that was stopped; scores never may.
 
     Raises PalimpsestError for a record without a required key, one that occurs twice, and a gap in the study.
     """
@@ -163,7 +169,7 @@ def index_study(
         sorted({seed for _, seed in by_model}),
         sorted(precisions, key=lambda precision: precision != FULL),
     )
-    _check_complete(study, (TARGET, RETRAIN) if retrained else (TARGET,))
+    _check_complete(study, (TARGET, RETRAIN) if retrained else (TARGET,), survival_gaps)
     return study
 
 
@@ -184,7 +190,7 @@ def _add(index: dict[Name, Entry], key: Name, record: Entry) -> None:
     index[key] = record
 
 
-def _check_complete(study: Study, kinds: Sequence[str]) -> None:
+def _check_complete(study: Study, kinds: Sequence[str], survival_gaps: bool) -> None:
     for kind in kinds:
         found = [model for model in study.models if study.kind(model) == kind] if study.seeds else []
         if len(found) != 1:
@@ -199,6 +205,8 @@ def _check_complete(study: Study, kinds: Sequence[str]) -> None:
                 )
             for precision in study.precisions:
                 _check_scored(study, (model, seed, precision))
+                if not survival_gaps:
+                    _check_survival(study, (model, seed, precision))
     strangers = [key for key in (*study.scores, *study.survival) if key[:2] not in study.manifests]
     if strangers:
         raise PalimpsestError(f"{strangers[0]} has a record but no model manifest: pass the manifest of every model.")
@@ -212,5 +220,9 @@ def _check_scored(study: Study, key: Key) -> None:
             raise PalimpsestError(
                 f"score {metric!r} of {model!r}, seed {seed}, {precision} is missing: run its scoring step."
             )
+
+
+def _check_survival(study: Study, key: Key) -> None:
+    model, seed, precision = key
     if study.kind(model) == UNLEARNED and precision != FULL and key not in study.survival:
         raise PalimpsestError(f"update survival of {model!r}, seed {seed}, {precision} is missing.")

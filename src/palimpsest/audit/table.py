@@ -73,13 +73,16 @@ def collect(
     constrained: Sequence[str],
     rules: Mapping[str, Any],
     settings: Mapping[str, Any],
+    *,
+    survival_gaps: bool = False,
 ) -> Audit:
     """The audit of a study.
 
     scores: records of palimpsest.metrics.score with "model", "seed", "precision" added; survival: records of
     palimpsest.survival.measure.measure_survival with the same three keys; manifests: of every model folder.
     constrained: the models that the headline averages over (with a retain loss, bfloat16 weights during unlearning).
-    rules: the fields of Rules. settings: the study's parameters, shown as they are. Raises PalimpsestError for a
+    rules: the fields of Rules. settings: the study's parameters, shown as they are. survival_gaps: whether survival
+    records may be missing, as of a run that was stopped; what needs one is then empty. Raises PalimpsestError for a
     missing key, an incomplete study or an unknown model.
     """
     known = Rules.__dataclass_fields__
@@ -88,7 +91,7 @@ def collect(
     missing = [name for name, rule in known.items() if name not in rules and rule.default is MISSING]
     if missing:
         raise PalimpsestError(f"audit lacks the rule {missing[0]!r}: add it (it has no default).")
-    study = index_study(scores, survival, manifests, has_retrain(settings))
+    study = index_study(scores, survival, manifests, has_retrain(settings), survival_gaps)
     for model in constrained:
         choose(dict.fromkeys(study.unlearned), model, "unlearned model")
     retained = Retained(study, Rules(**rules))
@@ -163,7 +166,7 @@ def _row(study: Study, retained: Retained, key: Key) -> Row:
     if kind != UNLEARNED:
         return row
     if precision != FULL:
-        row["survival"] = _survival(study.survival[key]["all"])
+        row["survival"] = _survival(study.survival[key]["all"]) if key in study.survival else None
         row["recovery"] = retained.cell(
             retained.recovery([model], [seed], precision), retained.why_no_recovery([seed], precision)
         )

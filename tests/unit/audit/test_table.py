@@ -207,6 +207,29 @@ def test_incomplete_and_inconsistent_records_are_named(study: dict) -> None:
             collect(**records)
 
 
+def test_a_missing_survival_record_is_refused_unless_gaps_are_asked_for(study: dict, audit: dict, tmp_path) -> None:
+    gone = {"model": "npo", "seed": 1, "precision": "rtn-int4"}
+    kept = [record for record in study["records"]["survival"] if not gone.items() <= record.items()]
+    assert len(kept) == len(study["records"]["survival"]) - 1
+    records = study["records"] | {"survival": kept}
+    with pytest.raises(PalimpsestError, match="update survival of 'npo', seed 1, rtn-int4 is missing"):
+        collect(**records)
+    table = collect(**records, survival_gaps=True)
+    whole, row = find(audit["rows"], **gone), find(table["rows"], **gone)
+    assert row == whole | {"survival": None} and whole["survival"]
+    assert find(table["over_seeds"], model="npo", precision="rtn-int4")["rho"] is None
+    assert [other for other in table["rows"] if other is not row] == [r for r in audit["rows"] if r is not whole]
+    assert table["survival_against_recovery"]["n"] == audit["survival_against_recovery"]["n"] - 1
+    write_csv(table, tmp_path / "audit.csv")
+    with open(tmp_path / "audit.csv", newline="") as file:
+        line = find(list(csv.DictReader(file)), model="npo", seed="1", precision="rtn-int4")
+    assert line["rho"] == line["same_code_share"] == "" and line["recovery"]
+
+    scores = [record for record in records["scores"] if not (gone | {"metric": "verbmem"}).items() <= record.items()]
+    with pytest.raises(PalimpsestError, match="score 'verbmem' of 'npo', seed 1, rtn-int4 is missing"):
+        collect(**records | {"scores": scores}, survival_gaps=True)
+
+
 def test_csv_has_a_line_per_model_seed_and_precision(audit: dict, tmp_path: Path) -> None:
     write_csv(audit, tmp_path / "audit.csv")
     with open(tmp_path / "audit.csv", newline="") as file:
