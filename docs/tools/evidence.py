@@ -397,17 +397,23 @@ def most_of_attacks(study: str, column: str, model: str, precision: str, kinds: 
     return float(rows[column].max())
 
 
+def default_seeds() -> pd.DataFrame:
+    """The rows of the default study and of its further seeds, a model, seed and precision each."""
+    return pd.concat([scores("default"), scores("default-seeds")])
+
+
 def default_seeds_table() -> str:
-    """Retained knowledge of the default study and its further seeds, percent, bf16 and int4, as Markdown."""
-    rows = pd.concat([scores("default"), scores("default-seeds")])
-    seeds = sorted(rows.seed.unique())
-    lines = [f"| bf16, int4 | {' | '.join(f'seed {seed}' for seed in seeds)} |", "|---|" + "---:|" * len(seeds)]
+    """What models of the default study retain of text and of answers, bf16 and int4, percent, as Markdown: the mean
+    over seeds with the least and the greatest of them."""
+    rows, heads = default_seeds(), {"verbmem": "text", "knowmem": "answers"}
+    columns = [(metric, at) for metric in heads for at in (FULL, "rtn-int4")]
+    lines = [f"| | {' | '.join(f'{heads[metric]}, {at}' for metric, at in columns)} |"]
+    lines.append("|---|" + "---:|" * len(columns))
     for model in ("ga_gdr", "ga_klr", "npo_gdr", "npo_klr", "npo_gdr_float32"):
         cells = []
-        for seed in seeds:
-            of_seed = rows[(rows.model == model) & (rows.seed == seed)].set_index("precision")
-            pair = (round(of_seed.retained_same_precision_mean[at]) for at in ("bf16", "rtn-int4"))
-            cells.append(", ".join(str(int(value)) for value in pair))
+        for metric, at in columns:
+            of = rows[(rows.model == model) & (rows.precision == at)][f"retained_{HEADLINE}_{metric}"]
+            cells.append(f"{whole(of.mean())} ({whole(of.min())} to {whole(of.max())})")
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
