@@ -25,7 +25,7 @@ OUTCOMES = {"kept": "#2a9d8f", "partly": "#e9a23b", "restored": "#d1495b"}
 STORAGES = {BFLOAT16: "#d1495b", STOCHASTIC: "#2a9d8f", FLOAT32: "#4a86e8"}
 STORAGE_TITLE = "weights while unlearning"
 
-REPORT = "The first screen of the default study's report: its answer in a sentence, and what was done."
+REPORT = "The first screen of the default study's report: its answer in a sentence, and the verdict on each file."
 """What the picture of report.html shows."""
 
 TOP = alt.Header(labelAngle=0, labelOrient="top", labelAnchor="start")

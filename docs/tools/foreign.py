@@ -192,6 +192,6 @@ def audit_time() -> str:
     cells = [f"{row.weights_millions:.0f} million", ", ".join(formats), f"{row.forget_records} + {row.retain_records}"]
     cells += [f"{row.minutes:.1f}", f"{row.processor_minutes:.1f}", f"{row.largest_process_gib:.1f} GiB"]
     heads = ["weights", "formats", "records", "minutes", "of the processor", "largest process"]
-    machine = f"A cold run on {row.cores} cores of an {row.processor}, torch {row.torch}."
+    machine = f"A cold run on {row.cores} cores of an {row.processor}, with nothing else beside."
     head = f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}"
     return f"{head}\n| {' | '.join(cells)} |\n\n{machine}"
