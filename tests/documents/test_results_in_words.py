@@ -31,7 +31,7 @@ def test_seeds_of_the_default_study():
     after = pd.concat([shares[metric, "rtn-int4"][FOUR] for metric in ("verbmem", "knowmem")], axis=1)
     shown = (before.max(axis=1) < 35) & (after.min(axis=1) > 65)
     assert list(shown) == [True, True, True, False, True] and says("default-study.md", "One of five seeds misses")
-    assert says("default-study.md", "at most a third of text and answers in bf16, and at least two thirds of each in int4")
+    assert says("default-study.md", "retains at most a third of text and answers in bf16, and at least two thirds of")
     missing = shares["knowmem", FULL].loc[3, FOUR]
     assert set(missing[missing > 35].index) == {"npo_gdr", "npo_klr"} and 45 < missing.max() < 50.5
     assert says("default-study.md", "end after their last step with up to half of the answers left in bf16")

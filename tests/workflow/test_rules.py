@@ -136,7 +136,8 @@ def test_a_step_never_gets_fewer_gpus_than_it_is_set_to_without_a_word(arguments
 def test_lint_finds_only_that_rules_share_one_environment(tmp_path):
     """Snakemake would have a conda environment in each rule;
     here pyproject.toml and constraints.txt are the environment of all."""
-    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    for name in ("params.yaml", "policy.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
     done = run("snakemake", "--lint", "text", "--directory", tmp_path)
     found = set(re.findall(r"^    \* (.*)$", done.stdout, re.MULTILINE))
     assert found == {"Specify a conda environment or container for each rule.:"}, done.stdout

@@ -105,14 +105,17 @@ def policy_text() -> str:
 
 
 def write_default(folder: Path) -> Path:
-    """Write folder/params.yaml as the default study has it: generated news, a small Llama trained here."""
+    """Write folder/params.yaml as the default study has it (generated news, a small Llama trained here), and
+    folder/policy.yaml, where there is none, for its verdict."""
     _check_folder(folder)
     file = folder / PARAMS
     if file.exists():
         raise PalimpsestError(f"{file} exists: give another folder, or edit it.")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file) as draft:
-        draft.write_bytes((repository() / PARAMS).read_bytes())
+    for name in (POLICY, PARAMS):
+        if not (folder / name).exists():
+            with atomic_file(folder / name) as draft:
+                draft.write_bytes((repository() / name).read_bytes())
     return file
 
 

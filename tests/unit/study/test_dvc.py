@@ -1,5 +1,6 @@
 """The lists of params in dvc.yaml: current, complete, and rewritten without touching anything else."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_a_file_with_names_of_the_version_before_is_checked_by_todays(tmp_path):
     """Its keys are listed as the file has them: DVC reads no other."""
     params = read_params(REPOSITORY / "params.yaml")
     params["training"]["weights"] = params["training"].pop("storage")
+    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(params))
     found = check_lists(file, REPOSITORY / "dvc.yaml")
@@ -120,6 +122,7 @@ def test_the_users_own_files_are_dependencies_of_the_stage_that_reads_them(tmp_p
     params["models"] |= {"target": {"checkpoint": "model", "tokenizer": "model"}, "retrain": "org/name"}
     for name in ("data: news", "model"):
         (tmp_path / name).mkdir()
+    shutil.copy(REPOSITORY / "policy.yaml", tmp_path)
     file, dvc = tmp_path / "params.yaml", tmp_path / "dvc.yaml"
     file.write_text(yaml.safe_dump(params))
     before = (REPOSITORY / "dvc.yaml").read_text()

@@ -197,6 +197,7 @@ def test_another_model_is_no_rerun(wanted, tmp_path):
 
 def test_without_models_it_is_the_default_study(tmp_path):
     file = write_default(tmp_path / "study")
-    assert file.read_bytes() == (REPOSITORY / "params.yaml").read_bytes()
+    for name in ("params.yaml", "policy.yaml"):
+        assert (file.parent / name).read_bytes() == (REPOSITORY / name).read_bytes()
     with pytest.raises(PalimpsestError, match=r"params.yaml exists: give another folder, or edit it"):
         write_default(tmp_path / "study")
