@@ -31,7 +31,8 @@ def copies(blocks: dict[str, Any], count: int) -> dict[str, Any]:
 
 def plan(params: dict[str, Any], folder: Path) -> tuple[float, int]:
     """Seconds of a dry run, and jobs planned."""
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    planned = params | {"verdict": None}  # its policy names formats of the default study
+    (folder / "params.yaml").write_text(yaml.safe_dump(planned, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     started = time.monotonic()
     done = subprocess.run([*command, "--dry-run", "--quiet", "rules"], capture_output=True, text=True, cwd=ROOT)

@@ -2,7 +2,8 @@
 
 DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to
 it, mistyped perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each
-leaf belongs to one stage; later stages see its effect through the files that they depend on. A new key beside the
+leaf belongs to one stage, but those of the verdict to two; later stages see its effect through the files that they
+depend on. A new key beside the
 blocks is for the stage `check`, which runs after every edit of params.yaml and reads the whole file:
 `palimpsest dvc-params --check`. Files and folders of the user's own that params.yaml names (a corpus, a checkpoint) are
 written among the dependencies of their stage: DVC sees an edit of them there.
@@ -27,6 +28,9 @@ OPTIONAL = {"deployed": "deploy"}
 """Blocks of params.yaml that most studies do without, and the stage that uses each: where a file lacks the block, no
 stage lists it."""
 
+ALSO = {"verdict": "page"}
+"""A block's second stage, which reads what no file of the first one shows: which models are judged."""
+
 Stages = Mapping[str, Mapping[str, Any]]
 """The stages of a dvc.yaml by name."""
 
@@ -48,7 +52,9 @@ def stage_params(params: Mapping[str, Any], stages: Stages) -> dict[str, list[st
     for key, stage in owners.items():
         if key in params:
             whole = [key] if isinstance(params[key], Mapping) else []
-            lists[stage] += whole + leaves({key: params[key]})
+            for each in dict.fromkeys((stage, ALSO.get(key, stage))):
+                if each in lists:
+                    lists[each] += whole + leaves({key: params[key]})
     return lists
 
 
@@ -59,7 +65,7 @@ def _owners(stages: Stages) -> dict[str, str]:
         for key in stage.get("params") or []:
             if not isinstance(key, str) or "." in key:
                 continue
-            if owners.setdefault(key, name) != name:
+            if owners.setdefault(key, name) != name and ALSO.get(key) != name:
                 raise PalimpsestError(f"dvc.yaml: the stages {owners[key]} and {name} both list {key}: one is enough.")
     for key, name in OPTIONAL.items():
         if name in stages:

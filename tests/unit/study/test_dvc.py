@@ -115,6 +115,13 @@ def test_a_file_with_names_of_the_version_before_is_checked_by_todays(tmp_path):
     ]
 
 
+def test_what_is_judged_is_read_where_the_policy_is_fixed_and_where_models_are_judged():
+    """A study that judges other models reruns its last stage: none of the first one's files says which."""
+    params = read_params(REPOSITORY / "params.yaml") | {"verdict": {"policy": "policy.yaml", "models": ["ga"]}}
+    lists = stage_params(params, read_stages(REPOSITORY / "dvc.yaml"))
+    assert [stage for stage, keys in lists.items() if "verdict.models" in keys] == ["corpus", "page"]
+
+
 def test_the_users_own_files_are_dependencies_of_the_stage_that_reads_them(tmp_path):
     """An edited corpus or a replaced checkpoint reruns its stage."""
     params = read_params(REPOSITORY / "params.yaml")

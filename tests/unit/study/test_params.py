@@ -88,8 +88,8 @@ def test_every_study_fits_the_schema(file):
             "weight_decay may be left out).",
         ),
         (
-            "methods.ga.memorized_until",
-            0.4,
+            "methods.ga.forget_until",
+            4.5,
             "methods.ga: forget_until and memorized_until both say where unlearning ends; delete one of them.",
         ),
         ("audit.seed", REMOVED, "audit lacks the key 'seed': add it (no key has a default)."),
