@@ -32,7 +32,7 @@ FOLDER = REPOSITORY / "docs/evidence"
 EIGHT_BITS = {"bnb-int8", "rtn-int8", "w8a8", "fp8", "gguf-q8_0", "torchao-int8"}
 SCRATCH, SMOLLM2, PRETRAINED = "from scratch, 13 to 210 M", "SmolLM2, 135 M", "pretrained, 341 M"
 BASES = {"scratch": SCRATCH, "smollm2": SMOLLM2, "pretrained": PRETRAINED}
-PRETRAINED_STUDIES = ("pretrained", "pretrained-seeds")
+PRETRAINED_STUDIES = ("pretrained", "pretrained-seeds", "pretrained-second-base")
 """Studies of PRETRAINED. The packaged table of pairs has none of them: no threshold was chosen on them."""
 SIZES = {SCRATCH: None, SMOLLM2: 134_515_008, PRETRAINED: 341_099_520}
 RULES = {"forgotten_below": 50.0, "negligible": 10.0, "minimum_gap": 5.0}
@@ -82,6 +82,11 @@ def pairs_of(study: str) -> list[dict]:
     return found
 
 
+def missing_rho(study: str) -> int:
+    """How many pairs of docs/evidence/STUDY.csv have no rho."""
+    return sum(pd.isna(pair["rho"]) for pair in pairs_of(study))
+
+
 def spread(study: str, column: str, model: str, precision: str) -> str:
     """One column of a model at a precision: the mean over its seeds and, in brackets, the least and the greatest seed
     where they differ once rounded."""
@@ -125,7 +130,8 @@ def _broken() -> set[tuple[str, str, int]]:
 
 @cache
 def pairs() -> pd.DataFrame:
-    """All measured pairs. Columns beside the table's: tabled (of the packaged table), base, bits (4 or 8), finer
+    """All measured pairs that have a rho: that of a run that was stopped is missing for some, and these are counted
+    nowhere. Columns beside the table's: tabled (of the packaged table), base, bits (4 or 8), finer
     (weights stored more finely than bfloat16), broken, recovered (percent)."""
     table = read_table()
     assert table is not None, "the package ships its table"
@@ -136,6 +142,7 @@ def pairs() -> pd.DataFrame:
             pair | {"tabled": False, "foretold": classify(pair["rho"], thresholds[_corpus(study)])}
             for study in PRETRAINED_STUDIES
             for pair in pairs_of(study)
+            if not pd.isna(pair["rho"])
         ]
     )
     broken = _broken()
