@@ -464,9 +464,17 @@ def survive_costs_table() -> str:
     )
 
 
-def printed(name: str) -> str:
-    """A table of docs/evidence, as the command of `palimpsest tables` printed it."""
-    return (FOLDER / name).read_text(encoding="utf-8")
+def printed(name: str, *left_out: str) -> str:
+    """A table of docs/evidence, as the command of `palimpsest tables` printed it, but for some columns."""
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    heads = [cell.strip() for cell in table[0].split("|")]
+    if missing := set(left_out) - set(heads):
+        raise LookupError(f"docs/evidence/{name} has no column {missing.pop()}")
+    for line in table if left_out else ():
+        kept = [cell for head, cell in zip(heads, line.split("|"), strict=True) if head not in left_out]
+        text = text.replace(line, "|".join(kept))
+    return text
 
 
 def mean_retained(study: str, models: list[str], precision: str) -> str:
