@@ -281,3 +281,19 @@ def test_the_mean_in_the_papers_form():
     paper = shares.query("models == 'npo_gdr, ga_gdr' and denominator == 'ratio_bf16'").set_index("precision").share
     assert paper[FULL] == pytest.approx(100 / 3, abs=3) and paper["rtn-int4"] > 90
     assert says("pretrained.md", "a model keeps a third of what it was to forget in bf16, and nearly all of it in int4")
+
+
+def test_attacks_on_the_tofu_study():
+    """Pruning brings back what bfloat16 weights had lost, and relearning what either had; the rest brings a part."""
+    rows = evidence.attacks("tofu-cpu").query("metric == 'knowmem' and precision == @FULL")
+    share = rows.pivot(index="attack", columns="model", values="share")
+    assert share.loc["prune", "npo_gdr"] > 95 and share.loc["prune", "npo_gdr_float32"] < 10
+    assert says("tofu.md", "The one with float32 weights does not.")
+    assert share.loc["relearn_20", ["npo_gdr", "npo_gdr_float32"]].min() > 95 and says(
+        "tofu.md", "Relearning defeats both"
+    )
+    assert says("findings.md", "nearly everything from float32 weights, too")
+    assert share.loc[["sample", "paraphrase", "prefix"], ["npo_gdr", "npo_gdr_float32"]].max().max() < 30
+    floor = rows.set_index(["attack", "model"]).floor
+    assert floor["relearn_20", "npo_gdr"] - floor["none", "npo_gdr"] < 2
+    assert says("tofu.md", "has learned next to nothing by then") and says("tofu.md", "Asking otherwise brings little")
