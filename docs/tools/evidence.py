@@ -90,8 +90,12 @@ def missing_rho(study: str) -> int:
 def spread(study: str, column: str, model: str, precision: str) -> str:
     """One column of a model at a precision: the mean over its seeds and, in brackets, the least and the greatest seed
     where they differ once rounded."""
-    values = scores(study).query("model == @model and precision == @precision")[column]
-    mean, least, most = (whole(value) for value in (score(study, column, model, precision), values.min(), values.max()))
+    score(study, column, model, precision)  # there is such a row
+    return _spread(scores(study).query("model == @model and precision == @precision")[column])
+
+
+def _spread(values: pd.Series) -> str:
+    mean, least, most = (whole(value) for value in (values.mean(), values.min(), values.max()))
     return mean if least == most else f"{mean} ({least} to {most})"
 
 
@@ -419,8 +423,7 @@ def default_seeds_table() -> str:
     for model in ("ga_gdr", "ga_klr", "npo_gdr", "npo_klr", "npo_gdr_float32"):
         cells = []
         for metric, at in columns:
-            of = rows[(rows.model == model) & (rows.precision == at)][f"retained_{HEADLINE}_{metric}"]
-            cells.append(f"{whole(of.mean())} ({whole(of.min())} to {whole(of.max())})")
+            cells.append(_spread(rows[(rows.model == model) & (rows.precision == at)][f"retained_{HEADLINE}_{metric}"]))
         lines.append(f"| {model} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -466,15 +469,15 @@ def survive_costs_table() -> str:
 
 def printed(name: str, *left_out: str) -> str:
     """A table of docs/evidence, as the command of `palimpsest tables` printed it, but for some columns."""
-    text = (FOLDER / name).read_text(encoding="utf-8")
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    heads = [cell.strip() for cell in table[0].split("|")]
-    if missing := set(left_out) - set(heads):
+    lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
+    heads = [cell.strip() for cell in lines[0].split("|")]
+    if missing := set(left_out).difference(heads):
         raise LookupError(f"docs/evidence/{name} has no column {missing.pop()}")
-    for line in table if left_out else ():
-        kept = [cell for head, cell in zip(heads, line.split("|"), strict=True) if head not in left_out]
-        text = text.replace(line, "|".join(kept))
-    return text
+    dropped = {heads.index(head) for head in left_out}
+    return "\n".join(
+        "|".join(cell for place, cell in enumerate(line.split("|")) if place not in dropped or line[:1] != "|")
+        for line in lines
+    )
 
 
 def mean_retained(study: str, models: list[str], precision: str) -> str:

@@ -3,10 +3,9 @@
 DVC reruns a stage when one of the keys in its list changes. A block is listed whole, so that a key which was added to
 it, mistyped perhaps, is seen though no list has it; and leaf by leaf, so that DVC names the key which changed. Each
 leaf belongs to one stage, but those of the verdict to two; later stages see its effect through the files that they
-depend on. A new key beside the
-blocks is for the stage `check`, which runs after every edit of params.yaml and reads the whole file:
-`palimpsest dvc-params --check`. Files and folders of the user's own that params.yaml names (a corpus, a checkpoint) are
-written among the dependencies of their stage: DVC sees an edit of them there.
+depend on. A new key beside the blocks is for the stage `check`, which runs after every edit of params.yaml and reads
+the whole file: `palimpsest dvc-params --check`. Files and folders of the user's own that params.yaml names (a corpus, a
+checkpoint) are written among the dependencies of their stage: DVC sees an edit of them there.
 """
 
 import re
