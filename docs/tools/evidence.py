@@ -8,7 +8,8 @@ KnowMem that it had forgotten, as `palimpsest.survival.prediction` has it, and s
 
 import json
 import re
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,70 @@ def kept_share(study: str, models: str, denominator: str, precision: str) -> str
         raise LookupError(f"docs/evidence/{study}-shares.csv has no {denominator} of {models} in {precision}")
     row = rows.iloc[0]
     return f"{whole(row.share)} ({whole(row.low)} to {whole(row.high)})"
+
+
+CALLED_MODELS = {
+    TARGET: "target",
+    RETRAIN: "retrained",
+    "npo_gdr": "NPO_GDR, bfloat16",
+    "npo_gdr_stochastic": "NPO_GDR, stochastic rounding",
+    "npo_gdr_float32": "NPO_GDR, float32",
+    "npo_klr": "NPO_KLR, bfloat16",
+    "ga_gdr": "GA_GDR, bfloat16",
+    "ga_klr": "GA_KLR, bfloat16",
+}
+CALLED_FORMATS = {
+    FULL: FULL,
+    "bnb-fp4": "FP4",
+    "bnb-nf4": "NF4",
+    "rtn-int4": "int4",
+    "rtn-int4-g128": "int4, groups of 128",
+    "gptq": "GPTQ",
+}
+DENOMINATORS = {
+    "ratio_bf16": "score / target in bf16, as the paper prints it",
+    "ratio_same_precision": "score / target in the same format",
+    "bf16": "above the retrained model, target in bf16",
+    "same_precision": "above the retrained model, target in the same format",
+}
+"""Models, formats and `denominator` of STUDY-shares.csv, as the pages of PRETRAINED_STUDIES call them."""
+
+
+def _by_format(study: str, head: str, rows: dict[str, Callable[[str], str]]) -> str:
+    """A row for each name, of what its function says of a format, in the formats of a study, as Markdown."""
+    known = set(scores(study).precision)
+    formats = [name for name in CALLED_FORMATS if name in known]
+    lines = [f"| {head} | {' | '.join(CALLED_FORMATS[name] for name in formats)} |", "|---|" + "---:|" * len(formats)]
+    lines += [f"| {name} | {' | '.join(said(at) for at in formats)} |" for name, said in rows.items()]
+    return "\n".join(lines)
+
+
+def _models(study: str) -> list[str]:
+    known = set(scores(study).model)
+    return [model for model in CALLED_MODELS if model in known]
+
+
+def scores_by_format(study: str, column: str, *left_out: str) -> str:
+    """`spread` of a study's models by format, as Markdown, but for some models; what is retained has none of the target
+    and the retrained model, which define it."""
+    defining = {TARGET, RETRAIN} if column.startswith("retained_") else set()
+    models = [model for model in _models(study) if model not in {*defining, *left_out}]
+    return _by_format(study, "", {CALLED_MODELS[model]: partial(spread, study, column, model) for model in models})
+
+
+def shares_by_format(study: str, means: dict[str, str] | None = None) -> str:
+    """`kept_share` of a study's unlearned models, and of the means that are given (by what they are called), above the
+    retrained model and against the target in the same format, as Markdown."""
+    rows = {CALLED_MODELS[model]: model for model in _models(study) if model not in (TARGET, RETRAIN)} | (means or {})
+    return _by_format(
+        study, "", {name: partial(kept_share, study, models, "same_precision") for name, models in rows.items()}
+    )
+
+
+def shares_by_denominator(study: str, models: str) -> str:
+    """`kept_share` of some models by each denominator and format, as Markdown."""
+    rows = {said: partial(kept_share, study, models, name) for name, said in DENOMINATORS.items()}
+    return _by_format(study, "share that is kept, percent", rows)
 
 
 def _broken() -> set[tuple[str, str, int]]:
