@@ -10,6 +10,7 @@ from snakemake.cli import get_argument_parser
 from typer.main import get_command
 
 from palimpsest.cli import app
+from palimpsest.survival.checkpoints import choose_formats
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -62,3 +63,12 @@ def test_an_unknown_option_is_found():
     command = get_command(app).commands["survive"]
     with pytest.raises(Exception, match="--nonsense"):
         command.make_parser(typer.Context(command)).parse_args(args=["A", "B", "--nonsense"])
+
+
+def test_formats_that_survive_is_asked_for_are_known():
+    """On the pages and in its own help."""
+    help_ = get_command(app).commands["survive"].help
+    shown = [line for _, line in LINES if line.startswith("palimpsest survive")] + help_.splitlines()
+    named = [found[1].split(",") for line in shown if (found := re.search(r"--quantizer (\S+)", line))]
+    assert len(named) >= 2
+    assert [names for names in named if list(choose_formats(names)) != names] == []

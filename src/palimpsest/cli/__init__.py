@@ -77,7 +77,7 @@ def survive(
     """What of an unlearning update is left in each format, from two checkpoints: no data, no GPU, no forward pass.
 
     \b
-    Example: palimpsest survive TARGET UNLEARNED --quantizer nf4,rtn-int4
+    Example: palimpsest survive TARGET UNLEARNED --quantizer bnb-nf4,rtn-int4
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: the cores are taken by blocks of rows
     from tqdm import tqdm
