@@ -5,6 +5,7 @@ import pytest
 
 import evidence
 from palimpsest.tables.attacks import COLUMNS
+from palimpsest.vocabulary import HEADLINE
 
 RETRAIN, TARGET, MINE = {"plain": 12.0}, {"plain": 92.0}, {"plain": 32.0}
 
@@ -16,7 +17,7 @@ def row(attack, model, precision="bf16", **values):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    monkeypatch.setattr(evidence.places, "FOLDER", tmp_path)
     for cached in (evidence.attacks, evidence.scores, evidence.twins):
         cached.cache_clear()
     yield tmp_path
@@ -55,7 +56,7 @@ def test_models_that_are_alike_have_no_share(folder):
 
 
 def score_row(model, precision, verbmem, knowmem):
-    head = f"retained_{evidence.HEADLINE}"
+    head = f"retained_{HEADLINE}"
     return {
         "model": model,
         "kind": "unlearned",

@@ -42,7 +42,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    monkeypatch.setattr(evidence.places, "FOLDER", tmp_path)
     return tmp_path
 
 
