@@ -34,7 +34,7 @@ def test_its_numbers_are_those_of_the_evidence():
     answers = evidence.spread("pretrained-seeds", "knowmem", "npo_gdr", "rtn-int4")
     finer = "bits == 4 and finer and not broken"
     said = [
-        f"rounded to 4 bits it answers {answers} % of the questions on it again, in each of three seeds",
+        f"Rounded to 4 bits it answers {answers} % of the questions on it again, in each of three seeds",
         f"nearly all of those, {evidence.moved('rtn-int4', finer=False)} % or more, into zero",
         f"in {evidence.share('kept', finer)} of the cases the text stays forgotten in 4 bits",
         f"the cure holds in {evidence.share('kept', finer + ' and base == @smollm2')} of the cases",
