@@ -11,12 +11,13 @@ from palimpsest.vocabulary import FULL, TARGET
 COLUMNS = ["base", "study", "model", "seed", "weights", "precision", "rho", "recovered", "outcome", "cause"]
 CAUSES = {
     "grid": "the base was unpacked from a 4-bit file, and HQQ's grid is near that file's",
-    "damaged": "the format damages the target itself, which keeps less than half of its Utility",
-    "outputs": "GPTQ chooses codes by the outputs of a layer, which rho does not see",
-    "small": "less than a fifth is back, which is what a prompt or a seed can make",
+    "damaged": "the format damages the target, too",
+    "outputs": "GPTQ chooses codes by outputs, which rho does not see",
+    "small": "less than a fifth is back",
     "open": "not known",
 }
-"""The likely cause, by the first rule of `cause` that holds. None of them was tested by an experiment of its own."""
+"""The likely cause, by the first rule of `cause` that holds. A damaged target keeps less than half of its Utility, and
+a prompt or a seed can make a fifth. None of them was tested by an experiment of its own."""
 SMALL = 20.0
 FAMILIES = {
     "awq": "AWQ",
