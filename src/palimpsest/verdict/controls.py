@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from palimpsest.verdict.comparison import holm, mean_of
+from palimpsest.verdict.comparison import Mean, holm, mean_of
 from palimpsest.verdict.decide import decide
 from palimpsest.verdict.policy import Policy
 from palimpsest.verdict.records import (
@@ -146,8 +146,11 @@ def _shuffled(measured: Measured, policy: Policy) -> Control:
     """Which records were to be forgotten is dealt out at random, a hundred times: that those called forgotten rise more
     than the others is then chance, and the test must not find it more often than chance allows.
 
-    It is the test of the verdict: a one-sided bootstrap-t of a mean over records, by Holm over the formats. The mean is
-    that of the rises, each weighed so that it is the difference between both kinds. The seed is the policy's.
+    It is the test of the verdict (palimpsest.verdict.comparison), by Holm over the formats: of a mean over records,
+    over seeds where there are several, and by the records' range where few of them rise or fall at all. The mean is
+    that of the rises, each weighed so that it is the difference between both kinds. A permutation test of the two kinds
+    would be exact under shuffled labels whatever the verdict's own test does, so it would be a control of nothing. The
+    seed is the policy's.
     """
     asked = [FULL, *policy.deployed(measured.formats)]
     lacking = [name for name in asked if name not in measured.kept]
@@ -158,24 +161,24 @@ def _shuffled(measured: Measured, policy: Policy) -> Control:
         found = f"not run: no retain records were asked in {', '.join(lacking)}"
         return _record(measured, SHUFFLED, (expected,), found, None)
     rises = [
-        np.concatenate([(by[name] - by[FULL]).mean(0) for by in (measured.unlearned, measured.kept)])
+        np.concatenate([by[name] - by[FULL] for by in (measured.unlearned, measured.kept)], axis=1)
         for name in asked[1:]
     ]
     forgotten = len(measured.ids)
     random, hits = np.random.default_rng(policy.seed), 0
     for shuffle in range(SHUFFLES):
-        order = random.permutation(len(rises[0]))
-        differences = [
-            mean_of(_difference(each[order], forgotten), None, DRAWS, policy.seed + shuffle) for each in rises
-        ]
+        order = random.permutation(rises[0].shape[1])
+        differences = [_difference(each[:, order], forgotten, policy.seed + shuffle) for each in rises]
         hits += min(holm([each.p_above(0) for each in differences])) <= alpha
     return _record(measured, SHUFFLED, (expected,), f"a difference in {hits} of {SHUFFLES}", hits <= most)
 
 
-def _difference(rises: Values, first: int) -> Values:
-    """[1, records] whose mean is that of the first rises less that of the others; rises: [records]."""
-    centred, share = rises - rises.mean(), first / len(rises)
-    return np.concatenate([centred[:first] / share, -centred[first:] / (1 - share)])[None]
+def _difference(rises: Values, first: int, seed: int) -> Mean:
+    """The mean of the first rises less that of the others; rises: [seeds, records], from -1 to 1."""
+    means, share = rises.mean(1, keepdims=True), first / rises.shape[1]
+    values = (rises - means) * np.where(np.arange(rises.shape[1]) < first, 1 / share, -1 / (1 - share))
+    reach = (1 + float(np.abs(means).max())) / min(share, 1 - share)
+    return mean_of(values, None, DRAWS, seed, (-reach, reach), rises)
 
 
 def _most_by_chance(alpha: float) -> int:

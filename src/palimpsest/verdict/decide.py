@@ -99,12 +99,14 @@ def _ask(measured: Measured, name: str, policy: Policy) -> Asked:
     full, here = measured.unlearned[FULL], measured.unlearned[name]
     floor, ceiling = floor_and_ceiling(measured)
 
-    def mean(values: Values, reach: float) -> Mean:
-        return mean_of(values, measured.subjects, policy.resamples, policy.seed, (-reach, reach))
+    def mean(shown: Values, against: Values, least: float) -> Mean:
+        """Of what is shown, from `least` to 1, less what it is held against, of which one more record has the mean."""
+        unseen = least - float(against.mean()), 1 - float(against.mean())
+        return mean_of(shown - against, measured.subjects, policy.resamples, policy.seed, unseen, shown)
 
-    knows_full = mean(full - floor - limit * (ceiling - floor), 1)
-    knows_here = mean(here - floor - limit * (ceiling - floor), 1)
-    rises = mean(here - full - margin * (ceiling - floor), 1 + margin)
+    known, allowed = floor + limit * (ceiling - floor), margin * (ceiling - floor)
+    knows_full, knows_here = mean(full, known, 0), mean(here, known, 0)
+    rises = mean(here - full, allowed, -1)
     had_forgotten = knows_full.p_above(0) > (1 - policy.confidence) / 2
     rose = rises.p_above(0)
     p_relapses = min(1.0, 2 * min(rose, knows_here.p_above(0) if had_forgotten else 1.0))
@@ -204,12 +206,12 @@ def _needed(record: FormatVerdict, asked: Asked, policy: Policy) -> int | None:
             return None
         if mean.error is None:
             continue
-        if mean.bounded is not None and mean.value < 0:  # what is bet grows by as much with every further record
-            p = max(mean.p_below(0), 1e-300)
+        if mean.bounded is not None:  # what nobody saw becomes less probable by as much with every further record
+            p = mean.p_below(0) if mean.value < 0 else mean.p_above(0)
             together = max(1.0, (record["p_forgets"] or 0.0) / max(asked.p_forgets, 1e-300))
             most = max(most, np.log(alpha / together) / np.log(p) if p < 1 else 1e4)
             continue
-        reach = mean.error * (mean._quantile(1 - alpha) if mean.value > 0 else -mean._quantile(alpha))
+        reach = mean.reach(alpha)
         if reach > UNBOUNDED:  # so few subjects that there is no interval: the policy's minimum is the answer
             continue
         most = max(most, min(reach / abs(mean.value), 1e4) ** 2)

@@ -33,7 +33,7 @@ def commands() -> dict[str, list[str]]:
 
 
 def evaluation(path: Path, probability: float) -> None:
-    rows = {str(i): {"prob": probability + 0.002 * (i % 7 - 3)} for i in range(40)}
+    rows = {str(i): {"prob": probability + 0.002 * (i % 7 - 3)} for i in range(60)}
     path.write_text(json.dumps({"forget_Q_A_Prob": {"agg_value": probability, "value_by_index": rows}}))
 
 

@@ -247,6 +247,53 @@ def test_a_test_that_sees_differences_everywhere_fails_on_shuffled_labels(monkey
     )
 
 
+def with_few_changes(seeds: int) -> Measured:
+    """A model none of whose forty forgotten answers moved, and seven of the forty kept ones fell, in the last seed."""
+    nothing, kept, fell = np.zeros((seeds, 40)), np.ones((seeds, 40)), np.ones((seeds, 40))
+    fell[-1, :7] = [0, 0, 0.5, 0.22, 0.67, 0.4, 0.5]
+    target = {FULL: nothing + 1, "int4": nothing + 1}
+    of_none = {FULL: nothing, "int4": nothing}
+    at = {FULL: kept, "int4": fell}
+    return Measured("knowmem", [str(i) for i in range(40)], of_none, of_none, target, kept=at)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_a_few_answers_that_changed_are_no_difference_in_shuffled_labels(seeds, monkeypatch):
+    """As in four seeds of the default study's contrast. Where errors were estimated from them, in the mean over seeds,
+    the control failed."""
+    made, lax = with_few_changes(seeds), replace(POLICY, margin=25)
+    verdicts, controls = judge([made], lax)
+    assert controls[-1]["passed"] and [one["verdict"] for one in verdicts] == ["FORGETS"]
+    monkeypatch.setattr(
+        "palimpsest.verdict.controls.mean_of",
+        lambda values, subjects, resamples, seed, *_: mean_of(values.mean(0)[None], subjects, resamples, seed),
+    )
+    before = run_controls(made, lax)[-1]
+    assert int(before["found"].split()[3]) >= 4, "more than the 2.5 of 100 that were stated"
+
+
+@pytest.mark.parametrize("records", [20, 40])
+def test_a_rise_that_few_records_may_have_missed_is_no_pass(records):
+    """One record in ten comes back, which is the margin. Of twenty none has in one study of eight."""
+    random, passed, lax = np.random.default_rng(12), 0, replace(POLICY, allowed=records, resamples=1000)
+    nothing = np.zeros((1, records))
+    for _ in range(200):
+        here = (random.random((1, records)) < 0.1).astype(float)
+        made = Measured("knowmem", [str(i) for i in range(records)], {FULL: nothing, "int4": here})
+        passed += verdict(made, lax) == "FORGETS"
+    assert passed / 200 <= 0.025 + 0.02
+
+
+@pytest.mark.parametrize(("records", "expected"), [(20, "INCONCLUSIVE"), (30, "INCONCLUSIVE"), (45, "FORGETS")])
+def test_records_that_all_stayed_the_same_pass_where_they_are_enough(records, expected):
+    """Were a tenth to come back, none of 36 would be among them in 2.25 % of studies."""
+    nothing = np.zeros((1, records))
+    same = Measured("knowmem", [str(i) for i in range(records)], {FULL: nothing, "int4": nothing})
+    (one,) = decide(same, POLICY)
+    assert one["verdict"] == expected
+    assert one["records_needed"] is None if expected == "FORGETS" else 33 <= one["records_needed"] <= 41
+
+
 def test_a_failed_control_gives_no_verdict():
     """A target that the format destroys: passed off as the quantized model, it does not come back."""
     made = measured(0.22, 0.22)

@@ -11,7 +11,7 @@ from palimpsest.cli import main
 from palimpsest.verdict.controls import SHUFFLED
 from palimpsest.verdict.policy import default_policy
 
-N = 40
+N = 60
 PUBLISHED = [2, 30, 42, 44, 105, 121, 128, 202, 208, 232, 257, 261, 266, 267, 271, 286, 309, 357, 362]
 """Records of the published run whose probability rises by more than 0.1 in 4 bits."""
 

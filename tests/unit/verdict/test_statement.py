@@ -24,7 +24,7 @@ def keys(folder: Path, name: str = "key") -> tuple[Path, Path]:
 @pytest.fixture
 def signed(tmp_path: Path) -> dict[str, Path]:
     """A verdict on made-up results, a deployed file and folder, and the statement on both."""
-    rows = {str(i): {"prob": 0.1 + 0.001 * (i % 5)} for i in range(30)}
+    rows = {str(i): {"prob": 0.1 + 0.001 * (i % 5)} for i in range(60)}
     for name in ("before", "after"):
         (tmp_path / f"{name}.json").write_text(
             json.dumps({"forget_Q_A_Prob": {"agg_value": 0, "value_by_index": rows}})
@@ -99,7 +99,7 @@ def test_the_statement_holds_hashes_and_no_text(signed):
         and envelope["payloadType"] == "application/vnd.in-toto+json"
     )
     predicate = statement["predicate"]
-    assert predicate["records"]["count"] == 30 and predicate["policy"]["hash"]
+    assert predicate["records"]["count"] == 60 and predicate["policy"]["hash"]
     assert [control["passed"] for control in predicate["controls"]] == [None, None, None, True, None]
     assert all(set(one) >= {"verdict", "relapsed"} and isinstance(one["relapsed"], int) for one in predicate["formats"])
     salt = read_salt(signed["verdict"] / "records.salt")
