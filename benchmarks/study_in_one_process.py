@@ -10,7 +10,7 @@ which the plan's folder was copied, gives each script just that, so every artefa
 
 `--training` and `--gpu` processes share the GPU; `--cpu` processes see none, as steps without the resource `gpu`. A
 small model leaves a GPU idle while its process imports, loads and hashes: of several at a time one has work for it.
-With `--gpus 2` and more, the processes of each kind are dealt out to so many GPUs in turn, and each sees its own alone.
+Each process takes one GPU as a job of Snakemake's does, that which the fewest others hold, and sees that one alone.
 `--drop-weights` deletes quantized weights once nothing is to read them (not the target's), where the disk cannot hold a
 study; `palimpsest verify` then misses them.
 
@@ -134,22 +134,16 @@ def plan(study: Path, file: Path) -> None:
     print(f"{len(steps)} steps in {file}")
 
 
-def prepare(turn: Any, gpus: int, folder: str) -> None:
-    """What a worker does before its first step: it takes the GPU whose turn it is, of `gpus`; of 0 it sees none."""
+def prepare(gpus: int, folder: str) -> None:
+    """What a worker does before its first step: it takes so many GPUs, 0 or 1, for all of its steps."""
     os.environ["PALIMPSEST_WARM"] = "off"
     os.environ["OMP_NUM_THREADS"] = "1"
-    if not gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    elif gpus > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
-        with turn.get_lock():
-            os.environ["CUDA_VISIBLE_DEVICES"] = visible[turn.value % gpus]
-            turn.value += 1
     sys.path.insert(0, str(ROOT / "src"))
     os.chdir(folder)
     import palimpsest.runtime.jobs as jobs
 
-    jobs.take_gpus = lambda count: []  # the worker has what it has, for all of its steps
+    jobs.take_gpus(gpus)
+    jobs.take_gpus = lambda count: []  # the worker has what it has
 
 
 def run_step(job: Mapping[str, Any]) -> float:
@@ -263,9 +257,7 @@ def run(steps: Sequence[Mapping[str, Any]], folder: Path, arguments: argparse.Na
     spawn = multiprocessing.get_context("spawn")
     sizes = {"training": arguments.training, "gpu": arguments.gpu, "cpu": arguments.cpu}
     pools = {
-        kind: ProcessPoolExecutor(
-            number, spawn, prepare, (spawn.Value("i", 0), 0 if kind == "cpu" else arguments.gpus, str(folder))
-        )
+        kind: ProcessPoolExecutor(number, spawn, prepare, (int(kind != "cpu"), str(folder)))
         for kind, number in sizes.items()
     }
     running: dict[Future[float], Mapping[str, Any]] = {}
@@ -317,7 +309,6 @@ def main() -> None:
     running.add_argument("file", type=Path)
     running.add_argument("--training", type=int, default=1, help="processes that train, on the GPU")
     running.add_argument("--gpu", type=int, default=1, help="processes that share the GPU with them")
-    running.add_argument("--gpus", type=int, default=1, help="GPUs to which the processes are dealt out in turn")
     running.add_argument("--cpu", type=int, default=max(1, (os.cpu_count() or 2) - 2), help="processes without one")
     running.add_argument("--minutes", type=float, default=1e6, help="after which what runs is stopped")
     running.add_argument("--drop-weights", action="store_true")
