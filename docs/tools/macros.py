@@ -70,7 +70,6 @@ def define_env(env) -> None:
         evidence.metric_table,
         evidence.printed,
         evidence.score,
-        evidence.missing_rho,
         evidence.spread,
         evidence.target_keeps,
         evidence.kept_share,

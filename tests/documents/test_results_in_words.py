@@ -127,7 +127,7 @@ def test_models_of_the_pretrained_studies():
     assert set(seeds.utility_n) == {15} and says("pretrained.md", "With fifteen of them")
     assert set(seeds.seed) == {0, 1, 2} and says("pretrained.md", "**In each of three seeds a model forgot")
     second = evidence.scores(SECOND)
-    assert set(second.seed) == {0, 1} and says("pretrained.md", "**In two seeds on another base the same comes back")
+    assert set(second.seed) == {0, 1, 2} and says("pretrained.md", "**In three seeds on another base the same comes")
     ran = set(rows.model) | set(seeds.model) | set(second.model)
     assert not [name for name in ran for missing in ("simnpo", "sure", "lora") if missing in name]
     assert [name for name in ran if "npo_klr" in name] == ["npo_klr"]
@@ -172,13 +172,14 @@ def test_what_rho_gets_wrong_on_the_pretrained_model():
     assert not older.finer.any() and set(older.precision) == {"rtn-int4-g128"} and older.recovered.max() < 36
     second = evidence.pairs().query("study == @SECOND", local_dict={"SECOND": SECOND})
     missed = second[second.foretold != second.outcome]
-    assert len(missed) == 6 and says("pretrained.md", "whose rho is known, they foretell all but six, too")
+    assert len(missed) == 11 and says("pretrained.md", "they foretell all but eleven. **Where it fails.**")
     assert set(missed.precision) == {"rtn-int4-g128"} and not missed.finer.any()
-    assert says("pretrained.md", "So are those of the second base")
-    assert says("counterexamples.md", "On a second base it is wrong for the same format alone, in six pairs")
-    ga = missed[missed.model == "ga_gdr"].set_index("seed").recovered
-    assert ga[0] == pytest.approx(40, abs=2) and ga[1] < 10
-    assert says("pretrained.md", "GA_GDR gets two fifths back in one seed, and next to nothing in the other")
+    assert len(second[(second.precision == "rtn-int4-g128") & ~second.finer]) == 12
+    assert says("pretrained.md", "So are the eleven")
+    assert says("counterexamples.md", "is wrong for the same format alone, in eleven of twelve pairs")
+    ga = second[(second.model == "ga_gdr") & (second.precision == "rtn-int4-g128")].set_index("seed").recovered
+    assert ga[0] == pytest.approx(40, abs=2) and ga[[1, 2]].max() < 10
+    assert says("pretrained.md", "GA_GDR gets two fifths back in one seed, and next to nothing in the others")
     every = pd.concat([wrong, older, missed]).recovered
     assert every.max() < 50 and every.median() < 33
     assert says("prediction.md", "Less than half comes back, and of most models less than a third")
@@ -207,15 +208,6 @@ def test_what_the_plan_of_the_pretrained_study_asked_for():
 COARSE = ["npo_gdr", "npo_klr", "ga_gdr", "ga_klr"]
 
 
-def test_pairs_of_a_stopped_run_that_have_no_rho_are_counted_nowhere():
-    found = pd.DataFrame(evidence.pairs_of(SECOND))
-    gone = found[found.rho.isna()]
-    assert len(gone) == evidence.missing_rho(SECOND) == 15 and evidence.count(study=SECOND) == len(found) - 15
-    assert set(gone.seed) == {1} and set(gone.model) == {*NPO.values(), "npo_klr", "ga_klr"} - {"npo_gdr"}
-    assert evidence.pairs().rho.notna().all() and evidence.missing_rho(SEEDS) == 0
-    assert set(gone[gone.weights != "bfloat16"].outcome) == {"kept"}, "a counterexample would be hidden"
-
-
 def answers_back(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """Of the target's answers that NPO with bfloat16 weights had forgotten: the share that is back, by seed."""
     npo = ["npo_gdr", "npo_klr"]
@@ -223,45 +215,56 @@ def answers_back(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_what_repeats_on_a_second_base():
-    answers = {at: of_seeds("knowmem", at, SECOND) for at in (FULL, "bnb-fp4", "bnb-nf4", "rtn-int4", "gptq")}
+    answers = {at: of_seeds("knowmem", at, SECOND) for at in (FULL, "bnb-fp4", "bnb-nf4", "rtn-int4", "gptq", "awq")}
     found = pd.DataFrame(evidence.pairs_of(SECOND)).assign(recovered=lambda rows: 100 * rows.recovered_share)
     back = found.groupby(["precision", "model"]).recovered
     assert (answers["rtn-int4"][COARSE].sub(answers["rtn-int4"].target, axis=0) == 0).all().all()
     assert back.min()["rtn-int4"][COARSE].min() > 95 and back.min()["bnb-fp4"][COARSE].min() > 75
     assert says("pretrained.md", "Text and answers are back, and FP4 brings back most of both")
     finer = found[found.weights != "bfloat16"]
-    assert len(finer) == 20 and finer.recovered.max() < 10
+    assert len(finer) == 36 and finer.recovered.max() < 10
     assert says("pretrained.md", "No format brings a tenth of it back, and Utility stays as it was in every format")
     utility = evidence.scores(SECOND).pivot(index=["model", "seed"], columns="precision", values="utility")
     assert (utility.loc[[NPO["stochastic"], NPO["float32"]]].min().min() > 99) and set(
         found[found.precision == "bnb-nf4"].outcome
     ) == {"kept"}
     gained = answers_back(answers[FULL], answers["gptq"])
-    assert gained.max().round(1).to_list() == [0.0, 0.1] and gained.npo_klr.min() < 0
-    assert says("pretrained.md", "It brings back a tenth of NPO_KLR's in one seed, and none in the other")
+    assert gained.max().round(1).to_list() == [0.0, 0.1] and (gained.npo_klr < 0.02).sum() == 2
+    assert says("pretrained.md", "It brings back a tenth of NPO_KLR's in one seed, and none in the others")
     kept = utility.loc[["npo_gdr", "npo_klr"], "gptq"] / utility.loc[["npo_gdr", "npo_klr"], FULL]
     assert kept.min() > 0.8 and kept.min() < 0.85 and says("pretrained.md", "up to a fifth of its Utility")
-    for at in (FULL, "bnb-fp4", "bnb-nf4", "rtn-int4"):
+    for at in (FULL, "bnb-fp4", "bnb-nf4", "rtn-int4", "awq"):
         assert (answers[at].npo_gdr - answers[at].npo_klr).abs().max() < 5
+
+
+def test_awq_on_the_second_base():
+    """It keeps the target and the finer models whole, and does to those with bfloat16 weights what NF4 does."""
+    found = pd.DataFrame(evidence.pairs_of(SECOND)).query("precision == 'awq'")
+    assert len(found) == 18 and set(found.outcome) == {"kept"} and found.recovered_share.max() < 0.1
+    at = {name: of_seeds("utility", name, SECOND) for name in ("awq", "bnb-nf4")}
+    assert at["awq"][COARSE].max().max() < 40 and at["bnb-nf4"][COARSE].max().max() < 45
+    assert at["awq"][["target", NPO["stochastic"], NPO["float32"]]].min().min() > 99
+    assert says("pretrained.md", "AWQ restores nothing, and damages the models with bfloat16 weights as NF4 does")
+    assert float(evidence.target_keeps(SECOND, "knowmem", "awq")) > 95
 
 
 def test_what_does_not_repeat_on_a_second_base():
     for at in ("bnb-fp4", "rtn-int4"):
         left = of_seeds("verbmem", at, SECOND).target / of_seeds("verbmem", FULL, SECOND).target
-        assert left.between(0.73, 0.8).all() and says("pretrained.md", "FP4 and int4 take about a quarter of that")
+        assert left.between(0.72, 0.81).all() and says("pretrained.md", "FP4 and int4 take about a quarter of that")
     answers, grouped = (of_seeds("knowmem", at, SECOND) for at in (FULL, "rtn-int4-g128"))
     assert answers.loc[0, [NPO["bfloat16"], NPO["float32"]]].between(10, 12.5).all()
-    assert answers.loc[1, [NPO["bfloat16"], NPO["float32"]]].max() < 3 and answers[NPO["stochastic"]].max() < 6
-    assert says("counterexamples.md", "On the second base float32 does in one seed of two")
+    assert answers.loc[[1, 2], list(NPO.values())].max().max() < 3 and answers[NPO["stochastic"]].max() < 6.5
+    assert says("counterexamples.md", "On the second base float32 does in one seed of three, and so does bfloat16")
     back = answers_back(answers, grouped)
-    assert back.loc[0].between(0.3, 0.37).all() and back.loc[1].max() < 0.03
-    assert says("pretrained.md", "In one seed it brings a third of NPO's answers back, in the other next to none")
+    assert back.loc[0].between(0.3, 0.37).all() and back.loc[2].between(0.1, 0.14).all() and back.loc[1].max() < 0.04
+    assert says("pretrained.md", "It brings a third of NPO's answers back in one, a tenth in another, and next to none")
     broken = evidence.scores(SECOND).query("precision == 'bf16'").set_index(["model", "seed"]).broken
-    assert not broken["ga_klr", 0] and broken["ga_klr", 1] and broken["ga_gdr"].all()
-    assert says("pretrained.md", "In the other seed it is ruined, as GA_GDR is in both")
+    assert broken["ga_klr"].to_list() == [False, True, True] and broken["ga_gdr"].all()
+    assert says("pretrained.md", "In the other two it is ruined, as GA_GDR is in all three")
 
 
-@pytest.mark.parametrize(("study", "lines"), [(SEEDS, (4 + 2) * 5 * 4), (SECOND, (6 + 2) * 6 * 4)])
+@pytest.mark.parametrize(("study", "lines"), [(SEEDS, (4 + 2) * 5 * 4), (SECOND, (6 + 2) * 7 * 4)])
 def test_shares_with_intervals_are_those_of_the_rows(study, lines):
     """Means over models and seeds of a study's rows, inside their intervals, with the seeds they say."""
     rows = evidence.scores(study)

@@ -87,11 +87,11 @@ def test_the_study_runs_from_the_text_to_the_report_and_an_edit_of_a_method_keep
 
 
 def test_what_both_studies_have_both_have_the_same():
-    """They differ in the base; the second has two methods and a format more."""
+    """They differ in the base; the second has two methods and two formats more."""
     studies = ("pretrained-seeds", "pretrained-second-base")
     one, two = (read_params(REPOSITORY / f"studies/{study}/params.yaml") for study in studies)
     assert one["models"]["pretraining"].pop("seed") != two["models"]["pretraining"].pop("seed")
-    more = {"methods": {"npo_klr", "ga_klr"}, "quantizers": {"gptq"}}
+    more = {"methods": {"npo_klr", "ga_klr"}, "quantizers": {"gptq", "awq"}}
     for block, names in more.items():
         assert two[block].keys() - one[block].keys() == names
         two[block] = {name: settings for name, settings in two[block].items() if name not in names}

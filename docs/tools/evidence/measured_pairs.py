@@ -53,15 +53,9 @@ def pairs_of(study: str) -> list[dict]:
     return found
 
 
-def missing_rho(study: str) -> int:
-    """How many pairs of docs/evidence/STUDY.csv have no rho."""
-    return sum(pd.isna(pair["rho"]) for pair in pairs_of(study))
-
-
 @cache
 def pairs() -> pd.DataFrame:
-    """All measured pairs that have a rho: that of a run that was stopped is missing for some, and these are counted
-    nowhere. Columns beside the table's: tabled (of the packaged table), base, bits (4 or 8), finer
+    """All measured pairs. Columns beside the table's: tabled (of the packaged table), base, bits (4 or 8), finer
     (weights stored more finely than bfloat16), broken, recovered (percent)."""
     table = read_table()
     assert table is not None, "the package ships its table"
@@ -72,7 +66,6 @@ def pairs() -> pd.DataFrame:
             pair | {"tabled": False, "foretold": classify(pair["rho"], thresholds[_corpus(study)])}
             for study in PRETRAINED_STUDIES
             for pair in pairs_of(study)
-            if not pd.isna(pair["rho"])
         ]
     )
     broken = _broken()

@@ -1,7 +1,7 @@
 """The pretrained models: what they keep of the forget knowledge, by model, format and denominator, and their bases."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -29,6 +29,7 @@ CALLED_FORMATS = {
     "rtn-int4": "int4",
     "rtn-int4-g128": "int4, groups of 128",
     "gptq": "GPTQ",
+    "awq": "AWQ",
 }
 DENOMINATORS = {
     "ratio_bf16": "score / target in bf16, as the paper prints it",
@@ -55,33 +56,35 @@ def kept_share(study: str, models: str, denominator: str, precision: str) -> str
     return f"{whole(row.share)} ({whole(row.low)} to {whole(row.high)})"
 
 
-def scores_by_format(study: str, column: str, *left_out: str) -> str:
+def scores_by_format(study: str, column: str, *left_out: str, formats: Sequence[str] = tuple(CALLED_FORMATS)) -> str:
     """`spread` of a study's models by format, as Markdown, but for some models; what is retained has none of the target
     and the retrained model, which define it."""
     defining = {TARGET, RETRAIN} if column.startswith("retained_") else set()
     models = [model for model in _models(study) if model not in {*defining, *left_out}]
-    return _by_format(study, "", {CALLED_MODELS[model]: partial(spread, study, column, model) for model in models})
+    rows = {CALLED_MODELS[model]: partial(spread, study, column, model) for model in models}
+    return _by_format(study, "", rows, formats)
 
 
-def shares_by_format(study: str, means: dict[str, str] | None = None) -> str:
+def shares_by_format(
+    study: str, means: dict[str, str] | None = None, formats: Sequence[str] = tuple(CALLED_FORMATS)
+) -> str:
     """`kept_share` of a study's unlearned models, and of the means that are given (by what they are called), above the
     retrained model and against the target in the same format, as Markdown."""
     rows = {CALLED_MODELS[model]: model for model in _models(study) if model not in (TARGET, RETRAIN)} | (means or {})
-    return _by_format(
-        study, "", {name: partial(kept_share, study, models, "same_precision") for name, models in rows.items()}
-    )
+    said = {name: partial(kept_share, study, models, "same_precision") for name, models in rows.items()}
+    return _by_format(study, "", said, formats)
 
 
 def shares_by_denominator(study: str, models: str) -> str:
     """`kept_share` of some models by each denominator and format, as Markdown."""
     rows = {said: partial(kept_share, study, models, name) for name, said in DENOMINATORS.items()}
-    return _by_format(study, "share that is kept, percent", rows)
+    return _by_format(study, "share that is kept, percent", rows, tuple(CALLED_FORMATS))
 
 
-def _by_format(study: str, head: str, rows: dict[str, Callable[[str], str]]) -> str:
-    """A row for each name, of what its function says of a format, in the formats of a study, as Markdown."""
+def _by_format(study: str, head: str, rows: dict[str, Callable[[str], str]], wanted: Sequence[str]) -> str:
+    """A row for each name, of what its function says of a format, in those formats of a study, as Markdown."""
     known = set(scores(study).precision)
-    formats = [name for name in CALLED_FORMATS if name in known]
+    formats = [name for name in wanted if name in known]
     lines = [f"| {head} | {' | '.join(CALLED_FORMATS[name] for name in formats)} |", "|---|" + "---:|" * len(formats)]
     lines += [f"| {name} | {' | '.join(said(at) for at in formats)} |" for name, said in rows.items()]
     return "\n".join(lines)
