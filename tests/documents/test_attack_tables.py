@@ -90,3 +90,21 @@ def test_methods_in_twins_say_what_they_had_forgotten_and_what_came_back(folder)
     assert evidence.twins_value("some", "npo", "coarse") == "50"
     with pytest.raises(LookupError, match="has no coarse of undial in rtn-int4"):
         evidence.twins_value("some", "undial", "coarse")
+
+
+def test_methods_in_twins_say_in_how_many_seeds_they_had_forgotten(folder):
+    rows = [
+        score_row(model, precision, verbmem, 90.0) | {"seed": seed}
+        for seed in (0, 1)
+        for model, precision, verbmem in [
+            ("npo", "bf16", 20.0 if seed else 80.0),
+            ("npo", "rtn-int4", 60.0),
+            ("npo_float32", "bf16", 0.0),
+            ("npo_float32", "rtn-int4", 10.0 * seed),
+        ]
+    ]
+    pd.DataFrame(rows).to_csv(folder / "two.csv", index=False)
+    assert evidence.twins_table("two").splitlines()[2:] == [
+        "| npo | VerMem in 1 of 2 seeds | 50 | VerMem | 5 (0 to 10) |"
+    ]
+    assert evidence.twins("two").coarse_seeds.to_list() == [1] and evidence.twins("two").fine_seeds.to_list() == [2]
