@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from palimpsest.runtime.startup import Deferred
@@ -36,6 +36,17 @@ class Tokens:
     sequence: Tensor
     sequences: int
     hidden: Tensor | None = None
+    known: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def log_probs(self) -> Tensor:
+        """[tokens, vocab] log-softmax of the logits in float32: of a batch that is trained on computed once, whoever
+        asks."""
+        if "log_probs" in self.known:
+            return self.known["log_probs"]
+        found = self.logits.float().log_softmax(-1)
+        if found.requires_grad:
+            self.known["log_probs"] = found
+        return found
 
     @property
     def scored(self) -> Tensor:
@@ -75,7 +86,7 @@ def cross_entropy(tokens: Tokens) -> Tensor:
     """Mean negative log-likelihood per predicted token, nats."""
     if not isinstance(tokens.logits, torch.Tensor):
         return tokens.logits.nll(tokens.targets).sum() / tokens.scored.sum()
-    return functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED)
+    return functional.nll_loss(tokens.log_probs(), tokens.targets, ignore_index=IGNORED)
 
 
 def exact_memorization(tokens: Tokens) -> Tensor:
@@ -93,7 +104,7 @@ def sequence_log_probs(tokens: Tokens) -> Tensor:
     index_add of a GPU does not, and the same run gives another model.
     """
     if isinstance(tokens.logits, torch.Tensor):
-        nll = functional.cross_entropy(tokens.logits.float(), tokens.targets, ignore_index=IGNORED, reduction="none")
+        nll = functional.nll_loss(tokens.log_probs(), tokens.targets, ignore_index=IGNORED, reduction="none")
     else:
         nll = tokens.logits.nll(tokens.targets)
     lengths = torch.bincount(tokens.sequence, minlength=tokens.sequences)

@@ -6,7 +6,7 @@ over the padded rows, whose part is zero, because an order without them would ro
 have the bits of the usual way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,8 @@ from palimpsest.training.processes import rank_and_size
 
 WORTH_IT = 1 / 16
 """Share of padding from which on a group is packed."""
+ROWS = 8
+"""Packed rows are a multiple of these: a product with an odd number of rows may take a quarter more time."""
 
 
 def is_packed(model: Any) -> bool:
@@ -61,81 +63,107 @@ def _tokens(model: Any, group: Mapping[str, Tensor], autocast: Callable[[], Abst
         return flatten(model(input_ids=ids, attention_mask=mask, use_cache=False).logits, labels, mask)
     around = flatten(ids[..., None], labels, mask)  # for the targets and the sequences
     with autocast():
-        logits = _logits(model, ids, mask, _Places.of(real))
+        logits = _logits(model, ids, mask, _Places.of(real, ids.shape[1]))
     return Tokens(logits.float(), around.targets, around.sequence, around.sequences)
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where the rows of padded and of packed matrices come from. The last packed row is one of the padding, which
-    stands for all of it: what depends on it is cut off, so that its gradient is zero.
+    """Where the rows of padded and of packed matrices come from. The packed rows after the real ones are one of the
+    padding, which stands for all of it: what depends on it is cut off, so that its gradient is zero.
 
-    packed: [rows] of the padded matrix; padded: [batch * time] of the packed one.
+    packed: [rows] of the padded matrix; padded: [batch * time] of the packed one; time: tokens of a padded sequence;
+    real: how many packed rows are real.
     """
 
     packed: Tensor
     padded: Tensor
+    time: int
+    real: int
 
     @classmethod
-    def of(cls, real: Tensor) -> "_Places":
+    def of(cls, real: Tensor, time: int) -> "_Places":
         """real: [batch * time] bool."""
         found, rest = real.nonzero().squeeze(1), (~real).nonzero()[0]
         padded = torch.full((len(real),), len(found))
         padded[found] = torch.arange(len(found))
-        return cls(torch.cat([found, rest]), padded)
+        more = ROWS - len(found) % ROWS
+        return cls(torch.cat([found, rest.expand(more)]), padded, time, len(found))
+
+    def by_head(self, heads: int) -> tuple[Tensor, Tensor]:
+        """Of matrices with a row for each head of a token: where the rows of the padded one, [batch, heads, time],
+        come from, and those of the packed one, [rows, heads]."""
+        head = torch.arange(heads)
+        padded = self.padded.view(-1, 1, self.time) * heads + head.unsqueeze(1)
+        sequence, place = self.packed // self.time, self.packed % self.time
+        packed = (sequence.unsqueeze(1) * heads + head) * self.time + place.unsqueeze(1)
+        return padded.reshape(-1), packed.reshape(-1)
 
 
 def _logits(model: Any, ids: Tensor, mask: Tensor, places: _Places) -> Tensor:
     from transformers.masking_utils import create_causal_mask
 
-    decoder = model.model
+    decoder, config = model.model, model.config
     states = decoder.embed_tokens(ids.reshape(-1)[places.packed])
     positions = torch.arange(ids.shape[1]).unsqueeze(0)
     like = states.detach().new_empty(1, 1, 1).expand(*ids.shape, states.shape[-1])
     causal: Any = create_causal_mask(
-        config=model.config, inputs_embeds=like, attention_mask=mask, past_key_values=None, position_ids=positions
+        config=config, inputs_embeds=like, attention_mask=mask, past_key_values=None, position_ids=positions
     )
     angles = [each[0][places.packed % ids.shape[1]].unsqueeze(1) for each in decoder.rotary_emb(like, positions)]
+    heads = {number: places.by_head(number) for number in (config.num_attention_heads, config.num_key_value_heads)}
     for layer in decoder.layers:
         states = states + _attention(
-            layer.self_attn, _norm(layer.input_layernorm, states, places), angles, causal, places
+            layer.self_attn, _norm(layer.input_layernorm, states, places), angles, causal, places, heads
         )
         states = states + _mlp(layer.mlp, _norm(layer.post_attention_layernorm, states, places), places)
-    return _linear(model.lm_head, _norm(decoder.norm, states, places), places)[:-1]
+    (logits,) = _linear([model.lm_head], _norm(decoder.norm, states, places), places)
+    return logits[: places.real]
 
 
 def _norm(module: Any, states: Tensor, places: _Places) -> Tensor:
-    wide = states.to(torch.float32)
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
-    return _Scaled.apply(wide.to(states.dtype), module.weight, places)  # type: ignore[no-any-return]
+    if states.dtype != torch.float32:
+        return _Norm.apply(states, module.weight, module.variance_epsilon, places)  # type: ignore[no-any-return]
+    # here autograd adds the two parts of the gradient to that of the layer's sum one after the other
+    wide = states * torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + module.variance_epsilon)
+    return _Scaled.apply(wide, module.weight, places)  # type: ignore[no-any-return]
 
 
 def _mlp(module: Any, states: Tensor, places: _Places) -> Tensor:
-    opened = module.act_fn(_linear(module.gate_proj, states, places))
-    return _linear(module.down_proj, opened * _linear(module.up_proj, states, places), places)
+    gate, up = _linear([module.gate_proj, module.up_proj], states, places)
+    (down,) = _linear([module.down_proj], module.act_fn(gate) * up, places)
+    return down
 
 
-def _attention(module: Any, states: Tensor, angles: Any, causal: Tensor, places: _Places) -> Tensor:
-    from transformers.models.llama.modeling_llama import eager_attention_forward
+def _attention(
+    module: Any, states: Tensor, angles: Any, causal: Tensor, places: _Places, heads: Mapping[int, Any]
+) -> Tensor:
+    from transformers.models.llama.modeling_llama import repeat_kv
 
-    projected = [_linear(each, states, places) for each in (module.q_proj, module.k_proj, module.v_proj)]
+    projected = _linear([module.q_proj, module.k_proj, module.v_proj], states, places)
     query, key, value = (each.view(len(each), -1, module.head_dim) for each in projected)
-    query, key = _Turned.apply(query, *angles), _Turned.apply(key, *angles)
+    query, key = _Turned.apply(query, *angles).to(value.dtype), _Turned.apply(key, *angles)
     query, key, value = (
-        _Taken.apply(each, places.padded, places.packed).view(-1, causal.shape[-1], *each.shape[1:]).transpose(1, 2)
+        _Taken.apply(each.reshape(-1, module.head_dim), *heads[each.shape[1]]).view(
+            -1, each.shape[1], places.time, module.head_dim
+        )
         for each in (query, key, value)
     )
-    mixed, _ = eager_attention_forward(module, query, key, value, causal, scaling=module.scaling)
-    taken = _Taken.apply(mixed.reshape(len(places.padded), -1), places.packed, places.padded)
-    return _linear(module.o_proj, taken, places)
+    groups = module.num_key_value_groups
+    turned = repeat_kv(key, groups).to(value.dtype).transpose(2, 3)
+    if groups == 1:  # as the usual way has it in memory, which decides the order in which MKL adds up
+        turned = turned.contiguous()
+    mixed = _Mixed.apply(query, turned, repeat_kv(value, groups), causal, module.scaling)
+    padded, packed = heads[query.shape[1]]
+    taken = _Taken.apply(mixed.reshape(-1, module.head_dim), packed, padded)
+    (out,) = _linear([module.o_proj], taken.view(len(places.packed), -1), places)
+    return out
 
 
-def _linear(module: nn.Linear, inputs: Tensor, places: _Places) -> Tensor:
-    weight = module.weight
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        inputs, weight = inputs.to(dtype), weight.to(dtype)  # type: ignore[assignment]
-    return _Linear.apply(inputs, weight, places)  # type: ignore[no-any-return]
+def _linear(modules: Sequence[nn.Linear], inputs: Tensor, places: _Places) -> tuple[Tensor, ...]:
+    """Of each module, of the same inputs."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else inputs.dtype
+    return _Linear.apply(inputs, places, dtype, *(module.weight for module in modules))  # type: ignore[no-any-return]
 
 
 class _Taken(torch.autograd.Function):
@@ -158,7 +186,10 @@ class _Turned(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(cos, sin)
         ctx.dtype, half = rows.dtype, rows.shape[-1] // 2
-        return rows * cos + torch.cat((-rows[..., half:], rows[..., :half]), -1) * sin
+        straight, crossed = rows * cos, rows * sin.roll(half, -1)
+        straight[..., :half] -= crossed[..., half:]
+        straight[..., half:] += crossed[..., :half]
+        return straight
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
@@ -169,24 +200,77 @@ class _Turned(torch.autograd.Function):
         return straight, None, None
 
 
-class _Linear(torch.autograd.Function):
-    """inputs [rows, columns] times the transposed weight."""
+class _Mixed(torch.autograd.Function):
+    """What attention makes of query and value, [batch, heads, time, width] each, and the turned key, [batch, heads,
+    width, time], as transformers' eager one does: weights in float32, products in the type of the query. causal: what
+    is added to the scores, [batch, 1, time, time].
+    """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, places: _Places) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(inputs, weight)
-        ctx.places = places
-        return functional.linear(inputs, weight)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, causal: Tensor, scaling: float) -> Tensor:  # type: ignore[override]
+        scores = (query @ key).mul_(scaling) + causal
+        weights = functional.softmax(scores, dim=-1, dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scaling = scaling
+        return weights.to(query.dtype) @ value
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        inputs, weight = ctx.saved_tensors
-        of_inputs = gradient @ weight if ctx.needs_input_grad[0] else None
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            padded, given = (each.index_select(0, ctx.places.padded) for each in (inputs, gradient))
-            of_weight = given.T @ padded
-        return of_inputs, of_weight, None
+        query, key, value, weights = ctx.saved_tensors
+        of_value = weights.to(query.dtype).transpose(2, 3) @ gradient
+        of_weights = (gradient @ value.transpose(2, 3)).float()
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, torch.float32)
+        of_scores = of_scores.to(query.dtype).mul_(ctx.scaling)
+        return of_scores @ key.transpose(2, 3), query.transpose(2, 3) @ of_scores, of_value, None, None
+
+
+class _Linear(torch.autograd.Function):
+    """inputs [rows, columns] times each of the transposed weights, in dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, places: _Places, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        ctx.dtype, ctx.places = inputs.dtype, places
+        ctx.types = [weight.dtype for weight in weights]
+        given, *used = (each.to(dtype) for each in (inputs, *weights))
+        ctx.save_for_backward(given, *used)
+        return tuple(functional.linear(given, weight) for weight in used)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # type: ignore[override]
+        given, *weights = ctx.saved_tensors
+        of_inputs = None
+        if ctx.needs_input_grad[0]:  # the last first, as autograd would add up one module after another
+            for gradient, weight in reversed(list(zip(gradients, weights, strict=True))):
+                part = (gradient @ weight).to(ctx.dtype)
+                of_inputs = part if of_inputs is None else of_inputs.add_(part)
+        padded = given.index_select(0, ctx.places.padded)
+        of_weights = [
+            (gradient.index_select(0, ctx.places.padded).T @ padded).to(dtype) if wanted else None
+            for gradient, dtype, wanted in zip(gradients, ctx.types, ctx.needs_input_grad[3:], strict=True)
+        ]
+        return of_inputs, None, None, *of_weights
+
+
+class _Norm(torch.autograd.Function):
+    """RMSNorm of rows in half precision. Its gradient is autograd's in half the passes over float32 rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, epsilon: float, places: _Places) -> Tensor:  # type: ignore[override]
+        wide = rows.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+        normed = wide.mul_(scale).to(rows.dtype)
+        ctx.save_for_backward(rows, weight, scale, normed)
+        ctx.places = places
+        return weight * normed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        rows, weight, scale, normed = ctx.saved_tensors
+        of_weight = _of_scale(ctx, gradient, normed, weight)
+        given, wide = (gradient * weight).to(rows.dtype).float(), rows.float()
+        of_mean = (given * wide).sum(-1, keepdim=True).mul_(-0.5).mul_(scale.pow(3))
+        of_rows = given.mul_(scale).add_(wide.mul_(of_mean.div_(wide.shape[-1]).mul_(2)))
+        return of_rows.to(rows.dtype), of_weight, None, None
 
 
 class _Scaled(torch.autograd.Function):
@@ -201,7 +285,11 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         rows, weight = ctx.saved_tensors
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            of_weight = (gradient * rows).index_select(0, ctx.places.padded).sum(0).to(weight.dtype)
-        return (gradient * weight).to(rows.dtype), of_weight, None
+        return (gradient * weight).to(rows.dtype), _of_scale(ctx, gradient, rows, weight), None
+
+
+def _of_scale(ctx: Any, gradient: Tensor, rows: Tensor, weight: Tensor) -> Tensor | None:
+    """The gradient of the weight by which rows are multiplied, element by element."""
+    if not ctx.needs_input_grad[1]:
+        return None
+    return (gradient * rows).index_select(0, ctx.places.padded).sum(0).to(weight.dtype)

@@ -41,7 +41,7 @@ METHOD = {
 
 def llama(**settings: Any) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, attn_implementation="eager", **settings))
+    model = LlamaForCausalLM(LlamaConfig(**(SIZES | settings), attn_implementation="eager"))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.add_(torch.randn_like(weight), alpha=0.1 if "norm" in name else 0.0)
@@ -59,10 +59,11 @@ def sequences(number: int, seed: int) -> list[list[int]]:
     [(torch.bfloat16, nullcontext), (torch.float32, AUTOCAST), (torch.float32, nullcontext)],
     ids=["bfloat16", "autocast", "float32"],
 )
+@pytest.mark.parametrize("heads", [{}, {"num_key_value_heads": 2, "hidden_size": 96}], ids=["64", "grouped-96"])
 def test_logits_and_gradients_have_the_same_bits(
-    dtype: torch.dtype, autocast: Callable[[], AbstractContextManager[None]]
+    dtype: torch.dtype, autocast: Callable[[], AbstractContextManager[None]], heads: dict[str, int]
 ) -> None:
-    model, given = llama().to(dtype).train(), sequences(40, 1)
+    model, given = llama(**heads).to(dtype).train(), sequences(40, 1)
     groups = [vars(group) for group in pad_by_length(given, range(40), 0)]
     found = []
     for pack in (False, True):
@@ -81,7 +82,7 @@ def test_logits_and_gradients_have_the_same_bits(
 @pytest.mark.parametrize("storage", ["bfloat16", "float32"])
 def test_an_unlearned_model_has_the_same_bits(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, packs = [], []
-    monkeypatch.setattr(packed._Places, "of", lambda real, of=packed._Places.of: packs.append(real) or of(real))
+    monkeypatch.setattr(packed._Places, "of", lambda *given, of=packed._Places.of: packs.append(1) or of(*given))
     for share in (packed.WORTH_IT, 2.0):
         monkeypatch.setattr(packed, "WORTH_IT", share)
         model = llama().to(torch.bfloat16)
@@ -95,7 +96,7 @@ def test_an_unlearned_model_has_the_same_bits(storage: str, monkeypatch: pytest.
 
 
 def test_groups_of_one_length_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed._Places, "of", lambda real: pytest.fail("packed"))
+    monkeypatch.setattr(packed._Places, "of", lambda *_: pytest.fail("packed"))
     groups = [vars(group) for group in pad_by_length([[1, 2, 3, 4]] * 3, range(3), 0)]
     tokens, _ = packed.forward(llama(), groups, nullcontext)
     assert tokens.logits.shape == (12, 100)
