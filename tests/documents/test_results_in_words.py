@@ -316,3 +316,15 @@ def test_attacks_on_the_tofu_study():
     floor = rows.set_index(["attack", "model"]).floor
     assert floor["relearn_20", "npo_gdr"] - floor["none", "npo_gdr"] < 2
     assert says("tofu.md", "has learned next to nothing by then") and says("tofu.md", "Asking otherwise brings little")
+
+
+def test_controls_of_the_attacks():
+    """A retrained model of another seed has no excess, a target of another seed has all of it, whatever the attack."""
+    rows = evidence.attacks("tofu-controls").query("attack != 'none'")
+    retrained = rows[rows.model == "retrain_seed_0"]
+    assert len(retrained) == 12 and (retrained.low <= 0).all() and (retrained.high >= 0).all()
+    assert says("tofu.md", "All of these intervals have 0 in them")
+    target = rows[rows.model == "target_seed_0"].set_index("attack").share
+    assert len(target) == 12 and target.between(90, 110).all()
+    assert set(target[~target.between(99, 101)].index) == {"sample", "paraphrase"}
+    assert says("tofu.md", "It is least where the model is asked in other words or the best of samples counts")
