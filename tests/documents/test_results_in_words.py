@@ -323,7 +323,7 @@ def test_controls_of_the_attacks():
     rows = evidence.attacks("tofu-controls").query("attack != 'none'")
     retrained = rows[rows.model == "retrain_seed_0"]
     assert len(retrained) == 12 and (retrained.low <= 0).all() and (retrained.high >= 0).all()
-    assert says("tofu.md", "All of these intervals have 0 in them")
+    assert says("tofu.md", "All of these intervals have zero in them")
     target = rows[rows.model == "target_seed_0"].set_index("attack").share
     assert len(target) == 12 and target.between(90, 110).all()
     assert set(target[~target.between(99, 101)].index) == {"sample", "paraphrase"}
