@@ -8,7 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from palimpsest.inference import products
-from palimpsest.inference.products import LEAST, has_the_same_bits, in_blocks, multiplied, multiply_by_blocks
+from palimpsest.inference.products import LEAST, as_multiplied, has_the_same_bits, multiplied, multiply_by_blocks
 
 COLUMNS = (64, 192, 200, 256, 512, 576, 1024, 1536)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -27,7 +27,7 @@ def test_blocks_are_taken_only_where_all_bits_agree(columns: int) -> None:
     drawn = torch.Generator().manual_seed(1)
     weight = torch.randn(200, columns, generator=drawn)
     inputs = torch.randn(100, columns, generator=drawn)
-    usual, ours = inputs @ weight.T, multiplied(inputs, in_blocks(weight))
+    usual, ours = inputs @ weight.T, multiplied(inputs, as_multiplied(weight))
     assert torch.allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert torch.equal(ours, usual) or not has_the_same_bits(weight)
 
