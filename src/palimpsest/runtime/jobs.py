@@ -39,7 +39,7 @@ def start_job(job: Any) -> Job:
     said = job.resources.get("gpu")
     wanted = said or 0
     if job.threads == 1 and not (wanted and visible_gpus()):
-        hand_over()
+        hand_over(early=said is not None)  # a rule that says so computes with a model
     start_logging(job.log[0])
     if gpus := take_gpus(wanted):
         log.info("GPUs: %s", " ".join(gpus))

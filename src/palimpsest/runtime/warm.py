@@ -9,9 +9,12 @@ whether it is forked or not.
 A run inside which another one starts shares its warm process, if that has imported what the run needs: PALIMPSEST_WARM
 in the environment names its folder. A step whose library is another than the warm process's imports its own.
 
-Nothing depends on it: a step that finds no warm process (none was started, it is still importing, it is gone) imports
-for itself, and a fork whose warm process is killed goes on. Steps that hold a GPU or several threads import for
-themselves, too: neither CUDA nor a pool of threads outlives a fork.
+What trains models and asks them is imported first, and a step that needs it is forked while the rest is imported. Such
+a step waits for that: by itself it would take as long.
+
+Nothing depends on it: a step that finds no warm process (none was started, it is gone, or it still imports what the
+step does not need) imports for itself, and a fork whose warm process is killed goes on. Steps that hold a GPU or
+several threads import for themselves, too: neither CUDA nor a pool of threads outlives a fork.
 
 What ends when: the warm process when the run ends, however that ends;
 a fork when its step's process ends, however that ends.
@@ -45,9 +48,10 @@ PACKAGE = Path(__file__).resolve().parents[1]
 """The library that this process imports; a clone may have another."""
 VARIABLE = "PALIMPSEST_WARM"
 """The folder of the run's warm process, in the environment of its steps; `off` where a user wants none."""
-SOCKET, USAGE, IMPORTED = "socket", "usage.{}", "imported.json"
-"""In that folder: where steps connect; what the fork of a step used, by the number of the step's process and of its
-parent; and what the warm process imports, under which settings of the environment."""
+SOCKET, EARLY, USAGE, IMPORTED = "socket", "early", "usage.{}", "imported.json"
+"""In that folder: where steps connect; where those do that need torch and transformers, from the first moment on; what
+the fork of a step used, by the number of the step's process and of its parent; and what the warm process imports, under
+which settings of the environment."""
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What Snakemake sets for a step with one thread; the libraries read it when they are imported."""
 NO_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -88,14 +92,18 @@ def start(modules: Collection[str], log: Path) -> tuple[Path, "subprocess.Popen[
     modules: what it imports, of that what is installed; log: the file for what it says.
     """
     folder = Path(tempfile.mkdtemp(prefix="palimpsest-warm-"))  # which only its user can enter
-    command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), *modules]
     environment = os.environ | ONE_THREAD | NO_THREAD | {"CUDA_VISIBLE_DEVICES": "", VARIABLE: "off"}
     environment.pop(CURVES, None)  # each step opens the store for itself
     imported = {"modules": list(modules), "environment": _read_by_imports()}
     (folder / IMPORTED).write_text(json.dumps(imported))
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as said:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=said, stderr=said)
+    with open(log, "wb") as said, socket.socket(socket.AF_UNIX) as early:  # where the process ends, nobody waits there
+        early.bind(str(folder / EARLY))
+        early.listen(128)
+        number = early.fileno()
+        command = [sys.executable, "-m", "palimpsest.runtime.warm", str(folder), str(number), *modules]
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": said, "stderr": said}
+        process = subprocess.Popen(command, env=environment, pass_fds=[number], **streams)
     os.environ[VARIABLE] = str(folder)
     return folder, process
 
@@ -108,18 +116,20 @@ def stop(folder: Path, process: "subprocess.Popen[bytes]") -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def hand_over(inside: str = "off") -> None:
-    """Let a fork of the warm process run this process's script, and end as it ends;
-    returns where there is no warm process. inside: what PALIMPSEST_WARM is for the fork and what it starts."""
+def hand_over(inside: str = "off", early: bool = False) -> None:
+    """Let a fork of the warm process run this process's script, and end as it ends; returns where there is no warm
+    process. inside: what PALIMPSEST_WARM is for the fork and what it starts; early: whether the script needs torch and
+    transformers, and a process that still imports is waited for."""
     folder = os.environ.get(VARIABLE, "off")
     if folder == "off":
         return
+    place = EARLY if early and not (Path(folder) / SOCKET).exists() else SOCKET
     with socket.socket(socket.AF_UNIX) as connection:
         request: dict[str, Any] = {"argv": sys.argv, "folder": os.getcwd()}
         request["environment"] = os.environ | {VARIABLE: inside}
         request |= {"path": sys.path, "library": str(PACKAGE), "processes": [os.getpid(), os.getppid()]}
         try:
-            connection.connect(str(Path(folder) / SOCKET))
+            connection.connect(str(Path(folder) / place))
             socket.send_fds(connection, [b"!"], [0, 1, 2])
             connection.sendall(json.dumps(request).encode() + b"\n")
             said = connection.makefile()
@@ -143,71 +153,107 @@ def _forward_signals(worker: int) -> None:
         signal.signal(number, forward)
 
 
-def main(folder: Path, modules: Sequence[str]) -> None:
-    """The warm process: import, then fork for every connection."""
+def main(folder: Path, modules: Sequence[str], early: socket.socket | None = None) -> None:
+    """The warm process: import, then fork for every connection. early: where steps may be forked before all is
+    imported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the run gets it too, and its end ends this process
-    _import(modules)
-    gc.collect()
-    gc.freeze()  # a collection in a fork would touch, and so copy, all that is shared
-    if len(os.listdir("/proc/self/task")) > 1:
-        sys.exit("an import started a thread, which no fork would have: steps import for themselves.")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / SOCKET))
-        listener.listen(128)
-        _serve(listener, folder)
+    with _Server(folder) as server:
+        if "transformers" in modules:
+            from palimpsest.runtime.startup import import_transformers
+
+            import_transformers(needed=[name.partition(".")[0] for name in modules], training=True)
+            _settle()
+            if early:
+                server.listen(early)
+                early = None
+        for name in modules:
+            if importlib.util.find_spec(name.partition(".")[0]):
+                importlib.import_module(name)
+            if not server.serve(0):
+                break
+        else:
+            _settle()
+            if early:
+                server.listen(early)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(folder / SOCKET))
+                listener.listen(128)
+                server.listen(listener)
+                while server.serve(None):
+                    pass
     shutil.rmtree(folder, ignore_errors=True)  # which the run has done already, unless it was killed
 
 
-def _import(modules: Sequence[str]) -> None:
-    from palimpsest.runtime.startup import import_transformers
-
-    if "transformers" in modules:
-        import_transformers(needed=[name.partition(".")[0] for name in modules], training=True)
-    for name in modules:
-        if importlib.util.find_spec(name.partition(".")[0]):
-            importlib.import_module(name)
+def _settle() -> None:
+    """After imports: what a collection in a fork would touch, and so copy, is no longer looked at."""
+    gc.collect()
+    gc.freeze()
+    _check_threads()
 
 
-def _serve(listener: socket.socket, folder: Path) -> None:
-    """Fork for each connection and report to it how its fork ended, until standard input closes: the run has ended."""
-    running: dict[int, tuple[socket.socket, list[int]]] = {}
-    wake, woken = socket.socketpair()
-    woken.setblocking(False)
-    signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    with selectors.DefaultSelector() as ready:
-        for source in (listener, wake, sys.stdin):
-            ready.register(source, selectors.EVENT_READ)
-        while True:
-            for event, _ in ready.select():
-                if event.fileobj is sys.stdin:
-                    return
-                if event.fileobj is listener:
-                    _fork_for(listener, running)
-                else:
-                    wake.recv(4096)
-            _report_ended(running, folder)
+def _check_threads() -> None:
+    if len(os.listdir("/proc/self/task")) > 1:
+        sys.exit("an import started a thread, which no fork would have: steps import for themselves.")
 
 
-def _fork_for(listener: socket.socket, running: dict[int, tuple[socket.socket, list[int]]]) -> None:
-    connection, _ = listener.accept()
-    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    with connection.makefile() as said:
-        line = said.readline()
-    if not line:  # the step's process was ended meanwhile
-        connection.close()
-        return
-    request = json.loads(line)
-    warm, worker = os.getpid(), os.fork()
-    if worker == 0:
-        listener.close()
-        for other, _ in running.values():
-            other.close()
-        _work(connection, streams, request, warm)
-    for stream in streams:
-        os.close(stream)
-    running[worker] = (connection, request["processes"])
-    connection.sendall(f"{worker}\n".encode())
+class _Server:
+    """Forks for each connection and reports to it how its fork ended, until standard input closes: the run has
+    ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[int, tuple[socket.socket, list[int]]] = {}
+        self.listeners: list[socket.socket] = []
+        self.wake, self.woken = socket.socketpair()
+        self.woken.setblocking(False)
+        signal.set_wakeup_fd(self.woken.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.ready = selectors.DefaultSelector()
+        for source in (self.wake, sys.stdin):
+            self.ready.register(source, selectors.EVENT_READ)
+
+    def __enter__(self) -> "_Server":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.ready.close()
+
+    def listen(self, listener: socket.socket) -> None:
+        listener.set_inheritable(False)  # whoever kept it open would keep steps waiting after this process's end
+        self.listeners.append(listener)
+        self.ready.register(listener, selectors.EVENT_READ)
+
+    def serve(self, seconds: float | None) -> bool:
+        """What has come, or comes within so many seconds; None: wait for it. Whether the run goes on."""
+        for event, _ in self.ready.select(seconds):
+            if event.fileobj is sys.stdin:
+                return False
+            if event.fileobj is self.wake:
+                self.wake.recv(4096)
+            else:
+                _check_threads()
+                gc.freeze()
+                self._fork_for(*event.fileobj.accept())  # type: ignore[union-attr]
+        _report_ended(self.running, self.folder)
+        return True
+
+    def _fork_for(self, connection: socket.socket, _: Any) -> None:
+        _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile() as said:
+            line = said.readline()
+        if not line:  # the step's process was ended meanwhile
+            connection.close()
+            return
+        request = json.loads(line)
+        warm, worker = os.getpid(), os.fork()
+        if worker == 0:
+            for other in (*self.listeners, *(other for other, _ in self.running.values())):
+                other.close()
+            _work(connection, streams, request, warm)
+        for stream in streams:
+            os.close(stream)
+        self.running[worker] = (connection, request["processes"])
+        connection.sendall(f"{worker}\n".encode())
 
 
 def _report_ended(running: dict[int, tuple[socket.socket, list[int]]], folder: Path) -> None:
@@ -279,4 +325,4 @@ def _end_with(connection: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[3:], socket.socket(fileno=int(sys.argv[2])))

@@ -23,9 +23,9 @@ import os, sys
 sys.path.append({tests!r})
 if __name__ == "__main__":
     from palimpsest.runtime.warm import hand_over
-    hand_over()
+    hand_over(early={early})
 import json
-said = {{"warm": "colorsys" in sys.modules, "pid": os.getpid()}}
+said = {{"warm": "colorsys" in sys.modules, "torch": "torch" in sys.modules, "pid": os.getpid()}}
 said |= {{"folder": os.getcwd(), "argv": sys.argv[1:], "is": os.environ.get("IS")}}
 print(json.dumps(said), flush=True)
 {then}
@@ -50,9 +50,11 @@ def wait(until: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def start(tmp_path: Path, then: str = "", *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    script = tmp_path / "step.py"
-    script.write_text(STEP.format(tests=str(Path(__file__).parent), then=then))
+def start(
+    tmp_path: Path, then: str = "", *arguments: str, early: bool = False, **environment: str
+) -> "subprocess.Popen[str]":
+    script = tmp_path / f"step-{early}.py"
+    script.write_text(STEP.format(tests=str(Path(__file__).parent), then=then, early=early))
     command = [sys.executable, str(script), *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=tmp_path, env=os.environ | environment, stdout=pipe, stderr=pipe, text=True)
@@ -183,6 +185,33 @@ def test_a_module_that_starts_a_thread_ends_the_warm_process_with_a_word(tmp_pat
     process.wait(60)
     warm.stop(folder, process)
     assert "an import started a thread" in (tmp_path / "log").read_text()
+
+
+def test_a_step_that_trains_is_forked_before_all_is_imported(tmp_path, monkeypatch):
+    (tmp_path / "slow.py").write_text(
+        f"import os, time\nwhile not os.path.exists({str(tmp_path / 'go')!r}): time.sleep(0.01)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    folder, process = warm.start(["transformers", "colorsys", "slow"], tmp_path / "log")
+    training, other = start(tmp_path, early=True), start(tmp_path)
+    assert json.loads(other.communicate(timeout=60)[0])["torch"] is False  # it had nothing to wait for
+    assert json.loads(training.stdout.readline())["torch"]
+    assert not (folder / warm.SOCKET).exists()
+    (tmp_path / "go").touch()
+    assert training.wait(60) == 0
+    wait(lambda: (folder / warm.SOCKET).exists())
+    for early in (False, True):
+        assert json.loads(start(tmp_path, early=early).communicate(timeout=60)[0])["warm"]
+    warm.stop(folder, process)
+
+
+def test_a_step_that_trains_does_not_wait_for_a_warm_process_that_failed(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import time\ntime.sleep(0.5)\n1 / 0\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    folder, process = warm.start(["broken"], tmp_path / "log")
+    step = start(tmp_path, early=True)
+    assert json.loads(step.communicate(timeout=60)[0])["warm"] is False and step.returncode == 0
+    warm.stop(folder, process)
 
 
 def test_a_run_inside_another_uses_its_warm_process_if_that_fits(folder, tmp_path, monkeypatch):
