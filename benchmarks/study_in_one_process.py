@@ -177,6 +177,7 @@ def audit(step: Mapping[str, Any], seeds: Sequence[int], json_file: Path, csv_fi
 
     Raises PalimpsestError where a score or a model is missing, or the study has no such seed."""
     from palimpsest.artefacts import Origin
+    from palimpsest.audit.records import KINDS
     from palimpsest.errors import PalimpsestError
     from palimpsest.runtime.jobs import records_of
 
@@ -187,8 +188,7 @@ def audit(step: Mapping[str, Any], seeds: Sequence[int], json_file: Path, csv_fi
         )
     if json_file.parent != csv_file.parent:
         raise PalimpsestError(f"{json_file} holds the hash of {csv_file}: give --json and --csv in one folder.")
-    names = ("scores", "survival", "models", "battery", "deployed")
-    records = {name: of_seeds(step["input"][1].get(name, []), seeds) for name in names}
+    records = {name: of_seeds(step["input"][1].get(name, []), seeds) for name in KINDS}
     gone = [file for file in records["survival"] if not Path(file).exists()]
     records["survival"] = [file for file in records["survival"] if file not in gone]
     inputs = records_of([file for files in records.values() for file in files])

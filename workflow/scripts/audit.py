@@ -11,7 +11,7 @@ from palimpsest.artefacts import Origin, files_of, forget_provenance_of_gone, wr
 from palimpsest.audit.battery import attach
 from palimpsest.audit.deployed import attach_files
 from palimpsest.audit.prompts import check_asked_alike
-from palimpsest.audit.records import read_records
+from palimpsest.audit.records import KINDS, read_records
 from palimpsest.audit.table import collect, headline_methods, write_csv
 
 
@@ -39,7 +39,7 @@ def audit(origin: Origin, records: dict[str, list[str]], json: str, csv: str, su
 if __name__ == "__main__":
     audit(
         job.origin,
-        {name: list(snakemake.input.get(name, [])) for name in ("scores", "survival", "models", "battery", "deployed")},
+        {name: list(snakemake.input.get(name, [])) for name in KINDS},
         snakemake.output.json,
         snakemake.output.csv,
     )

@@ -59,6 +59,10 @@ def has_retrain(settings: Mapping[str, Any]) -> bool:
     return settings.get("models", {}).get(RETRAIN, "") is not None
 
 
+KINDS = ("scores", "survival", "models", "battery", "deployed")
+"""Of the records that an audit is made of, as the inputs of its rule name them."""
+
+
 def read_records(paths: Iterable[Path | str]) -> list[dict[str, Any]]:
     """Parsed JSON objects, each with its path under "file" for error messages; raises PalimpsestError for one that was
     edited after its step wrote it."""

@@ -11,12 +11,13 @@ import typer
 
 from palimpsest.cli.verdict import Outcome, named_files
 from palimpsest.errors import PalimpsestError
+from palimpsest.study.formats import DEFAULTS
 
 if TYPE_CHECKING:
     from palimpsest.study.new_study import Wanted
 
-FORMATS = "bnb-nf4,gptq,gguf-q4_k_m"
-"""What a new study has where they fit the target (palimpsest.study.new_study.DEFAULTS)."""
+FORMATS = ",".join(row[0] for row in DEFAULTS)
+"""What a new study has where they fit the target."""
 
 Target = Annotated[
     str | None, typer.Option(metavar="MODEL", help="Before unlearning: a folder, a hub name or a GGUF file.")

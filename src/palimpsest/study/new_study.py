@@ -29,6 +29,7 @@ from palimpsest.quantizers import make_quantizer
 from palimpsest.quantizers.calibration import GENERIC
 from palimpsest.quantizers.deployed import DEPLOYED, recognise
 from palimpsest.study.dvc import SCHEMA
+from palimpsest.study.formats import DEFAULTS
 from palimpsest.study.own_records import announce
 from palimpsest.study.params import check_params, expanded, read_params
 from palimpsest.verdict.policy import default_policy
@@ -45,8 +46,6 @@ RETAIN_RECORDS = 100
 """Of a larger retain set so many are asked: they show damage, and cost as much as those of the forget set."""
 TOFU_RECORDS = 20
 """Of each author, in TOFU's forget files."""
-DEFAULTS = (("bnb-nf4",), ("gptq", "hqq-int4", "rtn-int4"), ("gguf-q4_k_m", "gguf-q4_0"))
-"""The formats of a new study where nobody names any: of each row the first that fits the target."""
 CALIBRATION = {"calibration": GENERIC, "samples": 16, "sample_length": 256}
 """Of formats that calibrate: text that has nothing to do with the study, as whoever ships a file takes."""
 
