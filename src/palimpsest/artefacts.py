@@ -6,7 +6,6 @@ Files and records have modules of their own; what the steps use of them they fin
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NotRequired, TypedDict, cast
@@ -147,6 +146,8 @@ def write_provenance(
     file = provenance_of(Path(record))
     if file is None:
         return
+    from importlib.metadata import version  # not by each step's process that is over when its fork begins
+
     made_with = {"python": platform.python_version(), "palimpsest": version("palimpsest")}
     made_with |= {package: version(package) for package in packages} | dict(versions)
     noted = {"record": place_of(Path(record)), "sha256": sha256_file(record), "versions": made_with, "machine": facts()}

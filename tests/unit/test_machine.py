@@ -34,7 +34,7 @@ def run(tmp_path, monkeypatch):
     results = tmp_path / "results"
 
     def steps(version: str, facts: dict, text: str = "weights") -> Path:
-        monkeypatch.setattr(artefacts, "version", lambda package: f"{version} of {package}")
+        monkeypatch.setattr("importlib.metadata.version", lambda package: f"{version} of {package}")
         monkeypatch.setattr(artefacts.platform, "python_version", lambda: version)
         monkeypatch.setattr(artefacts, "facts", lambda: facts)
         with atomic_directory(results / "models/ga/seed0") as draft:

@@ -13,10 +13,12 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from palimpsest.errors import PalimpsestError
+
+if TYPE_CHECKING:  # the processes of most steps take no GPU
+    from filelock import FileLock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 TAKEN = "PALIMPSEST_GPUS"
@@ -25,7 +27,7 @@ NO_DEVICES = "No devices were found"
 """What nvidia-smi says, with an exit status other than 0, where there is a driver and no GPU."""
 DEVICE_FILES = "/dev/nvidia[0-9]*"
 """The files that the driver makes for its GPUs."""
-HELD: list[FileLock] = []
+HELD: "list[FileLock]" = []
 """Locks of this process, kept until it ends."""
 
 
@@ -42,6 +44,8 @@ def take_gpus(count: int) -> list[str]:
     gpus = visible_gpus()
     if not gpus:
         return []
+    from filelock import FileLock
+
     folder = _own_folder(Path(tempfile.gettempdir()) / f"palimpsest-gpus-{os.getuid()}")
     with FileLock(folder / "choice.lock"):
         order = sorted(gpus, key=lambda gpu: (_holders(folder, gpu), gpus.index(gpu)))
@@ -161,7 +165,7 @@ def _holders(folder: Path, gpu: str) -> int:
     return sum(_try(file) is None for file in folder.glob(f"{_stem(gpu)}.*.lock"))
 
 
-def _hold(folder: Path, gpu: str) -> FileLock:
+def _hold(folder: Path, gpu: str) -> "FileLock":
     for slot in itertools.count():
         lock = _try(folder / f"{_stem(gpu)}.{slot}.lock", keep=True)
         if lock:
@@ -174,8 +178,10 @@ def _stem(gpu: str) -> str:
     return gpu.replace("/", "_")
 
 
-def _try(file: Path, keep: bool = False) -> FileLock | None:
+def _try(file: Path, keep: bool = False) -> "FileLock | None":
     """The lock on the file, or None where another holds it."""
+    from filelock import FileLock, Timeout
+
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
