@@ -26,6 +26,9 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+sys.path.append(str(Path(__file__).parents[1] / "docs/tools"))
+from rows import replace_rows
+
 FAMILIES = ("llama", "qwen2", "gemma3_text", "gpt_neox")
 SPECIAL = ["<s>", "</s>", "<pad>"]
 Row = tuple[list[int], int]
@@ -226,7 +229,7 @@ def audit(family: str, folder: Path, formats: str, table: Path | None) -> None:
         for row in rows:
             print("  ".join(f"{value:>12.12}" for value in list(row.values())[2:-1]))
         if table:
-            _add(table, rows)
+            replace_rows(table, rows, "family", "storage")
         sys.stdout.flush()
 
 
@@ -249,22 +252,6 @@ def _short(number: str) -> str:
         return f"{float(number):.4g}"
     except ValueError:
         return number
-
-
-def _add(table: Path, rows: list[dict[str, str]]) -> None:
-    """Behind the rows of other families and storages; those of this one are replaced."""
-    kept: list[dict[str, str]] = []
-    if table.exists():
-        with open(table, newline="") as file:
-            kept = [
-                row
-                for row in csv.DictReader(file)
-                if (row["family"], row["storage"]) != (rows[0]["family"], rows[0]["storage"])
-            ]
-    with open(table, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from safetensors.numpy import save_file
 from palimpsest.machine import facts
 
 sys.path.append(str(Path(__file__).parents[1] / "docs/tools"))
-from rows import replace_row
+from rows import replace_rows
 
 PRESETS = {
     "54m": {"hidden": 1024, "mlp": 2816, "layers": 4, "heads": 16, "kv_heads": 16, "vocabulary": 8000},
@@ -143,7 +143,7 @@ def main() -> None:
     if part and options.extrapolate:
         print(f"extrapolated to all layers, in proportion: {cost.seconds * preset['layers'] / layers:.0f} s")
     if options.csv:
-        replace_row(options.csv, row_of(command_of(options.size, layers, passed), weights, cost), "command")
+        replace_rows(options.csv, [row_of(command_of(options.size, layers, passed), weights, cost)], "command")
 
 
 if __name__ == "__main__":

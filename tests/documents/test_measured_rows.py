@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import evidence
-from rows import replace_row
+from rows import replace_rows
 
 REPOSITORY = Path(__file__).parents[2]
 DONE = """\
@@ -49,13 +49,22 @@ def folder(tmp_path, monkeypatch):
 def test_a_row_takes_the_place_of_its_like_and_of_no_other(tmp_path):
     table = tmp_path / "table.csv"
     for kind, count in (("a", "1"), ("b", "2"), ("c", "3"), ("b", "4")):
-        replace_row(table, {"kind": kind, "count": count}, "kind")
+        replace_rows(table, [{"kind": kind, "count": count}], "kind")
     assert table.read_text() == "kind,count\na,1\nb,4\nc,3\n"
-    replace_row(table, {"kind": "b", "count": "5"}, "kind", "count")
+    replace_rows(table, [{"kind": "b", "count": "5"}], "kind", "count")
     assert table.read_text() == "kind,count\na,1\nb,4\nc,3\nb,5\n"
     with pytest.raises(ValueError, match=r"name another file"):
-        replace_row(table, {"kind": "b", "seconds": "5"}, "kind")
+        replace_rows(table, [{"kind": "b", "seconds": "5"}], "kind")
     assert table.read_text().startswith("kind,count\n")
+
+
+def test_rows_of_one_kind_take_the_place_of_all_that_were_of_it(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("kind,count\na,1\nb,2\nb,3\nc,4\n")
+    replace_rows(table, [{"kind": "b", "count": count} for count in "567"], "kind")
+    assert table.read_text() == "kind,count\na,1\nb,5\nb,6\nb,7\nc,4\n"
+    replace_rows(table, [{"kind": "d", "count": count} for count in "89"], "kind")
+    assert table.read_text() == "kind,count\na,1\nb,5\nb,6\nb,7\nc,4\nd,8\nd,9\n"
 
 
 def test_what_survive_costs_is_measured_written_and_read(load, folder, monkeypatch):
@@ -82,12 +91,12 @@ def test_what_survive_costs_is_measured_written_and_read(load, folder, monkeypat
 def test_what_the_fuzzer_printed_is_written_and_read(load, folder):
     row_of = load("tests/fuzz", "measured").row_of
     for seconds, kind in ((20, "hqq"), (156, "hqq"), (150, "nvfp4")):
-        replace_row(folder / "fuzz.csv", row_of(kind, seconds, DONE), "kind")
+        replace_rows(folder / "fuzz.csv", [row_of(kind, seconds, DONE)], "kind")
     assert (folder / "fuzz.csv").read_text() == "kind,minutes,executions,findings\nhqq,2.6,1861,0\nnvfp4,2.5,1861,0\n"
     assert [evidence.fuzzed(column) for column in ("kind", "executions", "minutes")] == ["2", "3,722", "5"]
     found = row_of("mxfp4", 5, FOUND)
     assert found == {"kind": "mxfp4", "minutes": "0.1", "executions": "301", "findings": "1"}
-    replace_row(folder / "fuzz.csv", found, "kind")
+    replace_rows(folder / "fuzz.csv", [found], "kind")
     with pytest.raises(ValueError, match="has findings"):
         evidence.fuzzed("executions")
     with pytest.raises(LookupError, match="nvfp4 ended without its statistics"):

@@ -18,7 +18,7 @@ from fuzz import small_model
 from mutate import KINDS, build
 
 sys.path.append(str(Path(__file__).parents[2] / "docs/tools"))
-from rows import replace_row
+from rows import replace_rows
 
 EXECUTIONS = re.compile(r"^stat::number_of_executed_units: +(\d+)$", re.MULTILINE)
 """What libFuzzer prints at the end, of a run with a finding too."""
@@ -60,7 +60,7 @@ def main() -> int:
     findings = 0
     for kind in asked.kinds or KINDS:
         row = fuzz(kind, asked.folder, asked.minutes)
-        replace_row(asked.csv, row, "kind")
+        replace_rows(asked.csv, [row], "kind")
         findings += int(row["findings"])
     return bool(findings)
 

@@ -153,19 +153,18 @@ def _forward_signals(worker: int) -> None:
         signal.signal(number, forward)
 
 
-def main(folder: Path, modules: Sequence[str], early: socket.socket | None = None) -> None:
+def main(folder: Path, modules: Sequence[str], early: socket.socket) -> None:
     """The warm process: import, then fork for every connection. early: where steps may be forked before all is
     imported."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the run gets it too, and its end ends this process
+    ahead = "transformers" in modules
     with _Server(folder) as server:
-        if "transformers" in modules:
+        if ahead:
             from palimpsest.runtime.startup import import_transformers
 
             import_transformers(needed=[name.partition(".")[0] for name in modules], training=True)
             _settle()
-            if early:
-                server.listen(early)
-                early = None
+            server.listen(early)
         for name in modules:
             if importlib.util.find_spec(name.partition(".")[0]):
                 importlib.import_module(name)
@@ -173,7 +172,7 @@ def main(folder: Path, modules: Sequence[str], early: socket.socket | None = Non
                 break
         else:
             _settle()
-            if early:
+            if not ahead:
                 server.listen(early)
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(folder / SOCKET))
@@ -233,11 +232,12 @@ class _Server:
             else:
                 _check_threads()
                 gc.freeze()
-                self._fork_for(*event.fileobj.accept())  # type: ignore[union-attr]
+                connection, _ = event.fileobj.accept()  # type: ignore[union-attr]
+                self._fork_for(connection)
         _report_ended(self.running, self.folder)
         return True
 
-    def _fork_for(self, connection: socket.socket, _: Any) -> None:
+    def _fork_for(self, connection: socket.socket) -> None:
         _, streams, _, _ = socket.recv_fds(connection, 1, 3)
         with connection.makefile() as said:
             line = said.readline()
